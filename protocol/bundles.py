@@ -1,0 +1,210 @@
+"""A bundle is one reproducible zip: passport.json, the graph or tables, golden vectors. Its identity is its sha256.
+
+The same model packed twice gives the same bytes (sorted members, fixed times, stored uncompressed). Reading trusts
+nothing: every limit below is checked before memory is spent, names outside the list are refused, no pickle is read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.errors import BadBundle, Reason
+from protocol.observations import Name, Text, TimeMs
+from protocol.windows import WindowSpec
+
+MAX_BUNDLE_BYTES = 512 * 1024 * 1024
+MAX_MEMBERS = 200
+MAX_PASSPORT_BYTES = 4 * 1024 * 1024
+GRAPH = "model.onnx"
+PASSPORT = "passport.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class Runtime(StrEnum):
+    ONNX = "onnx"
+    STATE_SPACE = "statespace"
+    NEIGHBOURS = "neighbours"
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model comes from. `parameters` are the learner's settings as text."""
+
+    dataset_digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    dataset_rows: int
+    code_version: Name
+    seed: int
+    trained_ms: TimeMs
+    parameters: dict[str, str] = {}
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """One held-out figure, lower or higher is better as said. `reference` is the simple reference on the same rows,
+    `champion` the model that serves now (None: there is none yet)."""
+
+    metric: Name
+    lower_is_better: bool
+    model: float
+    reference: float
+    reference_name: Name
+    champion: float | None = None
+    split: Text
+    n: int
+
+    @property
+    def beats_reference(self) -> bool:
+        """Strictly better than the simple reference."""
+        return self.model < self.reference if self.lower_is_better else self.model > self.reference
+
+    @property
+    def beats_champion(self) -> bool:
+        """At least as good as what serves now."""
+        if self.champion is None:
+            return True
+        return self.model <= self.champion if self.lower_is_better else self.model >= self.champion
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """What packing cost, measured: largest element error and RMS error over the fitted model's own answers (relative
+    to their standard deviation), and the change of the task's error on held-out rows (0.003 = 0.3 % worse)."""
+
+    max_abs: float
+    rel_rms: float
+    task_change: float
+    n: int
+    bound: Text
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True):
+    """How near the gateway's own answers to `golden/*.npy` must come: |a - b| <= atol + rtol * |b|."""
+
+    atol: float
+    rtol: float
+
+
+class Passport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person and a machine can read about a bundle.
+
+    series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
+    the tables' state has seen. items: names of a neighbour table. levels: nominal quantiles of a quantile model's last
+    axis. files: sha256 of every other member."""
+
+    format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    slot: Name
+    family: Name
+    algorithm: Name
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    runtime: Runtime
+    window: WindowSpec | None = None
+    levels: list[float] = []
+    series: list[tuple[str, str]] = []
+    series_until_ms: list[int] = []
+    series_error: list[float] = []
+    items: list[str] = []
+    lineage: Lineage
+    quality: list[Quality]
+    eligible: bool
+    verdict: Text
+    parity: Parity
+    golden: Golden
+    float_bytes: int
+    packed_bytes: int
+    latency_us: float
+    intended_use: Text
+    limits: Text
+    licence: Text = "Apache-2.0"
+    because: Text = ""
+    files: dict[str, str] = {}
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle in memory. tables/golden_inputs/golden_outputs: name -> array."""
+
+    passport: Passport
+    graph: bytes = b""
+    tables: dict[str, NDArray[np.generic]] = {}
+    golden_inputs: dict[str, NDArray[np.generic]] = {}
+    golden_outputs: dict[str, NDArray[np.generic]] = {}
+
+
+_FOLDERS = {"tables": "tables", "golden_inputs": "golden/in", "golden_outputs": "golden/out"}
+
+
+def _npy(array: NDArray[np.generic]) -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
+    return out.getvalue()
+
+
+def _sha256(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def pack(bundle: Bundle) -> bytes:
+    """The archive's bytes; `bundle.passport.files` is filled in."""
+    members: dict[str, bytes] = {}
+    if bundle.graph:
+        members[GRAPH] = bundle.graph
+    for field, folder in _FOLDERS.items():
+        for name, array in getattr(bundle, field).items():
+            members[f"{folder}/{name}.npy"] = _npy(array)
+    passport = msgspec.structs.replace(bundle.passport, files={name: _sha256(body) for name, body in sorted(members.items())})
+    members[PASSPORT] = msgspec.json.format(msgspec.json.encode(passport), indent=1)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            entry = zipfile.ZipInfo(name, date_time=_EPOCH)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, members[name])
+    return out.getvalue()
+
+
+def digest(archive: bytes) -> str:
+    """A bundle's identity: sha256 of its archive, hex."""
+    return _sha256(archive)
+
+
+def unpack(archive: bytes, expected_digest: str | None = None) -> Bundle:
+    """Reads and checks an archive; raises BadBundle (digest_mismatch, too_large, bad_archive)."""
+    if len(archive) > MAX_BUNDLE_BYTES:
+        raise BadBundle(Reason.TOO_LARGE, f"bundle of {len(archive)} bytes; the limit is {MAX_BUNDLE_BYTES}")
+    if expected_digest is not None and digest(archive) != expected_digest:
+        raise BadBundle(Reason.DIGEST_MISMATCH, f"bundle has digest {digest(archive)}, the server announced {expected_digest}")
+    try:
+        members = _members(archive)
+        passport = msgspec.json.decode(members.pop(PASSPORT), type=Passport)
+        if passport.files != {name: _sha256(body) for name, body in sorted(members.items())}:
+            raise BadBundle(Reason.DIGEST_MISMATCH, "the passport's list of files does not match the archive")
+        arrays: dict[str, dict[str, NDArray[np.generic]]] = {field: {} for field in _FOLDERS}
+        for name, body in members.items():
+            if name != GRAPH:
+                folder, _, leaf = name.rpartition("/")
+                field = next(f for f, path in _FOLDERS.items() if path == folder)
+                arrays[field][leaf.removesuffix(".npy")] = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
+        return Bundle(passport=passport, graph=members.get(GRAPH, b""), **arrays)
+    except BadBundle:
+        raise
+    except (zipfile.BadZipFile, KeyError, StopIteration, ValueError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise BadBundle(Reason.BAD_ARCHIVE, f"not a readable bundle: {type(error).__name__}: {error}") from error
+
+
+def _members(archive: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        entries = opened.infolist()
+        if len(entries) > MAX_MEMBERS or len({e.filename for e in entries}) != len(entries):
+            raise BadBundle(Reason.BAD_ARCHIVE, f"{len(entries)} members; at most {MAX_MEMBERS}, each once")
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(archive):
+            raise BadBundle(Reason.BAD_ARCHIVE, "members must be stored uncompressed and fit in the archive")
+        if any(e.filename == PASSPORT and e.file_size > MAX_PASSPORT_BYTES for e in entries):
+            raise BadBundle(Reason.TOO_LARGE, f"passport over {MAX_PASSPORT_BYTES} bytes")
+        for e in entries:
+            folder, _, leaf = e.filename.rpartition("/")
+            if e.filename not in (GRAPH, PASSPORT) and (folder not in _FOLDERS.values() or not leaf.endswith(".npy")):
+                raise BadBundle(Reason.BAD_ARCHIVE, f"unexpected member {e.filename!r}")
+        return {e.filename: opened.read(e) for e in entries}

@@ -1,0 +1,88 @@
+"""What can go wrong, branched by what the caller will do about it.
+
+MillwrightError
+├── TryLater        wait and retry: the other side is away, the disk is busy
+├── Refused         throw this input away, count its reason, show it
+│   ├── BadMessage  a payload
+│   ├── BadTopic    a topic
+│   ├── BadName     an identity
+│   └── BadBundle   a signed model package
+└── NeedsPerson     stop, and say what a person has to change
+    └── BadSettings a configuration file, an environment variable, a secret
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an input was refused. The value is what counters, quarantine and screens show."""
+
+    MALFORMED_JSON = "malformed_json"
+    WRONG_TYPE = "wrong_type"
+    NOT_FINITE = "not_finite"
+    NO_TIME = "no_time"
+    NO_TIME_ZONE = "no_time_zone"
+    BAD_TIME = "bad_time"
+    FUTURE_TIME = "future_time"
+    ANCIENT_TIME = "ancient_time"
+    TOO_LARGE = "too_large"
+    BAD_NAME = "bad_name"
+    BAD_QUALITY = "bad_quality"
+    UNKNOWN_TOPIC = "unknown_topic"
+    UNKNOWN_MACHINE = "unknown_machine"
+    UNKNOWN_SIGNAL = "unknown_signal"
+    UNKNOWN_TYPE = "unknown_type"
+    UNKNOWN_GATEWAY = "unknown_gateway"
+    UNKNOWN_TARGET = "unknown_target"
+    CONFLICTING_DUPLICATE = "conflicting_duplicate"
+    QUEUE_FULL = "queue_full"
+    EXPIRED = "expired"
+    STALE_VERSION = "stale_version"
+    DIGEST_MISMATCH = "digest_mismatch"
+    BAD_ARCHIVE = "bad_archive"
+    GOLDEN_MISMATCH = "golden_mismatch"
+    UNSUPPORTED_RUNTIME = "unsupported_runtime"
+    NOT_ELIGIBLE = "not_eligible"
+
+
+class MillwrightError(Exception):
+    """Root of everything this product raises on purpose."""
+
+
+class TryLater(MillwrightError):  # noqa: N818 - the name says what the caller does
+    """The other side is away or busy; the same call may succeed after a wait."""
+
+
+class Refused(MillwrightError):  # noqa: N818
+    """An input that can never be used. `reason` is counted; `detail` names the fact and the remedy."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class BadMessage(Refused):
+    """A payload that breaks its type or its bounds."""
+
+
+class BadTopic(Refused):
+    """A topic that is not one of ours."""
+
+
+class BadName(Refused):
+    """An identity that could not be used in a topic, a file name or a certificate."""
+
+
+class BadBundle(Refused):
+    """A model package that is truncated, altered, or wrong on this machine."""
+
+
+class NeedsPerson(MillwrightError):  # noqa: N818
+    """Nothing the program may decide alone; the message says what to change."""
+
+
+class BadSettings(NeedsPerson):
+    """A setting is missing, unsafe or contradictory."""

@@ -1,0 +1,150 @@
+"""What a gateway concludes: forecasts, fault events, recommendations and reports. Every answer carries its evidence."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from protocol.names import MessageClass
+from protocol.observations import Name, StepMs, Text, TimeMs
+
+
+class Severity(StrEnum):
+    NOTICE = "notice"
+    WARNING = "warning"
+    ALARM = "alarm"
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    """Which model said so. `digest` is the bundle's sha256; the built-in simple reference has version 0 and no digest."""
+
+    slot: Name
+    algorithm: Name
+    version: Annotated[int, msgspec.Meta(ge=0)] = 0
+    digest: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """One number and where it came from: `statistic` of `samples` raw observations of a signal in a time span.
+
+    `expected_low`/`expected_high` are the forecast interval at the same time, if the claim compares with it."""
+
+    machine: Name
+    signal: Name
+    start_ms: TimeMs
+    end_ms: TimeMs
+    samples: Annotated[int, msgspec.Meta(ge=0)]
+    statistic: Name
+    value: float
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    expected_low: float | None = None
+    expected_high: float | None = None
+    model: ModelRef | None = None
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """`mean[i]`, `low[i]`, `high[i]` hold for the bucket that starts at start_ms + i*step_ms; `level` is the nominal
+    share of outcomes between low and high. `inputs_until_ms` is the newest observation used; `stale` says it was old."""
+
+    type_name: ClassVar[str] = "millwright.forecast.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.METRIC
+
+    id: Name
+    machine: Name
+    signal: Name
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    issued_ms: TimeMs
+    inputs_until_ms: TimeMs
+    stale: bool = False
+    start_ms: TimeMs
+    step_ms: StepMs
+    level: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.8
+    mean: Annotated[list[float], msgspec.Meta(min_length=1, max_length=1000)]
+    low: Annotated[list[float], msgspec.Meta(min_length=1, max_length=1000)]
+    high: Annotated[list[float], msgspec.Meta(min_length=1, max_length=1000)]
+    model: ModelRef
+
+
+class FaultEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something is not as expected. `kind` is what was seen (`above_expected`, `below_expected`, `stuck`, `silent`);
+    `score` is in robust standard deviations of the forecast's residual. A closed event repeats its id with `end_ms`."""
+
+    type_name: ClassVar[str] = "millwright.fault_event.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.EVENT
+
+    id: Name
+    machine: Name
+    machine_type: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    signal: Name
+    kind: Name
+    severity: Severity
+    start_ms: TimeMs
+    detected_ms: TimeMs
+    end_ms: TimeMs | None = None
+    score: float
+    symptoms: Annotated[list[Name], msgspec.Meta(max_length=50)] = []
+    evidence: Annotated[list[Evidence], msgspec.Meta(max_length=20)] = []
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """An exact share of a score: `because` (an item of the case's profile) added `amount`."""
+
+    because: Name
+    amount: float
+
+
+class RecommendedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """`item` is `action:…` or `part:…`; score is the sum of the contributions; `propensity` is the chance with which
+    the list's policy put it at `position` (1 for a deterministic list)."""
+
+    item: Name
+    position: Annotated[int, msgspec.Meta(ge=1, le=100)]
+    score: float
+    propensity: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    contributions: Annotated[list[Contribution], msgspec.Meta(max_length=50)] = []
+
+
+class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+    """A shown list, logged as it was shown. `profile` is what the list was computed from."""
+
+    type_name: ClassVar[str] = "millwright.recommendation.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.REPORT
+
+    id: Name
+    event: Name
+    machine: Name
+    issued_ms: TimeMs
+    profile: Annotated[list[Name], msgspec.Meta(max_length=100)]
+    items: Annotated[list[RecommendedItem], msgspec.Meta(max_length=100)]
+    model: ModelRef
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """One paragraph in both languages. `cites` are indices into the report's evidence."""
+
+    title_en: Text
+    title_zh: Text
+    text_en: Text
+    text_zh: Text
+    cites: Annotated[list[int], msgspec.Meta(max_length=20)] = []
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault report for people. Every number in `sections` comes from `evidence` or from the recommendation."""
+
+    type_name: ClassVar[str] = "millwright.report.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.REPORT
+
+    id: Name
+    event: Name
+    recommendation: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    machine: Name
+    issued_ms: TimeMs
+    severity: Severity
+    title_en: Text
+    title_zh: Text
+    sections: Annotated[list[Section], msgspec.Meta(min_length=1, max_length=20)]
+    evidence: Annotated[list[Evidence], msgspec.Meta(max_length=20)]
+    written_by: ModelRef

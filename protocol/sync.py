@@ -1,0 +1,160 @@
+"""Batches up, acknowledgements down. At least once on the wire, exactly once in the database.
+
+Every message of a class has the next sequence number of that class on that gateway, never reused. The server answers
+`dn/ack` after its database commit, and only that frees the gateway's outbox; PUBACK is not delivery."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from protocol.errors import BadMessage, Reason
+from protocol.feedback import Feedback
+from protocol.names import MessageClass
+from protocol.observations import Name, SignalBlock, TimeMs, WorkOrder
+from protocol.reports import FaultEvent, Forecast, Recommendation, Report
+from protocol.twin import Heartbeat
+
+MAX_BATCH_BYTES = 1_000_000
+MAX_BATCH_MESSAGES = 500
+MAX_RANGES = 1000
+Sequence = Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
+SequenceRange = tuple[Sequence, Sequence]
+"""First and last, both included."""
+
+Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat
+MESSAGE_TYPES: dict[str, type[Message]] = {
+    t.type_name: t for t in (SignalBlock, WorkOrder, Forecast, FaultEvent, Recommendation, Report, Feedback, Heartbeat)
+}
+"""Wire name -> Struct. An unknown name is quarantined by the server, never dropped."""
+
+
+class ClockConfidence(StrEnum):
+    """How far the gateway trusts its own clock: disciplined, free-running since it was, or never set."""
+
+    SYNCED = "synced"
+    HOLDOVER = "holdover"
+    UNKNOWN = "unknown"
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """CloudEvents 1.0, structured mode, with three extension attributes: mwseq, mwboot, mwclock.
+    `id` is `{gateway}/{class}/{seq}`; `source` is `{site}/{gateway}`; `time` is when it entered the outbox."""
+
+    specversion: Annotated[str, msgspec.Meta(pattern="^1\\.0$")] = "1.0"
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    type: Name
+    time: TimeMs
+    mwseq: Sequence
+    mwboot: Name
+    mwclock: ClockConfidence
+    data: msgspec.Raw
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages of one class, ascending by mwseq. `shed` are ranges the gateway gave up by rule when its disk was full:
+    they will never come, and the server counts them instead of waiting."""
+
+    envelopes: Annotated[list[Envelope], msgspec.Meta(max_length=MAX_BATCH_MESSAGES)]
+    shed: Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)] = []
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """One message that the server will never store as what it claims to be; it was quarantined, do not send it again."""
+
+    seq: Sequence
+    reason: Name
+
+
+class ClassAck(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything up to and including `upto` is committed (stored, quarantined or counted as shed).
+    `beyond` are committed ranges after a gap; `gaps` are the ranges missing between them."""
+
+    upto: Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+    beyond: Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)] = []
+    gaps: Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)] = []
+    nack: Annotated[list[Refusal], msgspec.Meta(max_length=MAX_BATCH_MESSAGES)] = []
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's answer on `dn/ack`. Classes that are absent are unchanged."""
+
+    classes: dict[MessageClass, ClassAck]
+
+
+class Resend(msgspec.Struct, frozen=True, kw_only=True):
+    """`dn/resend`: please send these ranges again."""
+
+    classes: dict[MessageClass, Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)]]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """`dn/cmd`: one instruction. After `expires_ms` it is refused, however late the link comes back."""
+
+    id: Name
+    name: Name
+    expires_ms: TimeMs
+    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """`up/reply`: what became of a command. `reason` is empty when `done`."""
+
+    id: Name
+    done: bool
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    result: msgspec.Raw = msgspec.Raw(b"null")
+
+
+T = TypeVar("T")
+_encoder = msgspec.json.Encoder()
+_decoders: dict[type, msgspec.json.Decoder[object]] = {}
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """The bytes of `message` as the wire has them (JSON, UTF-8). JSON has no NaN: a NaN or infinity becomes null, which
+    only SignalBlock.values admits on the other side."""
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes | bytearray | memoryview | msgspec.Raw, into: type[T], limit_bytes: int = MAX_BATCH_BYTES) -> T:
+    """Reads `payload` strictly as `into`; raises BadMessage with a reason that can be counted."""
+    size = len(memoryview(payload))
+    if size > limit_bytes:
+        raise BadMessage(Reason.TOO_LARGE, f"{into.__name__} of {size} bytes; the limit is {limit_bytes}")
+    decoder = _decoders.get(into)
+    if decoder is None:
+        decoder = _decoders[into] = msgspec.json.Decoder(into)  # type: ignore[assignment]
+    try:
+        return decoder.decode(payload)  # type: ignore[return-value, union-attr]
+    except msgspec.ValidationError as error:
+        raise BadMessage(Reason.WRONG_TYPE, f"{into.__name__}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessage(Reason.MALFORMED_JSON, f"{into.__name__}: {error}") from error
+
+
+def decode_message(type_name: str, data: msgspec.Raw) -> Message:
+    """The message inside an envelope; raises BadMessage (unknown_type, wrong_type, malformed_json)."""
+    into = MESSAGE_TYPES.get(type_name)
+    if into is None:
+        raise BadMessage(Reason.UNKNOWN_TYPE, f"{type_name!r} is not a message of protocol v1; update the server or drop the sender")
+    return decode(data, into)
+
+
+def envelope(
+    message: Message, *, site: str, gateway: str, seq: int, boot: str, clock: ClockConfidence, time_ms: int
+) -> Envelope:
+    """Wraps `message` for its class's lane."""
+    return Envelope(
+        id=f"{gateway}/{message.message_class}/{seq}",
+        source=f"{site}/{gateway}",
+        type=message.type_name,
+        time=time_ms,
+        mwseq=seq,
+        mwboot=boot,
+        mwclock=clock,
+        data=msgspec.Raw(encode(message)),
+    )
