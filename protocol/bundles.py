@@ -154,7 +154,9 @@ def pack(bundle: Bundle) -> bytes:
     for field, folder in _FOLDERS.items():
         for name, array in getattr(bundle, field).items():
             members[f"{folder}/{name}.npy"] = _npy(array)
-    passport = msgspec.structs.replace(bundle.passport, files={name: _sha256(body) for name, body in sorted(members.items())})
+    passport = msgspec.structs.replace(
+        bundle.passport, files={name: _sha256(body) for name, body in sorted(members.items())}
+    )
     members[PASSPORT] = msgspec.json.format(msgspec.json.encode(passport), indent=1)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
@@ -175,7 +177,9 @@ def unpack(archive: bytes, expected_digest: str | None = None) -> Bundle:
     if len(archive) > MAX_BUNDLE_BYTES:
         raise BadBundle(Reason.TOO_LARGE, f"bundle of {len(archive)} bytes; the limit is {MAX_BUNDLE_BYTES}")
     if expected_digest is not None and digest(archive) != expected_digest:
-        raise BadBundle(Reason.DIGEST_MISMATCH, f"bundle has digest {digest(archive)}, the server announced {expected_digest}")
+        raise BadBundle(
+            Reason.DIGEST_MISMATCH, f"bundle has digest {digest(archive)}, the server announced {expected_digest}"
+        )
     try:
         members = _members(archive)
         passport = msgspec.json.decode(members.pop(PASSPORT), type=Passport)
@@ -186,11 +190,22 @@ def unpack(archive: bytes, expected_digest: str | None = None) -> Bundle:
             if name != GRAPH:
                 folder, _, leaf = name.rpartition("/")
                 field = next(f for f, path in _FOLDERS.items() if path == folder)
-                arrays[field][leaf.removesuffix(".npy")] = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
+                arrays[field][leaf.removesuffix(".npy")] = np.lib.format.read_array(
+                    io.BytesIO(body), allow_pickle=False
+                )
         return Bundle(passport=passport, graph=members.get(GRAPH, b""), **arrays)
     except BadBundle:
         raise
-    except (zipfile.BadZipFile, KeyError, StopIteration, ValueError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        StopIteration,
+        ValueError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"not a readable bundle: {type(error).__name__}: {error}") from error
 
 
@@ -199,7 +214,9 @@ def _members(archive: bytes) -> dict[str, bytes]:
         entries = opened.infolist()
         if len(entries) > MAX_MEMBERS or len({e.filename for e in entries}) != len(entries):
             raise BadBundle(Reason.BAD_ARCHIVE, f"{len(entries)} members; at most {MAX_MEMBERS}, each once")
-        if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(archive):
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(
+            archive
+        ):
             raise BadBundle(Reason.BAD_ARCHIVE, "members must be stored uncompressed and fit in the archive")
         if any(e.filename == PASSPORT and e.file_size > MAX_PASSPORT_BYTES for e in entries):
             raise BadBundle(Reason.TOO_LARGE, f"passport over {MAX_PASSPORT_BYTES} bytes")

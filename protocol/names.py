@@ -32,15 +32,23 @@ NEVER_SHED = frozenset({MessageClass.ALARM, MessageClass.FEEDBACK, MessageClass.
 def strict_name(text: str, what: str) -> str:
     """Returns `text` if it can name a site or a gateway (1-64 of A-Z a-z 0-9 . _ -), else raises BadName."""
     if not _STRICT.fullmatch(text):
-        raise BadName(Reason.BAD_NAME, f"{what} {text[:80]!r} must be 1-64 of A-Z a-z 0-9 . _ - and start with a letter or digit")
+        raise BadName(
+            Reason.BAD_NAME, f"{what} {text[:80]!r} must be 1-64 of A-Z a-z 0-9 . _ - and start with a letter or digit"
+        )
     return text
 
 
 def plant_name(text: str, what: str) -> str:
     """Returns `text` if it can name a machine or a signal in a topic, else raises BadName."""
-    if not text or len(text.encode()) > MAX_NAME_BYTES or text != text.strip() or _FORBIDDEN_IN_PLANT_NAMES.search(text):
+    if (
+        not text
+        or len(text.encode()) > MAX_NAME_BYTES
+        or text != text.strip()
+        or _FORBIDDEN_IN_PLANT_NAMES.search(text)
+    ):
         raise BadName(
-            Reason.BAD_NAME, f"{what} {text[:80]!r} must be 1-{MAX_NAME_BYTES} bytes without / + # or control characters"
+            Reason.BAD_NAME,
+            f"{what} {text[:80]!r} must be 1-{MAX_NAME_BYTES} bytes without / + # or control characters",
         )
     return text
 

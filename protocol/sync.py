@@ -97,7 +97,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     id: Name
     name: Name
     expires_ms: TimeMs
-    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    arguments: msgspec.Raw
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +106,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     id: Name
     done: bool
     reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
-    result: msgspec.Raw = msgspec.Raw(b"null")
+    result: msgspec.Raw
 
 
 T = TypeVar("T")
@@ -120,16 +120,18 @@ def encode(message: msgspec.Struct) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(payload: bytes | bytearray | memoryview | msgspec.Raw, into: type[T], limit_bytes: int = MAX_BATCH_BYTES) -> T:
+def decode(
+    payload: bytes | bytearray | memoryview | msgspec.Raw, into: type[T], limit_bytes: int = MAX_BATCH_BYTES
+) -> T:
     """Reads `payload` strictly as `into`; raises BadMessage with a reason that can be counted."""
     size = len(memoryview(payload))
     if size > limit_bytes:
         raise BadMessage(Reason.TOO_LARGE, f"{into.__name__} of {size} bytes; the limit is {limit_bytes}")
     decoder = _decoders.get(into)
     if decoder is None:
-        decoder = _decoders[into] = msgspec.json.Decoder(into)  # type: ignore[assignment]
+        decoder = _decoders[into] = msgspec.json.Decoder(into)
     try:
-        return decoder.decode(payload)  # type: ignore[return-value, union-attr]
+        return decoder.decode(payload)  # type: ignore[return-value]
     except msgspec.ValidationError as error:
         raise BadMessage(Reason.WRONG_TYPE, f"{into.__name__}: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -140,7 +142,9 @@ def decode_message(type_name: str, data: msgspec.Raw) -> Message:
     """The message inside an envelope; raises BadMessage (unknown_type, wrong_type, malformed_json)."""
     into = MESSAGE_TYPES.get(type_name)
     if into is None:
-        raise BadMessage(Reason.UNKNOWN_TYPE, f"{type_name!r} is not a message of protocol v1; update the server or drop the sender")
+        raise BadMessage(
+            Reason.UNKNOWN_TYPE, f"{type_name!r} is not a message of protocol v1; update the server or drop the sender"
+        )
     return decode(data, into)
 
 

@@ -17,9 +17,13 @@ def _table(tables: Tables, name: str, kind: str, shape: tuple[int | None, ...]) 
     array = tables.get(name)
     if array is None:
         raise BadBundle(Reason.BAD_ARCHIVE, f"table {name!r} is missing")
-    fits = array.ndim == len(shape) and all(want is None or want == have for want, have in zip(shape, array.shape, strict=True))
+    fits = array.ndim == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+    )
     if array.dtype.kind not in kind or not fits:
-        raise BadBundle(Reason.BAD_ARCHIVE, f"table {name!r} is {array.dtype}{array.shape}; expected kind {kind} shape {shape}")
+        raise BadBundle(
+            Reason.BAD_ARCHIVE, f"table {name!r} is {array.dtype}{array.shape}; expected kind {kind} shape {shape}"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise BadBundle(Reason.BAD_ARCHIVE, f"table {name!r} holds NaN or infinity")
     return array
@@ -88,7 +92,9 @@ class StateSpace:
             variance[:, h] = np.einsum("si,sij,sj->s", self.design, p, self.design) + self.obs_var
             a = np.einsum("sij,sj->si", self.transition, a)
             p = self.transition @ p @ self.transition.transpose(0, 2, 1) + self.state_cov
-        return (mean + known) * self.scale[:, None] + self.center[:, None], np.sqrt(np.maximum(variance, 0)) * self.scale[:, None]
+        return (mean + known) * self.scale[:, None] + self.center[:, None], np.sqrt(
+            np.maximum(variance, 0)
+        ) * self.scale[:, None]
 
 
 class Scored(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from protocol.names import MessageClass, strict_name
 
 DEFAULT_ROOT = "mw/v1"
 MAX_TOPIC_BYTES = 512
+_CLASSES = frozenset(c.value for c in MessageClass)
 
 
 class Channel(StrEnum):
@@ -38,7 +39,7 @@ class Channel(StrEnum):
     def message_class(self) -> MessageClass | None:
         """The lane of an `up/{class}` channel; None for every other channel."""
         head, _, leaf = self.value.partition("/")
-        return MessageClass(leaf) if head == "up" and leaf in MessageClass else None
+        return MessageClass(leaf) if head == "up" and leaf in _CLASSES else None
 
     @classmethod
     def up(cls, message_class: MessageClass) -> Channel:
@@ -49,7 +50,9 @@ class Channel(StrEnum):
 def _root_levels(root: str) -> list[str]:
     levels = root.split("/")
     if not all(levels) or any(c in root for c in "+#\x00"):
-        raise BadTopic(Reason.UNKNOWN_TOPIC, f"topic root {root!r} must be levels without + or #, such as {DEFAULT_ROOT!r}")
+        raise BadTopic(
+            Reason.UNKNOWN_TOPIC, f"topic root {root!r} must be levels without + or #, such as {DEFAULT_ROOT!r}"
+        )
     return levels
 
 

@@ -46,7 +46,9 @@ def resample(times_ms: NDArray[np.int64], values: Floats, start_ms: int, step_ms
 
     Times need not be sorted. Raises BadMessage if `buckets` is not in 1..MAX_BUCKETS."""
     if not 1 <= buckets <= MAX_BUCKETS:
-        raise BadMessage(Reason.TOO_LARGE, f"{buckets} buckets asked for; 1 to {MAX_BUCKETS} can be had: use a longer step")
+        raise BadMessage(
+            Reason.TOO_LARGE, f"{buckets} buckets asked for; 1 to {MAX_BUCKETS} can be had: use a longer step"
+        )
     index = (times_ms - start_ms) // step_ms
     inside = (index >= 0) & (index < buckets) & np.isfinite(values)
     total = np.bincount(index[inside], weights=values[inside], minlength=buckets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, Engine, Index, Integer, LargeBinary, UniqueConstraint, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -17,7 +17,7 @@ Big = BigInteger().with_variant(Integer, "sqlite")
 class Table(DeclarativeBase):
     """Root of the schema; Alembic compares it with the migrations in a test."""
 
-    type_annotation_map = {int: Big, dict[str, Any]: JSON, list[Any]: JSON}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {int: Big, dict[str, Any]: JSON, list[Any]: JSON}
 
 
 class Gateway(Table):
@@ -63,7 +63,10 @@ class Arrived:
 
 class SignalBlockRow(Arrived, Table):
     __tablename__ = "signal_block"
-    __table_args__ = (UniqueConstraint("gateway", "seq"), Index("ix_block_span", "gateway", "machine", "signal", "start_ms"))
+    __table_args__ = (
+        UniqueConstraint("gateway", "seq"),
+        Index("ix_block_span", "gateway", "machine", "signal", "start_ms"),
+    )
     machine: Mapped[str]
     signal: Mapped[str]
     unit: Mapped[str]
@@ -100,7 +103,10 @@ class EventRow(Arrived, Table):
 
 class ForecastRow(Arrived, Table):
     __tablename__ = "forecast"
-    __table_args__ = (UniqueConstraint("gateway", "seq"), Index("ix_forecast_latest", "gateway", "machine", "signal", "issued_ms"))
+    __table_args__ = (
+        UniqueConstraint("gateway", "seq"),
+        Index("ix_forecast_latest", "gateway", "machine", "signal", "issued_ms"),
+    )
     machine: Mapped[str]
     signal: Mapped[str]
     issued_ms: Mapped[int]

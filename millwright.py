@@ -1,0 +1,69 @@
+"""The `millwright` command: one word, then the part of the product that answers. Parts are imported only when called,
+so that the gateway's commands never pay for the server's libraries."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from protocol.errors import MillwrightError
+
+COMMANDS = {
+    "demo": (
+        "server.demo.__main__",
+        "the whole loop on this machine: plant, broker, two gateways, server, training",
+        "demo",
+    ),
+    "agent": ("edge_agent.__main__", "run, check or ask the agent of this gateway", None),
+    "server": ("server.__main__", "run the central server, its training worker, or its migrations", "server"),
+    "plant": ("edge_agent.devices.__main__", "a simulated plant, or a replay of recorded files, over MQTT", None),
+    "schema": ("protocol.schemas", "write JSON Schema and AsyncAPI of the wire", None),
+}
+"""command -> (module with main(argv) -> int, what it does, the extra that installs what it needs)."""
+
+
+def usage() -> str:
+    """The help text."""
+    lines = ["usage: millwright COMMAND [ARGUMENT ...]", ""]
+    lines += [f"  {name:8} {what}" for name, (_, what, _) in COMMANDS.items()]
+    return "\n".join([*lines, "", "`millwright COMMAND --help` tells more. `millwright --version` prints the version."])
+
+
+def version() -> str:
+    """The installed version."""
+    from importlib.metadata import version as installed
+
+    return installed("millwright")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Exit status: 0 done, 1 it ran and something was not right, 2 wrong usage or settings."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"millwright {version()}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"millwright: no command {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    module, _, extra = COMMANDS[arguments[0]]
+    try:
+        part = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if extra is None or (error.name or "").split(".")[0] in {"edge_agent", "protocol", "server", "export"}:
+            raise
+        print(f"millwright {arguments[0]} needs {error.name}: pip install 'millwright[{extra}]'", file=sys.stderr)
+        return 2
+    try:
+        return int(part.main(arguments[1:]))
+    except MillwrightError as error:
+        print(f"millwright {arguments[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""One example of every document of protocol v1. Their bytes are kept in tests/golden/v1 for ever: a released gateway
+must still be understood, so an example may be added and never changed."""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocol.feedback import Feedback, Verdict
+from protocol.names import MessageClass
+from protocol.observations import SignalBlock, WorkOrder
+from protocol.reports import (
+    Contribution,
+    Evidence,
+    FaultEvent,
+    Forecast,
+    ModelRef,
+    Recommendation,
+    RecommendedItem,
+    Report,
+    Section,
+    Severity,
+)
+from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Command, Refusal, Reply, Resend, envelope
+from protocol.twin import (
+    Assignment,
+    Desired,
+    Heartbeat,
+    LiveError,
+    ModelStatus,
+    Reported,
+    Role,
+    RunningModel,
+    SkillHealth,
+    State,
+)
+
+T0 = 1_760_000_000_000
+DIGEST = "ab" * 32
+MODEL = ModelRef("forecast.arima", "arima", 3, DIGEST)
+EVIDENCE = Evidence(
+    machine="P-101",
+    signal="vibration",
+    start_ms=T0,
+    end_ms=T0 + 3_600_000,
+    samples=12,
+    statistic="max",
+    value=7.8,
+    unit="mm/s",
+    expected_low=3.1,
+    expected_high=4.6,
+    model=MODEL,
+)
+EVENT = FaultEvent(
+    id="event-1",
+    machine="P-101",
+    machine_type="pump",
+    signal="vibration",
+    kind="above_expected",
+    severity=Severity.WARNING,
+    start_ms=T0,
+    detected_ms=T0 + 900_000,
+    score=6.5,
+    symptoms=["vibration:high"],
+    evidence=[EVIDENCE],
+)
+REPORT = Report(
+    id="report-1",
+    event="event-1",
+    recommendation="recommendation-1",
+    machine="P-101",
+    issued_ms=T0,
+    severity=Severity.WARNING,
+    title_en="Feed pump P-101: vibration above its expected range",
+    title_zh="进料泵 P-101：振动高于预期范围",
+    sections=[
+        Section(
+            title_en="What happened",
+            title_zh="发生了什么",
+            text_en="Peak 7.8 mm/s [1].",
+            text_zh="峰值 7.8 mm/s [1]。",
+            cites=[0],
+        )
+    ],
+    evidence=[EVIDENCE],
+    written_by=ModelRef("report", "template"),
+)
+EXAMPLES: dict[str, msgspec.Struct] = {
+    "signal_block": SignalBlock(
+        machine="P-101", signal="温度", unit="°C", start_ms=T0, step_ms=900_000, values=[71.25, None, 70.5]
+    ),
+    "work_order": WorkOrder(
+        id="WO-7",
+        machine="P-101",
+        machine_type="pump",
+        time_ms=T0,
+        symptoms=["vibration:high"],
+        actions=["replace-bearing"],
+    ),
+    "forecast": Forecast(
+        id="f-1",
+        machine="P-101",
+        signal="vibration",
+        unit="mm/s",
+        issued_ms=T0,
+        inputs_until_ms=T0,
+        start_ms=T0,
+        step_ms=900_000,
+        mean=[3.5, 3.6],
+        low=[3.1, 3.0],
+        high=[3.9, 4.2],
+        model=MODEL,
+    ),
+    "fault_event": EVENT,
+    "recommendation": Recommendation(
+        id="recommendation-1",
+        event="event-1",
+        machine="P-101",
+        issued_ms=T0,
+        profile=["symptom:vibration:high", "type:pump"],
+        items=[
+            RecommendedItem(
+                item="action:replace-bearing",
+                position=1,
+                score=0.82,
+                contributions=[Contribution("symptom:vibration:high", 0.82)],
+            )
+        ],
+        model=ModelRef("recommend.items", "item_cf", 1, DIGEST),
+    ),
+    "report": REPORT,
+    "feedback": Feedback(
+        id="fb-1",
+        target="recommendation-1",
+        item="action:replace-bearing",
+        verdict=Verdict.CORRECTED,
+        correction="action:realign-coupling",
+        time_ms=T0,
+    ),
+    "heartbeat": Heartbeat(
+        boot_id="b-1",
+        time_ms=T0,
+        uptime_s=12.5,
+        rss_bytes=80_000_000,
+        counters={"intake.stored": 12},
+        skills={"forecast": SkillHealth(expected=4, results=4, latency_us=210.0)},
+        live_errors=[LiveError(slot="forecast.lstm", algorithm="lstm", n=40, scaled_error=0.81, coverage=0.79)],
+        outbox={"metric": 2},
+    ),
+    "batch": Batch(
+        envelopes=[
+            envelope(EVENT, site="demo", gateway="line-1", seq=1, boot="b-1", clock=ClockConfidence.SYNCED, time_ms=T0)
+        ],
+        shed=[(2, 5)],
+    ),
+    "ack": Ack(
+        classes={
+            MessageClass.EVENT: ClassAck(upto=7, beyond=[(9, 9)], gaps=[(8, 8)], nack=[Refusal(7, "unknown_type")])
+        }
+    ),
+    "resend": Resend(classes={MessageClass.EVENT: [(8, 8)]}),
+    "command": Command(id="c-1", name="say_hello", expires_ms=T0, arguments=msgspec.Raw(b"{}")),
+    "reply": Reply(id="c-1", done=True, result=msgspec.Raw(b"null")),
+    "state": State(online=True, timestamp=T0, boot_id="b-1", agent_version="0.1.0", models={"forecast.arima": 3}),
+    "desired": Desired(
+        version=2,
+        models=[
+            Assignment(
+                slot="forecast.arima",
+                version=3,
+                digest=DIGEST,
+                size=9000,
+                path=f"/api/v1/bundles/{DIGEST}",
+                because="x",
+            )
+        ],
+    ),
+    "reported": Reported(
+        applied_version=2,
+        boot_id="b-1",
+        time_ms=T0,
+        models=[
+            RunningModel(
+                slot="forecast.arima",
+                role=Role.SERVING,
+                algorithm="arima",
+                version=3,
+                digest=DIGEST,
+                status=ModelStatus.SERVING,
+                since_ms=T0,
+                results=9,
+            )
+        ],
+    ),
+}
