@@ -33,9 +33,10 @@ def main() -> int:
         command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--json"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         made = f"<!-- {name} -->\n{table(json.loads(done.stdout))}\n<!-- /{name} -->"
-        text, found = re.subn(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _, made=made: made, text, flags=re.DOTALL)
-        if not found:
-            raise SystemExit(f"README.md has no <!-- {name} --> … <!-- /{name} -->")
+        parts = re.split(f"<!-- {name} -->.*?<!-- /{name} -->", text, flags=re.DOTALL)
+        if len(parts) != 2:
+            raise SystemExit(f"README.md must hold <!-- {name} --> … <!-- /{name} --> once")
+        text = made.join(parts)
     readme.write_text(text, encoding="utf-8")
     return 0
 
