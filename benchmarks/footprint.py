@@ -131,9 +131,8 @@ def main() -> int:
         print(json.dumps(result))
     else:
         for r in rows:
-            print(
-                f"{r['what']:28} {r['ours']:>9} {r['metric']:36} target <= {r['target']:<6} {'holds' if r['holds'] else 'MISSED'}"
-            )
+            verdict = "holds" if r["holds"] else "MISSED"
+            print(f"{r['what']:28} {r['ours']:>9} {r['metric']:36} target <= {r['target']:<6} {verdict}")
     return 0
 
 
