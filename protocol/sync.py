@@ -114,7 +114,7 @@ _encoder = msgspec.json.Encoder()
 _decoders: dict[type, msgspec.json.Decoder[object]] = {}
 
 
-def encode(message: msgspec.Struct) -> bytes:
+def encode(message: msgspec.Struct | list[SequenceRange]) -> bytes:
     """The bytes of `message` as the wire has them (JSON, UTF-8). JSON has no NaN: a NaN or infinity becomes null, which
     only SignalBlock.values admits on the other side."""
     return _encoder.encode(message)

@@ -1,0 +1,126 @@
+"""One MQTT connection that a single thread reads. The only file that imports paho.
+
+What arrives waits in a queue; it is acknowledged to the broker when the caller says so (after its own commit), so a
+process that dies in between gets it again. A lost connection comes back by itself and subscribes again."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from protocol.errors import TryLater
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message. `token` is what `acknowledge` needs."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    token: Any = None
+
+
+class Link(Protocol):
+    """What the agent needs of a connection; `tests/factory.py` has one without a network."""
+
+    @property
+    def connected(self) -> bool: ...
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None: ...
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None: ...
+    def receive(self, timeout_s: float) -> Arrival | None: ...
+    def acknowledge(self, arrival: Arrival) -> None: ...
+    def close(self) -> None: ...
+
+
+class PahoLink:
+    """A `Link` over paho-mqtt 2, MQTT 3.1.1, persistent session, manual acknowledgement."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        client_id: str,
+        username: str = "",
+        password: str = "",
+        tls_ca: str = "",
+        will: tuple[str, bytes] | None = None,
+        on_connect: Callable[[], None] | None = None,
+        clean: bool = False,
+    ) -> None:
+        self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+        self._filters: dict[str, int] = {}
+        self._announce = on_connect
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, manual_ack=True)
+        client.max_inflight_messages_set(200)
+        client.max_queued_messages_set(10_000)
+        client.reconnect_delay_set(1, 30)
+        if username:
+            client.username_pw_set(username, password)
+        if tls_ca:
+            client.tls_set(ca_certs=tls_ca)
+        if will is not None:
+            client.will_set(will[0], will[1], qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_message = self._on_message
+        self._client = client
+        client.connect_async(host, port, keepalive=20)
+        client.loop_start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker answered and the connection stands."""
+        return bool(self._client.is_connected())
+
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
+        """Asks for a filter now and after every reconnect."""
+        self._filters[topic_filter] = qos
+        if self.connected:
+            self._client.subscribe(topic_filter, qos)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Hands a message to the connection; raises TryLater when its queue is full or the link is down."""
+        if not self.connected:
+            raise TryLater("the broker is not connected")
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
+            raise TryLater(f"not sent: {mqtt.error_string(info.rc)}")
+
+    def receive(self, timeout_s: float) -> Arrival | None:
+        """The next message, or None after the wait."""
+        try:
+            return self._arrivals.get(timeout=timeout_s) if timeout_s > 0 else self._arrivals.get_nowait()
+        except queue.Empty:
+            return None
+
+    def acknowledge(self, arrival: Arrival) -> None:
+        """Tells the broker that a QoS 1 message is safe with us."""
+        if arrival.token is not None:
+            self._client.ack(*arrival.token)
+
+    def close(self) -> None:
+        """Disconnects cleanly, so the broker keeps the Will to itself."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(self, client: mqtt.Client, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            log.warning("broker refused the connection: %s", reason)
+            return
+        if self._filters:
+            client.subscribe(list(self._filters.items()))
+        if self._announce is not None:
+            self._announce()
+
+    def _on_message(self, _client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
+        token = (message.mid, message.qos) if message.qos else None
+        self._arrivals.put(Arrival(message.topic, message.payload, bool(message.retain), token))

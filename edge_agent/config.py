@@ -1,0 +1,103 @@
+"""The agent's settings: one frozen object, read strictly from a TOML file. A wrong key is an error, not a surprise."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from protocol.errors import BadName, BadSettings
+from protocol.names import strict_name
+from protocol.topics import DEFAULT_ROOT
+
+T = TypeVar("T")
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One MQTT connection."""
+
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    username: str = ""
+    password_file: str = ""
+    tls_ca: str = ""
+
+
+class ClockSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    accept_future_s: Annotated[int, msgspec.Meta(ge=0)] = 300
+    simulated: bool = False
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    url: str = "http://127.0.0.1:8420"
+    token_file: str = ""
+
+
+class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    season_steps: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    every_steps: Annotated[int, msgspec.Meta(ge=1)] = 4
+    horizon_steps: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
+
+
+class ShareSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What leaves the gateway: bucket means of these signals, in blocks of so many buckets."""
+
+    signals: list[str] = ["*"]
+    block_steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 24
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    site: str
+    gateway: str
+    data_dir: str
+    mapping: str = "mapping.toml"
+    root: str = DEFAULT_ROOT
+    step_ms: Annotated[int, msgspec.Meta(ge=100, le=86_400_000)] = 60_000
+    commit_after_messages: Annotated[int, msgspec.Meta(ge=1)] = 20
+    commit_after_ms: Annotated[int, msgspec.Meta(ge=1)] = 250
+    history_days: Annotated[float, msgspec.Meta(gt=0)] = 30
+    max_outbox_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] = 256_000_000
+    clock: ClockSettings = ClockSettings()
+    plant: LinkSettings = LinkSettings()
+    uplink: LinkSettings = LinkSettings()
+    server: ServerSettings = ServerSettings()
+    forecast: ForecastSettings = ForecastSettings()
+    share: ShareSettings = ShareSettings()
+
+
+def read_toml(path: Path, into: type[T]) -> T:
+    """Reads a TOML file strictly as `into`; raises BadSettings naming the file, the key and the remedy."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), into)
+    except FileNotFoundError as error:
+        raise BadSettings(f"{path} does not exist; docs/gateway.md shows an example") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise BadSettings(f"{path}: {error}") from error
+
+
+def load(path: Path) -> AgentSettings:
+    """The settings in `path`; relative paths in it are relative to it. Raises BadSettings."""
+    settings = read_toml(path, AgentSettings)
+    try:
+        strict_name(settings.site, "site")
+        strict_name(settings.gateway, "gateway")
+    except BadName as error:
+        raise BadSettings(f"{path}: {error.detail}") from error
+    folder = path.resolve().parent
+    return msgspec.structs.replace(
+        settings, mapping=str(folder / settings.mapping), data_dir=str(folder / settings.data_dir)
+    )
+
+
+def secret(file: str, variable: str) -> str:
+    """A secret from a file, else from an environment variable, else empty. Raises BadSettings if the file is unreadable."""
+    if not file:
+        return os.environ.get(variable, "")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise BadSettings(f"cannot read the secret in {file}: {error.strerror}") from error

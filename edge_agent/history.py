@@ -1,0 +1,227 @@
+"""Recent observations on disk, one row per (machine, signal, time), and the grid of bucket means in memory.
+
+`store` is one transaction: when it returns, every row is on disk and the message may be acknowledged. The first value of
+an instant stays; the same again is a duplicate, another one is a conflict for the quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_agent.intake import Row
+from edge_agent.storage import open_store
+from protocol.errors import Refused
+from protocol.windows import Floats, resample
+
+Key = tuple[str, str]
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS series (id INTEGER PRIMARY KEY, machine TEXT, signal TEXT, unit TEXT, UNIQUE (machine, signal));
+CREATE TABLE IF NOT EXISTS observation (
+    series INTEGER, time_ms INTEGER, value REAL, quality TEXT, initial INTEGER,
+    PRIMARY KEY (series, time_ms)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS quarantine (
+    id INTEGER PRIMARY KEY, time_ms INTEGER, topic TEXT, reason TEXT, detail TEXT, payload BLOB);
+CREATE TABLE IF NOT EXISTS work_order (id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, n INTEGER);
+"""
+MAX_QUARANTINE_ROWS = 10_000
+MAX_QUARANTINE_PAYLOAD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of one `store`: rows new on disk, rows seen before, rows that contradict what is stored."""
+
+    fresh: list[Row]
+    duplicates: int
+    conflicts: list[Row]
+
+
+class History:
+    """Owner of history.db. Not thread-safe: the agent's thread writes, `series_values` opens its own reader."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = open_store(path, _SCHEMA)
+        self._ids: dict[Key, int] = {}
+        self.units: dict[Key, str] = {}
+        for number, machine, signal, unit in self._db.execute("SELECT id, machine, signal, unit FROM series"):
+            self._ids[machine, signal] = number
+            self.units[machine, signal] = unit
+        self._quarantined = self._db.execute("SELECT count(*) FROM quarantine").fetchone()[0]
+
+    def store(
+        self,
+        rows: list[Row],
+        refused: list[tuple[str, bytes, Refused, int]],
+        counted: Callable[[Stored], dict[str, int]],
+    ) -> Stored:
+        """One transaction: observations, quarantined messages (topic, payload, why, time_ms) and, with them, the
+        counters that `counted` derives from the outcome, so that no restart can make the books disagree."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            numbered = [(self._id(r), r[2], r[3], r[4], r[6]) for r in rows]
+            before = db.total_changes
+            db.executemany("INSERT OR IGNORE INTO observation VALUES (?,?,?,?,?)", numbered)
+            if db.total_changes - before == len(rows):
+                stored = Stored(rows, 0, [])
+            else:
+                stored = self._sort_out(rows, numbered)
+            for topic, payload, why, at in refused:
+                self._quarantine(topic, payload, why.reason.value, why.detail, at)
+            for r in stored.conflicts:
+                detail = f"{r[0]}/{r[1]} already has another value at {r[2]}; {r[3]} was not stored"
+                self._quarantine("", b"", "conflicting_duplicate", detail, r[2])
+            db.executemany(
+                "INSERT INTO counter VALUES (?,?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n",
+                list(counted(stored).items()),
+            )
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        return stored
+
+    def counters(self) -> dict[str, int]:
+        """Everything counted since the gateway was installed."""
+        return dict(self._db.execute("SELECT name, n FROM counter"))
+
+    def first_told(self, order_id: str) -> bool:
+        """Whether a work order is new here; remembers it."""
+        return self._db.execute("INSERT OR IGNORE INTO work_order VALUES (?)", (order_id,)).rowcount == 1
+
+    def keys(self) -> list[Key]:
+        """Every signal that was ever observed."""
+        return list(self._ids)
+
+    def newest_ms(self) -> int:
+        """Time of the newest observation, 0 for none."""
+        return max((self._newest(i) for i in self._ids.values()), default=0)
+
+    def values(self, key: Key, start_ms: int, end_ms: int) -> tuple[np.ndarray, Floats]:
+        """(times int64 [n], values float64 [n]) of good and uncertain observations in [start, end), by time."""
+        rows = self._db.execute(
+            "SELECT time_ms, value FROM observation WHERE series = ? AND time_ms >= ? AND time_ms < ?"
+            " AND quality <> 'bad' AND initial = 0 ORDER BY time_ms",
+            (self._ids.get(key, -1), start_ms, end_ms),
+        ).fetchall()
+        table = np.array(rows, dtype=np.float64).reshape(-1, 2)
+        return table[:, 0].astype(np.int64), table[:, 1]
+
+    def buckets(self, key: Key, start_ms: int, step_ms: int, count: int) -> Floats:
+        """Bucket means [count] from disk, NaN where nothing was observed."""
+        times, values = self.values(key, start_ms, start_ms + step_ms * count)
+        return resample(times, values, start_ms, step_ms, count)
+
+    def forget_before(self, time_ms: int) -> int:
+        """Drops observations older than time_ms; returns how many."""
+        return self._db.execute("DELETE FROM observation WHERE time_ms < ?", (time_ms,)).rowcount
+
+    def close(self) -> None:
+        """Checkpoints and closes."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+    def _newest(self, series: int) -> int:
+        newest = self._db.execute("SELECT max(time_ms) FROM observation WHERE series = ?", (series,)).fetchone()[0]
+        return int(newest or 0)
+
+    def _id(self, row: Row) -> int:
+        key = (row[0], row[1])
+        number = self._ids.get(key)
+        if number is None:
+            self._db.execute("INSERT OR IGNORE INTO series (machine, signal, unit) VALUES (?,?,?)", (*key, row[5]))
+            found = self._db.execute("SELECT id FROM series WHERE machine = ? AND signal = ?", key).fetchone()
+            number = self._ids[key] = int(found[0])
+            self.units[key] = row[5]
+        return number
+
+    def _sort_out(self, rows: list[Row], numbered: list[tuple[int, int, float, str, bool]]) -> Stored:
+        """Some rows met one that was there already. Which is new is told by what stands on disk now: the first row of
+        this batch at its instant with the stored value, unless an earlier transaction had put it there."""
+        db = self._db
+        db.execute("ROLLBACK")
+        db.execute("BEGIN IMMEDIATE")
+        self._ids.clear()
+        self._ids.update({(m, s): i for i, m, s in db.execute("SELECT id, machine, signal FROM series")})
+        fresh: list[Row] = []
+        conflicts: list[Row] = []
+        duplicates = 0
+        for row in rows:
+            at = (self._id(row), row[2])
+            if db.execute("INSERT OR IGNORE INTO observation VALUES (?,?,?,?,?)", (*at, row[3], row[4], row[6])).rowcount:
+                fresh.append(row)
+            else:
+                there = db.execute("SELECT value FROM observation WHERE series = ? AND time_ms = ?", at).fetchone()
+                if there[0] == row[3]:
+                    duplicates += 1
+                else:
+                    conflicts.append(row)
+        return Stored(fresh, duplicates, conflicts)
+
+    def _quarantine(self, topic: str, payload: bytes, reason: str, detail: str, time_ms: int) -> None:
+        cut = payload[:MAX_QUARANTINE_PAYLOAD_BYTES]
+        self._db.execute(
+            "INSERT INTO quarantine (time_ms, topic, reason, detail, payload) VALUES (?,?,?,?,?)",
+            (time_ms, topic[:500], reason, detail[:500], cut),
+        )
+        self._quarantined += 1
+        if self._quarantined > MAX_QUARANTINE_ROWS:
+            self._db.execute("DELETE FROM quarantine WHERE id = (SELECT min(id) FROM quarantine)")
+            self._quarantined -= 1
+
+
+class Grid:
+    """Bucket means of every signal, as they close. Memory: `keep` buckets of float64 per signal."""
+
+    def __init__(self, step_ms: int, keep: int) -> None:
+        self.step_ms = step_ms
+        self.keep = keep
+        self.closed_until_ms = 0
+        self.series: dict[Key, Floats] = {}
+        self._open: dict[int, dict[Key, list[float]]] = {}
+        self.late = 0
+
+    def add(self, rows: list[Row]) -> None:
+        """Takes stored rows. Retained and bad ones are history, not news; those of closed buckets come too late."""
+        step, closed, open_buckets = self.step_ms, self.closed_until_ms, self._open
+        for machine, signal, at, value, quality, _unit, initial in rows:
+            if initial or quality == "bad":
+                continue
+            start = at - at % step
+            if start < closed:
+                self.late += 1
+                continue
+            bucket = open_buckets.get(start)
+            if bucket is None:
+                bucket = open_buckets[start] = {}
+            total = bucket.get((machine, signal))
+            if total is None:
+                bucket[machine, signal] = [value, 1.0]
+            else:
+                total[0] += value
+                total[1] += 1.0
+
+    def ready(self, now_ms: int, lateness_ms: int) -> list[tuple[int, dict[Key, float]]]:
+        """Closes every bucket that ended `lateness_ms` ago: (start_ms, means) in order, empty ones between included."""
+        due = sorted(s for s in self._open if s + self.step_ms + lateness_ms <= now_ms)
+        made: list[tuple[int, dict[Key, float]]] = []
+        for start in due:
+            empty = range(self.closed_until_ms or start, start, self.step_ms)[-self.keep :]
+            made += [self._close(missing, {}) for missing in empty]
+            means = {k: total / n for k, (total, n) in self._open.pop(start).items()}
+            made.append(self._close(start, means))
+        return made
+
+    def _close(self, start: int, means: dict[Key, float]) -> tuple[int, dict[Key, float]]:
+        for key in means:
+            if key not in self.series:
+                self.series[key] = np.full(self.keep, np.nan)
+        for key, ring in self.series.items():
+            ring[:-1] = ring[1:]
+            ring[-1] = means.get(key, np.nan)
+        self.closed_until_ms = start + self.step_ms
+        return start, means

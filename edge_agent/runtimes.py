@@ -1,0 +1,128 @@
+"""Runs bundles: a graph by onnxruntime, tables by numpy. The only file that imports an inference engine.
+
+`load` proves a bundle on this very CPU before anything is answered with it: its golden vectors must come out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
+from protocol.errors import BadBundle, Reason
+from protocol.reports import ModelRef
+from protocol.tables import Neighbours, StateSpace, Tables
+
+
+@dataclass
+class LoadedModel:
+    """A proven bundle. Exactly one of `session`, `state_space`, `neighbours` is set."""
+
+    passport: Passport
+    digest: str
+    session: Any = None
+    state_space: StateSpace | None = None
+    neighbours: Neighbours | None = None
+    latency_us: float = 0.0
+
+    @property
+    def ref(self) -> ModelRef:
+        """How answers name this model."""
+        return ModelRef(self.passport.slot, self.passport.algorithm, self.passport.version, self.digest)
+
+    def quantiles(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[N, length, channels] -> [N, horizon, quantiles], scaled. One row at a time: dynamic int8 has one activation
+        scale per call, so a batch would change each answer by its neighbours."""
+        started = time.perf_counter()
+        rows = [self.session.run(None, {"x": x[i : i + 1]})[0] for i in range(len(x))]
+        if rows:
+            self.latency_us = (time.perf_counter() - started) * 1e6 / len(rows)
+        return np.concatenate(rows) if rows else np.zeros((0, 0, 0), dtype=np.float32)
+
+
+def load(archive: bytes, expected_digest: str) -> LoadedModel:
+    """Unpacks and proves a bundle; raises BadBundle (digest_mismatch, bad_archive, unsupported_runtime,
+    golden_mismatch) with the fact."""
+    bundle = unpack(archive, expected_digest)
+    passport = bundle.passport
+    model = LoadedModel(passport, expected_digest)
+    try:
+        if passport.runtime is Runtime.ONNX:
+            model.session = _session(bundle.graph)
+        elif passport.runtime is Runtime.STATE_SPACE:
+            model.state_space = StateSpace(bundle.tables)
+            if len(model.state_space) != len(passport.series) or len(passport.series_until_ms) != len(passport.series):
+                raise BadBundle(Reason.BAD_ARCHIVE, "series and tables differ in number")
+        else:
+            model.neighbours = Neighbours(passport.items, bundle.tables)
+        _prove(model, bundle)
+    except (ValueError, IndexError, KeyError) as error:
+        raise BadBundle(Reason.BAD_ARCHIVE, f"{passport.slot} v{passport.version} does not run here: {error}") from error
+    return model
+
+
+def _session(graph: bytes) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no root but Exception
+        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"onnxruntime {ort.__version__} cannot load the graph: {error}") from error
+
+
+def answer_golden(model: LoadedModel, inputs: Tables) -> dict[str, NDArray[np.floating]]:
+    """What this machine answers to a bundle's golden inputs."""
+    if model.session is not None:
+        return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32))}
+    if model.state_space is not None:
+        fresh = StateSpace(
+            {
+                "transition": model.state_space.transition,
+                "design": model.state_space.design,
+                "state_cov": model.state_space.state_cov,
+                "obs_var": model.state_space.obs_var,
+                "state": model.state_space.a,
+                "cov": model.state_space.p,
+                "beta": model.state_space.beta,
+                "center": model.state_space.center,
+                "scale": model.state_space.scale,
+            }
+        )
+        start, step = int(inputs["start_ms"][0]), int(inputs["step_ms"][0])
+        for row in np.asarray(inputs["values"], dtype=np.float64):
+            fresh.step(row, start)
+            start += step
+        mean, deviation = fresh.forecast(start, step, int(inputs["horizon"][0]))
+        return {"mean": mean, "deviation": deviation}
+    assert model.neighbours is not None
+    table = model.neighbours
+    profiles = np.asarray(inputs["profiles"], dtype=np.int64)
+    scores = np.zeros((len(profiles), 5))
+    for i, profile in enumerate(profiles):
+        ranked = table.rank({table.items[j]: 1.0 for j in profile if j >= 0}, top=5)
+        scores[i, : len(ranked)] = [r.score for r in ranked]
+    return {"scores": scores}
+
+
+def _prove(model: LoadedModel, bundle: Bundle) -> None:
+    if not bundle.golden_outputs:
+        raise BadBundle(Reason.GOLDEN_MISMATCH, "the bundle has no golden vectors; it cannot be proven on this machine")
+    answers = answer_golden(model, bundle.golden_inputs)
+    tolerance: Golden = bundle.passport.golden
+    for name, expected in bundle.golden_outputs.items():
+        got = answers.get(name)
+        want = np.asarray(expected, dtype=np.float64)
+        if got is None or got.shape != want.shape:
+            raise BadBundle(Reason.GOLDEN_MISMATCH, f"golden output {name!r} has no counterpart of shape {want.shape}")
+        worst = float(np.max(np.abs(got - want) - tolerance.rtol * np.abs(want), initial=0.0))
+        if not worst <= tolerance.atol:
+            raise BadBundle(
+                Reason.GOLDEN_MISMATCH, f"golden output {name!r} is off by {worst:.3g} on this CPU; {tolerance.atol:.3g} is allowed"
+            )
