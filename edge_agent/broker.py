@@ -123,4 +123,4 @@ class PahoLink:
 
     def _on_message(self, _client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
         token = (message.mid, message.qos) if message.qos else None
-        self._arrivals.put(Arrival(message.topic, message.payload, bool(message.retain), token))
+        self._arrivals.put(Arrival(message.topic, bytes(message.payload), bool(message.retain), token))

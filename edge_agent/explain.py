@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +49,7 @@ class Labels:
         return rest.replace("-", " ") or name, rest or name
 
 
-STATISTICS = {"max": np.max, "min": np.min, "mean": np.mean}
+STATISTICS: dict[str, Callable[[Floats], Any]] = {"max": np.max, "min": np.min, "mean": np.mean}
 
 
 def evidence(

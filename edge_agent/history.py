@@ -152,7 +152,9 @@ class History:
         duplicates = 0
         for row in rows:
             at = (self._id(row), row[2])
-            if db.execute("INSERT OR IGNORE INTO observation VALUES (?,?,?,?,?)", (*at, row[3], row[4], row[6])).rowcount:
+            if db.execute(
+                "INSERT OR IGNORE INTO observation VALUES (?,?,?,?,?)", (*at, row[3], row[4], row[6])
+            ).rowcount:
                 fresh.append(row)
             else:
                 there = db.execute("SELECT value FROM observation WHERE series = ? AND time_ms = ?", at).fetchone()

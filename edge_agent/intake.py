@@ -28,11 +28,10 @@ Row = tuple[str, str, int, float, str, str, bool]
 
 _QUALITY: dict[Any, Quality] = {
     None: Quality.GOOD,
-    True: Quality.GOOD,
-    False: Quality.BAD,
+    1: Quality.GOOD,  # also true
     192: Quality.GOOD,
     64: Quality.UNCERTAIN,
-    0: Quality.BAD,
+    0: Quality.BAD,  # also false
     **{q.value: q for q in Quality},
 }
 _json = msgspec.json.Decoder()
@@ -90,7 +89,9 @@ class Intake:
         else:
             at = self._now_ms()
         if at < OLDEST_MS:
-            raise BadMessage(Reason.ANCIENT_TIME, f"{name}: a time before 2000 means that the sender's clock was never set")
+            raise BadMessage(
+                Reason.ANCIENT_TIME, f"{name}: a time before 2000 means that the sender's clock was never set"
+            )
         if at > latest:
             raise BadMessage(Reason.FUTURE_TIME, f"{name}: {(at - self._now_ms()) / 1000:.0f} s ahead of this clock")
         try:

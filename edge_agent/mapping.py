@@ -103,7 +103,8 @@ class Mapping:
 
     def filters(self) -> list[str]:
         """MQTT filters that cover every template."""
-        return sorted({re.sub(r"\{[^}]+\}", "+", s.topic) for s in (*self.file.source, *self.file.work_orders)})
+        topics = [s.topic for s in self.file.source] + [s.topic for s in self.file.work_orders]
+        return sorted({re.sub(r"\{[^}]+\}", "+", topic) for topic in topics})
 
     def route(self, topic: str) -> Route | None:
         """How to read a telemetry topic; None if no source matches. Raises BadName for levels MQTT admits and we don't."""
@@ -154,7 +155,9 @@ def load(path: Path) -> Mapping:
             _samples(s, {})
             _zone(s)
             if "{machine}" not in s.topic and not s.machine:
-                raise ValueError(f"source {s.topic!r} names no machine: add {{machine}} to the topic or machine = a path")
+                raise ValueError(
+                    f"source {s.topic!r} names no machine: add {{machine}} to the topic or machine = a path"
+                )
             if "{signal}" not in s.topic and not s.signal:
                 raise ValueError(f"source {s.topic!r} names no signal: add {{signal}} to the topic or signal = a path")
         orders = [_topic_pattern(s.topic) for s in file.work_orders]
@@ -285,7 +288,8 @@ def time_ms(stamp: Any, source: Source, zone: ZoneInfo | None) -> int:
         if moment.tzinfo is None:
             if zone is None:
                 raise BadMessage(
-                    Reason.NO_TIME_ZONE, f"{stamp!r} has no time zone; write time_zone = … into the source if it is known"
+                    Reason.NO_TIME_ZONE,
+                    f"{stamp!r} has no time zone; write time_zone = … into the source if it is known",
                 )
             moment = moment.replace(tzinfo=zone)
         return round(moment.astimezone(UTC).timestamp() * 1000)

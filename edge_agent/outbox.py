@@ -146,7 +146,9 @@ class Outbox:
         while sum(lane.bytes for lane in self.lanes.values()) + size > self._max_bytes:
             victim = next((c for c in _SHED_ORDER if self.lanes[c].waiting), None)
             if victim is None:
-                raise TryLater(f"the outbox is full of messages that may not be given up; no room for a {message_class}")
+                raise TryLater(
+                    f"the outbox is full of messages that may not be given up; no room for a {message_class}"
+                )
             self._shed(victim, 50)
 
     def _shed(self, victim: MessageClass, count: int) -> None:
@@ -156,7 +158,9 @@ class Outbox:
         lane = self.lanes[victim]
         for seq, size in oldest:
             self._db.execute("DELETE FROM message WHERE class = ? AND seq = ?", (victim.value, seq))
-            grown = self._db.execute("UPDATE shed SET last = ? WHERE class = ? AND last = ?", (seq, victim.value, seq - 1))
+            grown = self._db.execute(
+                "UPDATE shed SET last = ? WHERE class = ? AND last = ?", (seq, victim.value, seq - 1)
+            )
             if grown.rowcount == 0:
                 self._db.execute("INSERT OR IGNORE INTO shed VALUES (?,?,?)", (victim.value, seq, seq))
             lane.waiting -= 1

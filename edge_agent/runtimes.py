@@ -60,7 +60,9 @@ def load(archive: bytes, expected_digest: str) -> LoadedModel:
             model.neighbours = Neighbours(passport.items, bundle.tables)
         _prove(model, bundle)
     except (ValueError, IndexError, KeyError) as error:
-        raise BadBundle(Reason.BAD_ARCHIVE, f"{passport.slot} v{passport.version} does not run here: {error}") from error
+        raise BadBundle(
+            Reason.BAD_ARCHIVE, f"{passport.slot} v{passport.version} does not run here: {error}"
+        ) from error
     return model
 
 
@@ -74,7 +76,9 @@ def _session(graph: bytes) -> Any:
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no root but Exception
-        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"onnxruntime {ort.__version__} cannot load the graph: {error}") from error
+        raise BadBundle(
+            Reason.UNSUPPORTED_RUNTIME, f"onnxruntime {ort.__version__} cannot load the graph: {error}"
+        ) from error
 
 
 def answer_golden(model: LoadedModel, inputs: Tables) -> dict[str, NDArray[np.floating]]:
@@ -101,8 +105,9 @@ def answer_golden(model: LoadedModel, inputs: Tables) -> dict[str, NDArray[np.fl
             start += step
         mean, deviation = fresh.forecast(start, step, int(inputs["horizon"][0]))
         return {"mean": mean, "deviation": deviation}
-    assert model.neighbours is not None
     table = model.neighbours
+    if table is None:
+        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")
     profiles = np.asarray(inputs["profiles"], dtype=np.int64)
     scores = np.zeros((len(profiles), 5))
     for i, profile in enumerate(profiles):
@@ -124,5 +129,6 @@ def _prove(model: LoadedModel, bundle: Bundle) -> None:
         worst = float(np.max(np.abs(got - want) - tolerance.rtol * np.abs(want), initial=0.0))
         if not worst <= tolerance.atol:
             raise BadBundle(
-                Reason.GOLDEN_MISMATCH, f"golden output {name!r} is off by {worst:.3g} on this CPU; {tolerance.atol:.3g} is allowed"
+                Reason.GOLDEN_MISMATCH,
+                f"golden output {name!r} is off by {worst:.3g} on this CPU; {tolerance.atol:.3g} is allowed",
             )

@@ -70,7 +70,9 @@ class Updates:
                 if assignment is None:
                     continue
                 try:
-                    changes.append(self._serve(assignment, load(self._path(assignment).read_bytes(), assignment.digest)))
+                    changes.append(
+                        self._serve(assignment, load(self._path(assignment).read_bytes(), assignment.digest))
+                    )
                     break
                 except (OSError, BadBundle) as error:
                     self._note(assignment, ModelStatus.REFUSED, str(error))
@@ -99,7 +101,9 @@ class Updates:
             if change is not None:
                 changes.append(change)
         self._ledger.applied = desired.version
-        self._ledger.refused = {a.digest: self._ledger.refused[a.digest] for a in desired.models if a.digest in self._ledger.refused}
+        self._ledger.refused = {
+            a.digest: self._ledger.refused[a.digest] for a in desired.models if a.digest in self._ledger.refused
+        }
         self._save()
         self._sweep()
         return changes
@@ -115,7 +119,8 @@ class Updates:
             passport = model.passport
             if (passport.slot, passport.version) != (assignment.slot, assignment.version):
                 raise BadBundle(
-                    Reason.BAD_ARCHIVE, f"the bundle is {passport.slot} v{passport.version}, not what the server announced"
+                    Reason.BAD_ARCHIVE,
+                    f"the bundle is {passport.slot} v{passport.version}, not what the server announced",
                 )
         except BadBundle as error:
             self._ledger.refused[assignment.digest] = str(error)
@@ -201,7 +206,9 @@ def http_fetch(base_url: str, token: str, part_folder: Path, timeout_s: float = 
                     while chunk := answer.read(65536):
                         size += len(chunk)
                         if size > limit:
-                            raise BadBundle(Reason.TOO_LARGE, f"the server sends more than the {limit} bytes it announced")
+                            raise BadBundle(
+                                Reason.TOO_LARGE, f"the server sends more than the {limit} bytes it announced"
+                            )
                         file.write(chunk)
         except BadBundle:
             part.unlink(missing_ok=True)

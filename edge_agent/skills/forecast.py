@@ -133,7 +133,9 @@ class ForecastSkill:
                 for key, i in slot.rows.items():
                     if not math.isnan(z[i]):
                         d = float(deviation[i])
-                        expected[key] = Residual(values[key], values[key] - float(z[i]) * d, d, float(z[i]), slot.model.ref)
+                        expected[key] = Residual(
+                            values[key], values[key] - float(z[i]) * d, d, float(z[i]), slot.model.ref
+                        )
         found: dict[Key, Residual] = {}
         for key, value in values.items():
             self._score(key, start_ms, value)
@@ -193,16 +195,16 @@ class ForecastSkill:
         mean = naive_forecast(stack, self._season, self._horizon)
         changes = np.abs(np.diff(stack, axis=1))
         with np.errstate(all="ignore"):
-            typical = np.nan_to_num(np.nanmean(np.where(np.isnan(changes).all(axis=1)[:, None], 0.0, changes), axis=1))
+            typical = np.nan_to_num(
+                np.nanmean(np.where(np.all(np.isnan(changes), axis=1, keepdims=True), 0.0, changes), axis=1)
+            )
         grown = typical[:, None] * np.sqrt(np.arange(1, self._horizon + 1))[None]
         for i, key in enumerate(keys):
             if key in self._spread:
                 grown[i] = self._spread[key]
         return mean, mean - _NORMAL_80 * 1.2533 * grown, mean + _NORMAL_80 * 1.2533 * grown
 
-    def _ask(
-        self, slot: _Slot, keys: list[Key], stack: Floats, end_ms: int
-    ) -> tuple[Floats, Floats, Floats] | None:
+    def _ask(self, slot: _Slot, keys: list[Key], stack: Floats, end_ms: int) -> tuple[Floats, Floats, Floats] | None:
         shape = (len(keys), self._horizon)
         mean, low, high = (np.full(shape, np.nan) for _ in range(3))
         model = slot.model

@@ -78,13 +78,20 @@ class Watch:
         )
 
     def update(
-        self, start_ms: int, end_ms: int, residuals: dict[Key, Residual], machine_types: dict[str, str], units: dict[Key, str]
+        self,
+        start_ms: int,
+        end_ms: int,
+        residuals: dict[Key, Residual],
+        machine_types: dict[str, str],
+        units: dict[Key, str],
     ) -> list[FaultEvent]:
         """Takes one closed bucket; returns events that opened, and events that closed (same id, with end_ms)."""
         events: list[FaultEvent] = []
         for key, residual in residuals.items():
             signal = self._signals.setdefault(key, _Signal())
-            made = self._update_one(key, signal, residual, start_ms, end_ms, machine_types.get(key[0], ""), units.get(key, ""))
+            made = self._update_one(
+                key, signal, residual, start_ms, end_ms, machine_types.get(key[0], ""), units.get(key, "")
+            )
             if made is not None:
                 events.append(made)
         return events
@@ -102,7 +109,7 @@ class Watch:
         if signal.n <= settings.warm_up:
             return None
         if signal.open is not None:
-            return self._continue(signal, scaled, residual, end_ms)
+            return self._continue(signal, signal.open, scaled, residual, end_ms)
         side, since = self._alarm(signal, scaled, start_ms)
         if side == 0 or signal.n < signal.quiet_until:
             return None
@@ -172,9 +179,10 @@ class Watch:
         signal.run = 0
         return event
 
-    def _continue(self, signal: _Signal, scaled: float, residual: Residual, end_ms: int) -> FaultEvent | None:
-        settings, opened = self._settings, signal.open
-        assert opened is not None
+    def _continue(
+        self, signal: _Signal, opened: _Open, scaled: float, residual: Residual, end_ms: int
+    ) -> FaultEvent | None:
+        settings = self._settings
         opened.samples += 1
         opened.calm = opened.calm + 1 if abs(scaled) < settings.calm else 0
         if abs(scaled) > opened.far_z:
@@ -192,4 +200,3 @@ class Watch:
 def severity(score: float) -> Severity:
     """How urgent a scaled residual is."""
     return Severity.ALARM if score >= 14 else Severity.WARNING if score >= 8 else Severity.NOTICE
-

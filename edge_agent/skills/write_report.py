@@ -94,11 +94,10 @@ def _how_we_know(facts: Facts, evidence: list[Evidence]) -> Section:
     if model is not None:
         name = _ALGORITHM.get(model.algorithm, (model.algorithm, model.algorithm))
         version = (f", version {model.version}", f"，版本 {model.version}") if model.version else ("", "")
-        en += f" The expected range comes from {name[0]}{version[0]}; the deviation is {number(facts.event.score)} times its usual size."
+        en += f" The expected range comes from {name[0]}{version[0]};"
+        en += f" the deviation is {number(facts.event.score)} times its usual size."
         zh += f"预期范围来自{name[1]}{version[1]}；偏差为平常的 {number(facts.event.score)} 倍。"
-    return Section(
-        title_en="How we know", title_zh="依据", text_en=en, text_zh=zh, cites=list(range(len(evidence)))
-    )
+    return Section(title_en="How we know", title_zh="依据", text_en=en, text_zh=zh, cites=list(range(len(evidence))))
 
 
 def _what_comes_next(forecast: Forecast, labels: Labels) -> Section:
@@ -109,7 +108,9 @@ def _what_comes_next(forecast: Forecast, labels: Labels) -> Section:
     share = round(forecast.level * 100)
     low, mean, high = (number(part[last]) for part in (forecast.low, forecast.mean, forecast.high))
     name = _ALGORITHM.get(forecast.model.algorithm, (forecast.model.algorithm, forecast.model.algorithm))
-    en = f"At {when} {signal[0]} is forecast at {mean}{unit}, between {low} and {high}{unit} with {share} % ({name[0]})."
+    en = (
+        f"At {when} {signal[0]} is forecast at {mean}{unit}, between {low} and {high}{unit} with {share} % ({name[0]})."
+    )
     zh = f"预计 {when} {signal[1]}为 {mean}{unit}，{share}% 区间为 {low} 至 {high}{unit}（{name[1]}）。"
     if forecast.stale:
         en += " Its newest inputs are old; take it with care."
@@ -129,11 +130,11 @@ def _what_to_do(recommendation: Recommendation | None, labels: Labels) -> Sectio
     for item in recommendation.items[:3]:
         words = labels.item(item.item)
         reasons = [labels.item(c.because) for c in item.contributions[:2]]
-        en.append(f"{item.position}. {words[0][:1].upper()}{words[0][1:]} (because of {' and '.join(r[0] for r in reasons)}).")
+        en.append(
+            f"{item.position}. {words[0][:1].upper()}{words[0][1:]} (because of {' and '.join(r[0] for r in reasons)})."
+        )
         zh.append(f"{item.position}. {words[1]}（依据：{'、'.join(r[1] for r in reasons)}）。")
-    return Section(
-        title_en="What to do", title_zh="建议", text_en="\n".join(en), text_zh="\n".join(zh)
-    )
+    return Section(title_en="What to do", title_zh="建议", text_en="\n".join(en), text_zh="\n".join(zh))
 
 
 def moment(time_ms: int) -> str:

@@ -1,0 +1,109 @@
+"""`millwright agent run | check | status`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from edge_agent import config, mapping
+from edge_agent.agent import SystemClock, build_agent
+from edge_agent.broker import PahoLink
+from edge_agent.config import AgentSettings, LinkSettings
+from edge_agent.updates import http_fetch
+from protocol.errors import MillwrightError
+from protocol.sync import encode
+from protocol.topics import Channel, Topic
+from protocol.twin import State
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the agent is not running (status), 2 wrong settings."""
+    parser = argparse.ArgumentParser(prog="millwright agent", description="The agent of this gateway.")
+    parser.add_argument("command", choices=["run", "check", "status"])
+    parser.add_argument("--config", type=Path, required=True, help="agent.toml")
+    parser.add_argument("--json", action="store_true", help="status as JSON")
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    options = parser.parse_args(argv)
+    try:
+        settings = config.load(options.config)
+        if options.command == "status":
+            return status(settings, options.json)
+        file = mapping.load(Path(settings.mapping))
+        if options.command == "check":
+            sys.stdout.write(f"{options.config}: fine; {len(file.file.source)} source(s), filters {file.filters()}\n")
+            return 0
+        logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        return run(settings)
+    except MillwrightError as error:
+        sys.stderr.write(f"millwright agent: {error}\n")
+        return 2
+
+
+def run(settings: AgentSettings) -> int:
+    """Connects, serves until SIGTERM or SIGINT, and leaves cleanly."""
+    clock = SystemClock()
+    birth_ms, boot_id = clock.now_ms(), f"{clock.now_ms():x}"
+    try:
+        version = installed_version("millwright")
+    except PackageNotFoundError:
+        version = "0"
+    token = config.secret(settings.server.token_file, "MILLWRIGHT_GATEWAY_TOKEN")
+    state = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
+    will = State(online=False, timestamp=birth_ms, boot_id=boot_id, agent_version=version)
+    agent = build_agent(
+        settings,
+        clock=clock,
+        plant=connect(settings.plant, f"{settings.gateway}-plant", None),
+        uplink=connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will))),
+        fetch=http_fetch(settings.server.url, token, Path(settings.data_dir) / "bundles"),
+        version=version,
+        boot_id=boot_id,
+        birth_ms=birth_ms,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.stop())
+    agent.run()
+    return 0
+
+
+def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None) -> PahoLink:
+    """A connection that comes up by itself when the broker does."""
+    return PahoLink(
+        host=link.host,
+        port=link.port,
+        client_id=client_id,
+        username=link.username,
+        password=config.secret(link.password_file, "MILLWRIGHT_BROKER_PASSWORD") if link.username else "",
+        tls_ca=link.tls_ca,
+        will=will,
+    )
+
+
+def status(settings: AgentSettings, as_json: bool) -> int:
+    """What the running agent last wrote about itself."""
+    path = Path(settings.data_dir) / "status.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        sys.stderr.write(f"no {path}: the agent has not run here yet\n")
+        return 1
+    age_s = SystemClock().now_ms() / 1000 - told["time_ms"] / 1000
+    if as_json:
+        sys.stdout.write(json.dumps({**told, "age_s": round(age_s, 1)}) + "\n")
+    else:
+        sys.stdout.write(f"{told['gateway']}: last heard {age_s:.0f} s ago, up {told['uptime_s']:.0f} s\n")
+        sys.stdout.writelines(f"  {name:40} {n}\n" for name, n in sorted(told["counters"].items()))
+        sys.stdout.writelines(
+            f"  model {m['slot']} v{m['version']} {m['status']} {m['error']}\n" for m in told["models"]
+        )
+    return 0 if age_s < 30 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

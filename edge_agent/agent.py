@@ -1,0 +1,608 @@
+"""The composition root and the one thread that does everything but waiting for the network.
+
+A reading is acknowledged to the plant's broker after it is on disk. A closed bucket moves the forecasters, may open an
+event; an event gets a recommendation and a report; all of it is in the outbox before anybody hears of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from edge_agent import mapping as mapping_file
+from edge_agent.broker import Arrival, Link
+from edge_agent.config import AgentSettings
+from edge_agent.explain import evidence
+from edge_agent.health import Tally, rss_bytes, write_status
+from edge_agent.history import Grid, History, Key, Stored
+from edge_agent.intake import Intake, Row, work_order
+from edge_agent.outbox import Outbox
+from edge_agent.privacy import Gate
+from edge_agent.skills.forecast import ForecastSkill
+from edge_agent.skills.recommend import recommend
+from edge_agent.skills.watch import Watch
+from edge_agent.skills.write_report import Facts, write
+from edge_agent.updates import Change, Fetch, Updates
+from edge_agent.uplink import Uplink
+from protocol.errors import MillwrightError, Reason, Refused, TryLater
+from protocol.feedback import Feedback
+from protocol.observations import SignalBlock
+from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation
+from protocol.sync import Ack, ClockConfidence, Command, Message, Reply, Resend, decode, encode, envelope
+from protocol.topics import Channel, Topic
+from protocol.twin import Desired, Heartbeat, Reported, RunningModel, SkillHealth, State
+
+log = logging.getLogger(__name__)
+HEARTBEAT_S = 5.0
+REPORTED_S = 30.0
+MAX_ARRIVALS_A_STEP = 2000
+
+
+class Clock(Protocol):
+    """Wall time and a clock that never jumps."""
+
+    def now_ms(self) -> int: ...
+    def monotonic_s(self) -> float: ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+
+class Agent:
+    """One gateway. `step` does what there is to do and returns; `run` repeats it until `stop`."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        clock: Clock,
+        plant: Link,
+        uplink: Link,
+        fetch: Fetch,
+        version: str,
+        boot_id: str,
+        birth_ms: int,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._plant = plant
+        self._link = uplink
+        self._version = version
+        self.boot_id = boot_id
+        self._folder = Path(settings.data_dir)
+        self._mapping = mapping_file.load(Path(settings.mapping))
+        self._topic = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
+        self._history = History(self._folder / "history.db")
+        self._outbox = Outbox(self._folder / "outbox.db", settings.max_outbox_bytes)
+        simulated = settings.clock.simulated
+        self._intake = Intake(self._mapping, clock.now_ms, None if simulated else settings.clock.accept_future_s)
+        self._simulated_ms = self._history.newest_ms() if simulated else None
+        f = settings.forecast
+        self._forecast = ForecastSkill(step_ms=settings.step_ms, horizon=f.horizon_steps, season=f.season_steps)
+        self._watch = Watch(settings.site, settings.gateway)
+        self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
+        self._gate = Gate(settings.share)
+        self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
+        self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms)
+        self._recommender: Any = None
+        self._recommended = 0
+        self.tally = Tally()
+        self._batch: list[Arrival] = []
+        self._batch_since_s = 0.0
+        self._blocks: dict[Key, tuple[int, list[float | None]]] = {}
+        self._buckets = 0
+        self._forecasts: dict[Key, Forecast] = {}
+        self._wanted: Desired | None = None
+        self._changes: list[tuple[list[Change], int]] = []
+        self._update_thread: threading.Thread | None = None
+        self._update_retry_s = 0.0
+        self._heartbeat_s = self._reported_s = self._forget_s = self._status_s = -1e9
+        self._birth_ms = birth_ms
+        self._announced = False
+        self._started_s = clock.monotonic_s()
+        self._stop = threading.Event()
+        self._subscribe()
+        for change in self._updates.restore():
+            self._install(change)
+
+    # life -----------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ends `run` after the step in progress; safe from a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Steps until `stop`, then leaves everything committed and says goodbye."""
+        while not self._stop.is_set():
+            self.step(0.05)
+        self.close()
+
+    def close(self) -> None:
+        """Commits, lets the outbox out for a moment, tells the server that this is no accident, and closes."""
+        self._commit_batch()
+        until = self._clock.monotonic_s() + 2.0
+        while self._link.connected and self._clock.monotonic_s() < until and self._waiting():
+            self._uplink.pump()
+            self._hear_uplink(0.05)
+        self._write_status()
+        if self._link.connected:
+            self._say(Channel.STATE, encode(self._state(online=False)), retain=True)
+        self._link.close()
+        self._plant.close()
+        self._outbox.close()
+        self._history.close()
+
+    def step(self, wait_s: float) -> None:
+        """Takes in what waits, commits when it is time, closes buckets, answers, sends."""
+        self._hear_plant(wait_s)
+        self._hear_uplink(0.0)
+        if self._batch and self._due():
+            self._commit_batch()
+        self._close_buckets()
+        self._install_changes()
+        self._look_after_updates()
+        self._keep_time()
+        self._outbox.commit()
+        self._uplink.pump()
+
+    # the plant --------------------------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        for topic_filter in self._mapping.filters():
+            self._plant.subscribe(topic_filter)
+        self._plant.subscribe(self._topic.sibling(Channel.SHOP_FEEDBACK).text)
+        for channel in (Channel.DOWN_ACK, Channel.DOWN_RESEND, Channel.DOWN_COMMAND, Channel.TWIN_DESIRED):
+            self._link.subscribe(self._topic.sibling(channel).text)
+
+    def _hear_plant(self, wait_s: float) -> None:
+        arrival = self._plant.receive(wait_s)
+        for _ in range(MAX_ARRIVALS_A_STEP):
+            if arrival is None:
+                return
+            if not self._batch:
+                self._batch_since_s = self._clock.monotonic_s()
+            self._batch.append(arrival)
+            if len(self._batch) >= max(self._settings.commit_after_messages, 500):
+                return
+            arrival = self._plant.receive(0.0)
+
+    def _due(self) -> bool:
+        waited_ms = (self._clock.monotonic_s() - self._batch_since_s) * 1000
+        return len(self._batch) >= self._settings.commit_after_messages or waited_ms >= self._settings.commit_after_ms
+
+    def _commit_batch(self) -> None:
+        """The group commit: everything that waits, in one transaction; then, and only then, the acknowledgements."""
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        rows: list[Row] = []
+        refused: list[tuple[str, bytes, Refused, int]] = []
+        feedback_topic = self._topic.sibling(Channel.SHOP_FEEDBACK).text
+        messages = 0
+        for arrival in batch:
+            try:
+                if arrival.topic == feedback_topic:
+                    self._take_feedback(arrival.payload)
+                elif self._mapping.is_work_order(arrival.topic):
+                    self._take_work_order(arrival.payload)
+                else:
+                    messages += 1
+                    good, bad = self._intake.read(arrival.topic, arrival.payload, arrival.retained)
+                    rows += good
+                    refused += [(arrival.topic, arrival.payload, why, self._clock.now_ms()) for why in bad]
+            except Refused as why:
+                self.tally.note(f"quarantine.{why.reason}.other")
+                refused.append(
+                    (arrival.topic, arrival.payload, _NotASample(why.reason, why.detail), self._clock.now_ms())
+                )
+        stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused))
+        self._outbox.commit()
+        for arrival in batch:
+            self._plant.acknowledge(arrival)
+        self._grid.add(stored.fresh)
+        if self._simulated_ms is not None:
+            self._simulated_ms = max([self._simulated_ms, *(r[2] for r in stored.fresh if not r[6])])
+
+    def _take_feedback(self, payload: bytes) -> None:
+        feedback = decode(payload, Feedback, limit_bytes=50_000)
+        self.tally.note("feedback.received")
+        if not self._send(feedback, known_as=feedback.id):
+            self.tally.note("feedback.duplicate")
+
+    def _take_work_order(self, payload: bytes) -> None:
+        order = work_order(payload)
+        self.tally.note("work_orders.received")
+        self.tally.note("work_orders.stored" if self._send(order, known_as=order.id) else "work_orders.duplicate")
+
+    # buckets, events, answers -----------------------------------------------------------------------------------------
+
+    def _now_ms(self) -> int:
+        return self._clock.now_ms() if self._simulated_ms is None else self._simulated_ms
+
+    def _close_buckets(self) -> None:
+        lateness_ms = (
+            self._settings.step_ms // 3 if self._simulated_ms is not None else min(self._settings.step_ms, 5000)
+        )
+        for start_ms, means in self._grid.ready(self._now_ms(), lateness_ms):
+            self._close_bucket(start_ms, means)
+
+    def _close_bucket(self, start_ms: int, means: dict[Key, float]) -> None:
+        end_ms = start_ms + self._settings.step_ms
+        self._buckets += 1
+        residuals = self._forecast.observe(start_ms, means)
+        types = {machine: self._mapping.machine_type(machine) for machine, _ in residuals}
+        for event in self._watch.update(start_ms, end_ms, residuals, types, self._history.units):
+            self._tell_event(event, end_ms)
+        self._share(start_ms, means)
+        if self._buckets % self._settings.forecast.every_steps == 0:
+            for forecast in self._forecast.issue(end_ms, self._grid.series):
+                named = msgspec.structs.replace(
+                    forecast, unit=self._history.units.get((forecast.machine, forecast.signal), "")
+                )
+                self._forecasts[named.machine, named.signal] = named
+                self._send(named)
+                self._show(Channel.SHOP_FORECAST, named)
+                self.tally.note("forecasts.issued")
+
+    def _tell_event(self, event: FaultEvent, end_ms: int) -> None:
+        if event.end_ms is not None:
+            self._send(event)
+            self.tally.note("events.closed")
+            self._show(Channel.SHOP_EVENT, event)
+            return
+        recommendation = self._recommend(event, end_ms)
+        facts = Facts(
+            event=event,
+            extreme=self._extreme(event),
+            usual=self._usual(event),
+            forecast=self._forecasts.get((event.machine, event.signal)),
+            recommendation=recommendation,
+        )
+        report = write(facts, self._mapping.labels, end_ms)
+        self._send(event)
+        self.tally.note("events.opened")
+        if recommendation is not None and self._send(recommendation, known_as=recommendation.id):
+            self.tally.note("recommendations.made")
+        if self._send(report, known_as=report.id):
+            self.tally.note("reports.written")
+        self._outbox.commit()
+        for channel, shown in (
+            (Channel.SHOP_EVENT, event),
+            (Channel.SHOP_RECOMMENDATION, recommendation),
+            (Channel.SHOP_REPORT, report),
+        ):
+            if shown is not None:
+                self._show(channel, shown)
+
+    def _recommend(self, event: FaultEvent, now_ms: int) -> Recommendation | None:
+        if self._recommender is None:
+            return None
+        self.tally.note("recommendations.asked")
+        made = recommend(event, self._watch.open_symptoms(event.machine), self._recommender, now_ms)
+        self._recommended += made is not None
+        return made
+
+    def _extreme(self, event: FaultEvent) -> Evidence:
+        first = event.evidence[0]
+        _, values = self._history.values((event.machine, event.signal), event.start_ms, event.detected_ms)
+        above = event.kind == "above_expected"
+        low, high = first.expected_low, first.expected_high
+        return evidence(
+            event.machine,
+            event.signal,
+            first.unit,
+            (event.start_ms, event.detected_ms),
+            values if len(values) else np.array([first.value]),
+            "max" if above else "min",
+            (low, high) if low is not None and high is not None else None,
+            first.model,
+        )
+
+    def _usual(self, event: FaultEvent) -> Evidence | None:
+        before = event.start_ms - 24 * self._settings.step_ms
+        _, values = self._history.values((event.machine, event.signal), before, event.start_ms)
+        if len(values) < 3:
+            return None
+        unit = event.evidence[0].unit
+        return evidence(event.machine, event.signal, unit, (before, event.start_ms), values, "mean", None, None)
+
+    def _share(self, start_ms: int, means: dict[Key, float]) -> None:
+        for key, mean in means.items():
+            if not self._gate.shares(key[1]):
+                continue
+            block = self._blocks.get(key)
+            if block is None:
+                block = self._blocks[key] = (start_ms, [])
+            gap = (start_ms - block[0]) // self._settings.step_ms - len(block[1])
+            block[1].extend([None] * min(gap, 10_000))
+            block[1].append(mean)
+            if len(block[1]) >= self._settings.share.block_steps:
+                self._send_block(key)
+
+    def _send_block(self, key: Key) -> None:
+        start, values = self._blocks.pop(key)
+        self._send(
+            SignalBlock(
+                machine=key[0],
+                signal=key[1],
+                unit=self._history.units.get(key, ""),
+                start_ms=start,
+                step_ms=self._settings.step_ms,
+                values=values[-10_000:],
+            )
+        )
+
+    # out --------------------------------------------------------------------------------------------------------------
+
+    def _send(self, message: Message, known_as: str = "") -> bool:
+        """Puts a message into the outbox; durable after its next commit. False if it was told before."""
+        if not self._gate.lets_out(message):
+            return False
+        message_class = message.message_class
+        wrapped = envelope(
+            message,
+            site=self._settings.site,
+            gateway=self._settings.gateway,
+            seq=self._outbox.next_seq(message_class),
+            boot=self.boot_id,
+            clock=ClockConfidence.SYNCED if self._simulated_ms is None else ClockConfidence.HOLDOVER,
+            time_ms=self._clock.now_ms(),
+        )
+        return self._outbox.add(message_class, encode(wrapped), known_as)
+
+    def _show(self, channel: Channel, message: msgspec.Struct) -> None:
+        """For HMIs on the plant's broker; what nobody hears there is still in the outbox."""
+        try:
+            self._plant.publish(self._topic.sibling(channel).text, encode(message))
+        except TryLater:
+            self.tally.note("shop.not_shown")
+
+    def _say(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
+        try:
+            self._link.publish(self._topic.sibling(channel).text, payload, retain=retain)
+        except TryLater:
+            self.tally.note("uplink.not_said")
+
+    # the server -------------------------------------------------------------------------------------------------------
+
+    def _hear_uplink(self, wait_s: float) -> None:
+        for _ in range(200):
+            arrival = self._link.receive(wait_s)
+            if arrival is None:
+                return
+            wait_s = 0.0
+            try:
+                self._take_word(arrival)
+            except Refused as why:
+                self.tally.note(f"refused.{why.reason}")
+                log.warning("refused %s: %s", arrival.topic, why)
+            self._link.acknowledge(arrival)
+
+    def _take_word(self, arrival: Arrival) -> None:
+        topic = Topic.parse(arrival.topic, self._settings.root)
+        if (topic.site, topic.gateway) != (self._settings.site, self._settings.gateway):
+            return  # some brokers hand a newcomer every retained message
+        if topic.channel is Channel.DOWN_ACK:
+            self.tally.note("outbox.acked", self._uplink.acknowledged(decode(arrival.payload, Ack)))
+        elif topic.channel is Channel.DOWN_RESEND:
+            self._uplink.send_again(decode(arrival.payload, Resend))
+        elif topic.channel is Channel.TWIN_DESIRED:
+            desired = decode(arrival.payload, Desired)
+            if desired.version > self._updates.applied_version:
+                self._wanted = desired
+                self._update_retry_s = 0.0
+        elif topic.channel is Channel.DOWN_COMMAND:
+            self._obey(decode(arrival.payload, Command))
+
+    def _obey(self, command: Command) -> None:
+        late = command.expires_ms < self._clock.now_ms()
+        reason = Reason.EXPIRED if late else f"{Reason.UNKNOWN_TYPE}: no command {command.name!r}"
+        done = command.name == "heartbeat" and not late
+        if done:
+            self._heartbeat_s = -1e9
+        reply = Reply(id=command.id, done=done, reason="" if done else str(reason), result=msgspec.Raw(b"null"))
+        self._say(Channel.UP_REPLY, encode(reply))
+
+    def _look_after_updates(self) -> None:
+        """Fetching and proving happen on a thread of their own; the swap here, between two buckets."""
+        if self._update_thread is not None and self._update_thread.is_alive():
+            return
+        self._update_thread = None
+        if self._wanted is None or self._clock.monotonic_s() < self._update_retry_s:
+            return
+        wanted = self._wanted
+        self._update_thread = threading.Thread(target=self._update, args=(wanted,), name="updates", daemon=True)
+        self._update_thread.start()
+
+    def _update(self, desired: Desired) -> None:
+        try:
+            self._changes.append((self._updates.apply(desired), desired.version))
+            if self._wanted is desired:
+                self._wanted = None
+        except Refused:
+            self._wanted = None if self._wanted is desired else self._wanted
+        except MillwrightError as error:
+            self.tally.note("updates.postponed")
+            self._update_retry_s = self._clock.monotonic_s() + 3.0
+            log.info("update waits: %s", error)
+
+    def _install_changes(self) -> None:
+        while self._changes:
+            changes, _ = self._changes.pop(0)
+            for change in changes:
+                self._install(change)
+            self._say_reported()
+            self._say(Channel.STATE, encode(self._state(online=True)), retain=True)
+
+    def _install(self, change: Change) -> None:
+        if change.slot.startswith("recommend."):
+            self._recommender, self._recommended = change.model, 0
+        elif change.model is None:
+            self._forecast.remove(change.slot)
+        else:
+            step = self._settings.step_ms
+
+            def read(key: Key, start_ms: int, buckets: int) -> np.ndarray:
+                return self._history.buckets(key, start_ms, step, buckets)
+
+            self._forecast.install(change.slot, change.role, change.model, read, self._grid.closed_until_ms)
+        self.tally.note("models.swapped")
+
+    # telling how it goes ----------------------------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if not self._link.connected:
+            self._announced = False
+        elif not self._announced:
+            self._announced = True
+            self._say(Channel.STATE, encode(self._state(online=True)), retain=True)
+            self._reported_s = -1e9
+        if now_s - self._heartbeat_s >= HEARTBEAT_S:
+            self._heartbeat_s = now_s
+            self._send(self._heartbeat())
+        if int(now_s * 2) != int(self._status_s * 2):
+            self._status_s = now_s
+            self._write_status()
+        if now_s - self._reported_s >= REPORTED_S:
+            self._reported_s = now_s
+            self._say_reported()
+        if now_s - self._forget_s >= 3600:
+            self._forget_s = now_s
+            self._history.forget_before(self._now_ms() - int(self._settings.history_days * 86_400_000))
+
+    def _say_reported(self) -> None:
+        document = Reported(
+            applied_version=self._updates.applied_version,
+            boot_id=self.boot_id,
+            time_ms=self._clock.now_ms(),
+            models=self.models(),
+        )
+        self._say(Channel.TWIN_REPORTED, encode(document), retain=True)
+
+    def models(self) -> list[RunningModel]:
+        """What really runs, with its results counted."""
+        return [msgspec.structs.replace(m, results=self._results(m.slot)) for m in self._updates.status()]
+
+    def _results(self, slot: str) -> int:
+        if slot.startswith("recommend."):
+            # a table answers when asked; having been proven on its golden vectors counts as its first answer
+            return self._recommended + (1 if self._recommender is not None else 0)
+        return self._forecast.results(slot)
+
+    def _state(self, *, online: bool) -> State:
+        models = {m.slot: m.version for m in self._updates.status()}
+        return State(
+            online=online, timestamp=self._birth_ms, boot_id=self.boot_id, agent_version=self._version, models=models
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Everything counted: intake's books since installation, the rest since boot."""
+        return {
+            **self._history.counters(),
+            **self.tally,
+            "intake.late": self._grid.late,
+            "buckets.closed": self._buckets,
+        }
+
+    def _waiting(self) -> int:
+        return sum(lane.waiting for lane in self._outbox.lanes.values())
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            boot_id=self.boot_id,
+            time_ms=self._clock.now_ms(),
+            uptime_s=round(self._clock.monotonic_s() - self._started_s, 1),
+            rss_bytes=rss_bytes(),
+            counters=self.counters(),
+            skills={
+                "forecast": self._forecast.health(),
+                "recommend": SkillHealth(
+                    expected=self.tally["recommendations.asked"], results=self.tally["recommendations.made"]
+                ),
+                "write_report": SkillHealth(
+                    expected=self.tally["events.opened"], results=self.tally["reports.written"]
+                ),
+            },
+            live_errors=self._forecast.live_errors(),
+            outbox={c.value: lane.waiting for c, lane in self._outbox.lanes.items()},
+        )
+
+    def _write_status(self) -> None:
+        status = msgspec.to_builtins(self._heartbeat())
+        lanes = {c.value: msgspec.to_builtins(lane) for c, lane in self._outbox.lanes.items()}
+        write_status(
+            self._folder / "status.json",
+            {
+                **status,
+                "gateway": self._settings.gateway,
+                "models": msgspec.to_builtins(self.models()),
+                "lanes": lanes,
+                "plant_connected": self._plant.connected,
+                "uplink_connected": self._link.connected,
+                "bytes_up": self._uplink.bytes_sent,
+                "dead_letters": len(self._outbox.dead_letters()),
+            },
+        )
+
+
+class _NotASample(Refused):
+    """A feedback or work order that could not be read: kept in quarantine, not in the books of samples."""
+
+
+def _books(messages: int, good: int, stored: Stored, refused: list[tuple[str, bytes, Refused, int]]) -> dict[str, int]:
+    """The accounting law: samples = stored + initial + duplicate + quarantined."""
+    initial = sum(1 for r in stored.fresh if r[6])
+    books = {
+        "intake.received": messages,
+        "intake.samples": good,
+        "intake.stored": len(stored.fresh) - initial,
+        "intake.initial": initial,
+        "intake.duplicate": stored.duplicates,
+    }
+    if stored.conflicts:
+        books["quarantine.conflicting_duplicate"] = len(stored.conflicts)
+    for _, _, why, _ in refused:
+        if not isinstance(why, _NotASample):
+            books[f"quarantine.{why.reason}"] = books.get(f"quarantine.{why.reason}", 0) + 1
+            books["intake.samples"] += 1
+    return {name: n for name, n in books.items() if n}
+
+
+def build_agent(
+    settings: AgentSettings,
+    *,
+    clock: Clock,
+    plant: Link,
+    uplink: Link,
+    fetch: Fetch,
+    version: str = "0",
+    boot_id: str = "",
+    birth_ms: int = 0,
+) -> Agent:
+    """An agent from its parts; nothing runs before `step` or `run`. Raises BadSettings for a bad mapping file."""
+    return Agent(
+        settings,
+        clock=clock,
+        plant=plant,
+        uplink=uplink,
+        fetch=fetch,
+        version=version,
+        boot_id=boot_id or uuid.uuid4().hex[:12],
+        birth_ms=birth_ms or clock.now_ms(),
+    )

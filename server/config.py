@@ -1,0 +1,92 @@
+"""The server's settings: one frozen object from a TOML file and the environment. An unsafe secret refuses to start."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from protocol.errors import BadSettings
+from protocol.topics import DEFAULT_ROOT
+
+MIN_TOKEN_CHARACTERS = 24
+_KNOWN_WEAK = ("changeme", "change-me", "password", "secret", "example", "default", "millwright")
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
+    username: str = ""
+    password_file: str = ""
+    tls_ca: str = ""
+    client_id: str = "millwright-server"
+
+
+class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Grid, window and what makes the worker train."""
+
+    step_ms: Annotated[int, msgspec.Meta(ge=100)] = 60_000
+    season_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
+    window_length: Annotated[int, msgspec.Meta(ge=8, le=1000)] = 48
+    horizon_steps: Annotated[int, msgspec.Meta(ge=1, le=500)] = 12
+    first_after_buckets: int = 200
+    retrain_after_buckets: int = 1000
+    retrain_after_feedback: int = 12
+    first_recommend_after_orders: int = 40
+    lstm_epochs: int = 20
+    max_windows: int = 6000
+    seed: int = 7
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    database: str = "sqlite:///millwright.db"
+    artifacts: str = "artifacts"
+    admin_token_file: str = ""
+    gateway_token_file: str = ""
+    admin_token: str = ""
+    gateway_token: str = ""
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8420
+    root: str = DEFAULT_ROOT
+    intake: bool = True
+    keep_forecasts: int = 200_000
+    broker: BrokerSettings = BrokerSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    @property
+    def artifact_folder(self) -> Path:
+        """Where bundles and frozen data sets lie."""
+        return Path(self.artifacts)
+
+
+def load(path: Path | None, environment: dict[str, str] | None = None) -> Settings:
+    """Settings from a file (optional) and MILLWRIGHT_* variables, which win. Raises BadSettings."""
+    env = dict(os.environ) if environment is None else environment
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+        for key in ("database", "artifacts", "admin_token", "gateway_token"):
+            if f"MILLWRIGHT_{key.upper()}" in env:
+                told[key] = env[f"MILLWRIGHT_{key.upper()}"]
+        for key in ("admin_token", "gateway_token"):
+            if not told.get(key) and told.get(f"{key}_file"):
+                told[key] = Path(told[f"{key}_file"]).read_text(encoding="utf-8").strip()
+        settings = msgspec.convert(told, Settings)
+    except OSError as error:
+        raise BadSettings(f"{error.filename}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BadSettings(f"{path}: {error}") from error
+    check_token(settings.admin_token, "admin_token")
+    check_token(settings.gateway_token, "gateway_token")
+    return settings
+
+
+def check_token(token: str, what: str) -> None:
+    """Refuses a token that could be guessed."""
+    remedy = f"give at least {MIN_TOKEN_CHARACTERS} random characters in {what}_file or MILLWRIGHT_{what.upper()}"
+    if len(token) < MIN_TOKEN_CHARACTERS:
+        raise BadSettings(f"{what} is {'empty' if not token else 'too short'}; {remedy}")
+    if len(set(token)) < 8 or any(weak in token.lower() for weak in _KNOWN_WEAK):
+        raise BadSettings(f"{what} is easy to guess; {remedy}")

@@ -1,0 +1,219 @@
+"""A synced batch is stored exactly once. A batch seen twice is acknowledged twice and stored once.
+
+Rows and the ledger that says they are there move in one transaction. What cannot be stored as what it claims to be goes to
+quarantine with its reason, counts as received, and is named in the acknowledgement."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from protocol.errors import Refused
+from protocol.feedback import Feedback
+from protocol.names import MessageClass
+from protocol.observations import SignalBlock, WorkOrder
+from protocol.reports import FaultEvent, Forecast, Recommendation, Report
+from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, decode, decode_message
+from protocol.twin import Heartbeat, Reported, State
+from server import feedback as answers
+from server import ranges
+from server.database import (
+    EventRow,
+    ForecastRow,
+    Gateway,
+    Ledger,
+    QuarantineRow,
+    RecommendationRow,
+    ReportRow,
+    SignalBlockRow,
+    WorkOrderRow,
+)
+
+MAX_QUARANTINED_BYTES = 64 * 1024
+
+
+def store_batch(
+    session: Session, site: str, gateway: str, message_class: MessageClass, payload: bytes, now_ms: int
+) -> ClassAck:
+    """Stores what is new of one batch; the answer holds once the session has committed. Raises BadMessage if the batch
+    itself cannot be read: then nothing in it has a number, and nothing is acknowledged."""
+    batch = decode(payload, Batch)
+    row = heard_of(session, site, gateway)
+    row.last_data_ms = now_ms
+    ledger = _ledger(session, gateway, message_class)
+    beyond = [(int(a), int(b)) for a, b in ledger.beyond]
+    arrived: list[ranges.Range] = []
+    nack: list[Refusal] = []
+    for envelope in batch.envelopes:
+        seq = envelope.mwseq
+        if ranges.holds(seq, ledger.upto, beyond) or any(a == seq for a, _ in arrived):
+            ledger.duplicates += 1
+            continue
+        try:
+            if store(session, gateway, message_class, envelope, now_ms):
+                ledger.stored += 1
+            else:
+                ledger.duplicates += 1
+        except Refused as why:
+            quarantine(session, gateway, message_class.value, seq, why, msgspec.json.encode(envelope), now_ms)
+            ledger.quarantined += 1
+            nack.append(Refusal(seq, why.reason.value))
+        arrived.append((seq, seq))
+    shed = ranges.union([*((int(a), int(b)) for a, b in ledger.shed), *batch.shed])
+    ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *arrived, *batch.shed])
+    ledger.beyond = [list(r) for r in left]
+    ledger.shed = [list(r) for r in shed]
+    ledger.bytes += len(payload)
+    return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
+
+
+def store(session: Session, gateway: str, message_class: MessageClass, envelope: Envelope, now_ms: int) -> bool:
+    """One message; False if the same thing was told before under another number. Raises Refused."""
+    message = decode_message(envelope.type, envelope.data)
+    arrived = {"gateway": gateway, "seq": envelope.mwseq, "sent_ms": envelope.time, "stored_ms": now_ms}
+    return _keep(session, message, arrived)
+
+
+def _keep(session: Session, message: Message, arrived: dict[str, object]) -> bool:
+    gateway = str(arrived["gateway"])
+    match message:
+        case SignalBlock():
+            fields = msgspec.structs.asdict(message)
+            session.add(SignalBlockRow(**arrived, **fields))
+        case Forecast():
+            session.add(
+                ForecastRow(
+                    **arrived,
+                    machine=message.machine,
+                    signal=message.signal,
+                    issued_ms=message.issued_ms,
+                    body=msgspec.to_builtins(message),
+                )
+            )
+        case FaultEvent():
+            _keep_event(session, message, arrived)
+        case WorkOrder():
+            if _seen(session, WorkOrderRow, gateway, WorkOrderRow.order_id == message.id):
+                return False
+            body = msgspec.to_builtins(message)
+            session.add(
+                WorkOrderRow(
+                    **arrived, order_id=message.id, machine=message.machine, time_ms=message.time_ms, body=body
+                )
+            )
+            session.flush()
+        case Recommendation():
+            if _seen(session, RecommendationRow, gateway, RecommendationRow.recommendation_id == message.id):
+                return False
+            session.add(
+                RecommendationRow(
+                    **arrived,
+                    recommendation_id=message.id,
+                    event_id=message.event,
+                    machine=message.machine,
+                    issued_ms=message.issued_ms,
+                    body=msgspec.to_builtins(message),
+                )
+            )
+            session.flush()
+            answers.meet(session, gateway, message.id, "recommendation")
+        case Report():
+            if _seen(session, ReportRow, gateway, ReportRow.report_id == message.id):
+                return False
+            session.add(
+                ReportRow(
+                    **arrived,
+                    report_id=message.id,
+                    event_id=message.event,
+                    machine=message.machine,
+                    issued_ms=message.issued_ms,
+                    body=msgspec.to_builtins(message),
+                )
+            )
+            session.flush()
+            answers.meet(session, gateway, message.id, "report")
+        case Feedback():
+            return answers.store(session, message, gateway, int(str(arrived["seq"])), int(str(arrived["stored_ms"])))
+        case Heartbeat():
+            row = session.get_one(Gateway, gateway)
+            row.heartbeat = msgspec.to_builtins(message)
+    return True
+
+
+def _keep_event(session: Session, event: FaultEvent, arrived: dict[str, object]) -> None:
+    row = session.scalar(select(EventRow).where(EventRow.gateway == arrived["gateway"], EventRow.event_id == event.id))
+    if row is None:
+        row = EventRow(**arrived, event_id=event.id, machine=event.machine, signal=event.signal, kind=event.kind)
+        session.add(row)
+    row.severity, row.start_ms, row.body = event.severity.value, event.start_ms, msgspec.to_builtins(event)
+    row.end_ms = event.end_ms
+    session.flush()
+
+
+def _seen(
+    session: Session, table: type[WorkOrderRow | RecommendationRow | ReportRow], gateway: str, same: ColumnElement[bool]
+) -> bool:
+    return session.scalar(select(table.id).where(table.gateway == gateway, same).limit(1)) is not None
+
+
+def quarantine(
+    session: Session, gateway: str, message_class: str, seq: int | None, why: Refused, payload: bytes, now_ms: int
+) -> None:
+    """Keeps what was refused, cut to a bound, with its reason."""
+    session.add(
+        QuarantineRow(
+            gateway=gateway,
+            message_class=message_class,
+            seq=seq,
+            reason=why.reason.value,
+            detail=why.detail[:1000],
+            payload=payload[:MAX_QUARANTINED_BYTES],
+            stored_ms=now_ms,
+        )
+    )
+
+
+def heard_of(session: Session, site: str, gateway: str) -> Gateway:
+    """The gateway's row; made at its first word."""
+    row = session.get(Gateway, gateway)
+    if row is None:
+        row = Gateway(id=gateway, site=site, desired={}, reported={}, heartbeat={})
+        session.add(row)
+        session.flush()
+    return row
+
+
+def take_state(session: Session, site: str, gateway: str, payload: bytes) -> None:
+    """Birth or Will; a late Will of an old session is recognised by its timestamp."""
+    state = decode(payload, State, limit_bytes=10_000)
+    row = heard_of(session, site, gateway)
+    if not state.online and state.timestamp < row.birth_ms:
+        return
+    row.online, row.birth_ms = state.online, max(state.timestamp, row.birth_ms)
+    row.boot_id, row.agent_version = state.boot_id, state.agent_version
+
+
+def take_reported(session: Session, site: str, gateway: str, payload: bytes) -> None:
+    """The gateway's own word on what runs."""
+    reported = decode(payload, Reported, limit_bytes=100_000)
+    heard_of(session, site, gateway).reported = msgspec.to_builtins(reported)
+
+
+def _ledger(session: Session, gateway: str, message_class: MessageClass) -> Ledger:
+    row = session.get(Ledger, (gateway, message_class.value), with_for_update=True)
+    if row is None:
+        row = Ledger(
+            gateway=gateway,
+            message_class=message_class.value,
+            upto=0,
+            beyond=[],
+            shed=[],
+            stored=0,
+            duplicates=0,
+            quarantined=0,
+            bytes=0,
+        )
+        session.add(row)
+        session.flush()
+    return row

@@ -1,0 +1,297 @@
+"""The admin API, /api/v1. Lists are newest first, bounded by `limit`, paged by `before` (an id)."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.responses import FileResponse
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from protocol.bundles import Passport
+from protocol.errors import Refused
+from protocol.feedback import Feedback, Verdict
+from protocol.twin import Role
+from server import feedback as answers
+from server import rollouts
+from server.config import Settings
+from server.database import (
+    AuditRow,
+    Database,
+    EventRow,
+    FeedbackRow,
+    ForecastRow,
+    Gateway,
+    Job,
+    Ledger,
+    Model,
+    QuarantineRow,
+    RecommendationRow,
+    ReportRow,
+    Rollout,
+    SignalBlockRow,
+    Table,
+    WorkOrderRow,
+)
+from server.routes.access import admin, gateway_or_admin
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Before = Annotated[int | None, Query(ge=1)]
+LISTS: dict[str, type[Table]] = {
+    "events": EventRow,
+    "reports": ReportRow,
+    "recommendations": RecommendationRow,
+    "forecasts": ForecastRow,
+    "work-orders": WorkOrderRow,
+    "feedback": FeedbackRow,
+    "models": Model,
+    "jobs": Job,
+    "rollouts": Rollout,
+    "quarantine": QuarantineRow,
+    "audit": AuditRow,
+}
+
+
+def now_ms() -> int:
+    """Wall time."""
+    return time.time_ns() // 1_000_000
+
+
+def missing(what: str, name: object) -> HTTPException:
+    """404 with the fact and the remedy."""
+    return HTTPException(404, {"error": f"no {what} {name!r}", "remedy": f"GET /api/v1/{what}s lists what there is"})
+
+
+def plain(row: Table) -> dict[str, Any]:
+    """A row as JSON; bytes as text."""
+    values = {c.name: getattr(row, c.name) for c in row.__table__.columns}
+    return {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in values.items()}
+
+
+def api_routes(database: Database, settings: Settings) -> APIRouter:
+    """Everything under /api/v1 but bundles and health needs the admin token."""
+    router = APIRouter(prefix="/api/v1")
+    guarded = APIRouter(dependencies=[Depends(admin)])
+
+    @router.get("/health", summary="Whether the server and its database answer")
+    def health(request: Request) -> dict[str, Any]:
+        with database.begin() as session:
+            session.execute(select(1))
+        intake = getattr(request.app.state, "intake", None)
+        return {"status": "ok", "broker_connected": bool(intake is not None and intake.connected)}
+
+    @router.get(
+        "/bundles/{digest}", dependencies=[Depends(gateway_or_admin)], summary="A model's bytes; Range is honoured"
+    )
+    def bundle(digest: str) -> FileResponse:
+        with database.begin() as session:
+            model = session.scalar(select(Model).where(Model.digest == digest).limit(1))
+        if model is None:
+            raise missing("model", digest)
+        return FileResponse(settings.artifact_folder / model.path, media_type="application/octet-stream")
+
+    @guarded.get("/gateways", summary="Every gateway, with its twin and latest heartbeat")
+    def gateways() -> list[dict[str, Any]]:
+        with database.begin() as session:
+            return [plain(g) for g in session.scalars(select(Gateway).order_by(Gateway.id))]
+
+    @guarded.get("/gateways/{name}", summary="One gateway")
+    def gateway(name: str) -> dict[str, Any]:
+        with database.begin() as session:
+            row = session.get(Gateway, name)
+            if row is None:
+                raise missing("gateway", name)
+            return plain(row)
+
+    @guarded.get("/ledger", summary="What has arrived, per gateway and class, to the message")
+    def ledger() -> list[dict[str, Any]]:
+        with database.begin() as session:
+            return [plain(r) for r in session.scalars(select(Ledger).order_by(Ledger.gateway, Ledger.message_class))]
+
+    @guarded.get("/counters", summary="The loop's counters")
+    def counters() -> dict[str, Any]:
+        with database.begin() as session:
+            return count_everything(session)
+
+    @guarded.get("/signals", summary="Signals the gateways share")
+    def signals() -> list[dict[str, Any]]:
+        b = SignalBlockRow
+        query = select(b.gateway, b.machine, b.signal, func.max(b.unit), func.max(b.start_ms), func.count())
+        with database.begin() as session:
+            rows = session.execute(query.group_by(b.gateway, b.machine, b.signal))
+            names = ("gateway", "machine", "signal", "unit", "newest_block_ms", "blocks")
+            return [dict(zip(names, row, strict=True)) for row in rows]
+
+    @guarded.get("/models/{number}/passport", summary="A model's passport")
+    def passport(number: int) -> dict[str, Any]:
+        with database.begin() as session:
+            row = session.get(Model, number)
+            if row is None:
+                raise missing("model", number)
+            return row.passport
+
+    for name, table in LISTS.items():
+        guarded.add_api_route(f"/{name}", _lister(database, table), methods=["GET"], summary=f"Newest {name} first")
+        guarded.add_api_route(
+            f"/{name}/{{number}}", _getter(database, table, name), methods=["GET"], summary=f"One of the {name}"
+        )
+
+    @guarded.post("/feedback", status_code=201, summary="Answer a report or a recommendation")
+    async def give_feedback(request: Request) -> dict[str, Any]:
+        body = await small_body(request)
+        try:
+            given = msgspec.json.decode(body, type=dict[str, Any])
+            feedback = msgspec.convert(
+                {"id": f"fb-{uuid.uuid4().hex}", "time_ms": now_ms(), "via": "console"} | given, Feedback
+            )
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise HTTPException(
+                422, {"error": str(error), "remedy": f"send target and verdict, one of {[v.value for v in Verdict]}"}
+            ) from error
+        return {"stored": store_answer(database, feedback), "id": feedback.id}
+
+    @guarded.post("/jobs", status_code=201, summary="Ask for training now: kind train_forecast or train_recommend")
+    async def make_job(request: Request) -> dict[str, Any]:
+        body = msgspec.json.decode(await small_body(request) or b"{}")
+        kind = body.get("kind") if isinstance(body, dict) else None
+        if kind not in ("train_forecast", "train_recommend"):
+            raise HTTPException(
+                422, {"error": f"no kind of job {kind!r}", "remedy": "kind is train_forecast or train_recommend"}
+            )
+        with database.begin() as session:
+            job = Job(
+                kind=kind, because="asked for through the API", created_ms=now_ms(), started_ms=None, finished_ms=None
+            )
+            session.add(job)
+            session.add(AuditRow(time_ms=now_ms(), who="admin", what="job asked for", detail={"kind": kind}))
+            session.flush()
+            return plain(job)
+
+    @guarded.post("/jobs/{number}/cancel", summary="Stop a job that waits or runs")
+    def cancel_job(number: int) -> dict[str, Any]:
+        with database.begin() as session:
+            job = session.get(Job, number)
+            if job is None:
+                raise missing("job", number)
+            if job.status not in ("waiting", "running"):
+                raise HTTPException(
+                    409,
+                    {
+                        "error": f"job {number} is {job.status}",
+                        "remedy": "only waiting or running jobs can be cancelled",
+                    },
+                )
+            job.status = "cancelled"
+            session.add(AuditRow(time_ms=now_ms(), who="admin", what="job cancelled", detail={"job": number}))
+            return plain(job)
+
+    @guarded.post("/rollouts", status_code=201, summary="Roll a model out, or back: {model, role, gateways}")
+    async def make_rollout(request: Request) -> dict[str, Any]:
+        body = msgspec.json.decode(await small_body(request))
+        with database.begin() as session:
+            model = session.get(Model, body.get("model"))
+            if model is None:
+                raise missing("model", body.get("model"))
+            role = Role.SHADOW if body.get("role") == "shadow" else Role.SERVING
+            if role is Role.SERVING and not msgspec.convert(model.passport, Passport).eligible:
+                raise HTTPException(
+                    409, {"error": f"the gate refused this model: {model.verdict}", "remedy": "roll it out as a shadow"}
+                )
+            rollout = rollouts.start(session, model, role, body.get("gateways"), "asked for through the API", now_ms())
+            session.add(AuditRow(time_ms=now_ms(), who="admin", what="rollout", detail=body))
+            return plain(rollout)
+
+    @guarded.post("/rollouts/{number}/stop", summary="Stop a running rollout")
+    def stop_rollout(number: int) -> dict[str, Any]:
+        with database.begin() as session:
+            rollout = session.get(Rollout, number)
+            if rollout is None:
+                raise missing("rollout", number)
+            rollout.status, rollout.finished_ms = "stopped", now_ms()
+            session.add(AuditRow(time_ms=now_ms(), who="admin", what="rollout stopped", detail={"rollout": number}))
+            return plain(rollout)
+
+    router.include_router(guarded)
+    return router
+
+
+async def small_body(request: Request, limit: int = 64_000) -> bytes:
+    """The body, or 413 before it is read whole."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, {"error": f"body over {limit} bytes", "remedy": "send less"})
+    return body
+
+
+def store_answer(database: Database, feedback: Feedback) -> bool:
+    """An answer from the console or the API, stored with what it judges; 404 if there is no such thing."""
+    with database.begin() as session:
+        gateway = None
+        for table, column in (
+            (ReportRow, ReportRow.report_id),
+            (RecommendationRow, RecommendationRow.recommendation_id),
+        ):
+            gateway = gateway or session.scalar(select(table.gateway).where(column == feedback.target).limit(1))
+        if gateway is None:
+            raise HTTPException(
+                404, {"error": f"no report or recommendation {feedback.target!r}", "remedy": "GET /api/v1/reports"}
+            )
+        try:
+            return answers.store(session, feedback, gateway, None, now_ms())
+        except Refused as why:
+            raise HTTPException(422, {"error": why.detail, "remedy": "send it again, corrected"}) from why
+
+
+def count_everything(session: Session) -> dict[str, Any]:
+    """One JSON of how far the loop has come."""
+    tables = (
+        SignalBlockRow,
+        WorkOrderRow,
+        EventRow,
+        ForecastRow,
+        RecommendationRow,
+        ReportRow,
+        FeedbackRow,
+        QuarantineRow,
+    )
+    made: dict[str, Any] = {t.__tablename__: session.scalar(select(func.count()).select_from(t)) for t in tables}
+    sums = select(
+        func.sum(Ledger.stored), func.sum(Ledger.duplicates), func.sum(Ledger.quarantined), func.sum(Ledger.bytes)
+    )
+    names = ("messages_stored", "messages_duplicate", "messages_quarantined", "bytes_up")
+    made |= {n: int(v or 0) for n, v in zip(names, session.execute(sums).one(), strict=True)}
+    statuses = session.execute(select(Model.status, func.count()).group_by(Model.status))
+    made["models"] = {status: n for status, n in statuses}
+    made["rollouts_done"] = session.scalar(select(func.count()).where(Rollout.status == "done"))
+    verdicts = session.execute(select(FeedbackRow.verdict, func.count()).group_by(FeedbackRow.verdict))
+    made["verdicts"] = {verdict: n for verdict, n in verdicts}
+    return made
+
+
+def _lister(database: Database, table: type[Table]) -> Any:
+    def newest(limit: Limit = 100, before: Before = None) -> list[dict[str, Any]]:
+        key = table.__table__.c.id
+        query = select(table).order_by(key.desc()).limit(limit)
+        if before is not None:
+            query = query.where(key < before)
+        with database.begin() as session:
+            return [plain(row) for row in session.scalars(query)]
+
+    return newest
+
+
+def _getter(database: Database, table: type[Table], name: str) -> Any:
+    def one(number: int) -> dict[str, Any]:
+        with database.begin() as session:
+            row = session.get(table, number)
+            if row is None:
+                raise missing(name.rstrip("s"), number)
+            return plain(row)
+
+    return one
