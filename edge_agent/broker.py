@@ -72,6 +72,8 @@ class PahoLink:
             client.will_set(will[0], will[1], qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        self._sent = self._confirmed = 0
         self._client = client
         client.connect_async(host, port, keepalive=20)
         client.loop_start()
@@ -94,6 +96,12 @@ class PahoLink:
         info = self._client.publish(topic, payload, qos=qos, retain=retain)
         if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
             raise TryLater(f"not sent: {mqtt.error_string(info.rc)}")
+        self._sent += 1
+
+    @property
+    def unconfirmed(self) -> int:
+        """Messages handed over that the broker has not taken yet."""
+        return self._sent - self._confirmed
 
     def receive(self, timeout_s: float) -> Arrival | None:
         """The next message, or None after the wait."""
@@ -120,6 +128,9 @@ class PahoLink:
             client.subscribe(list(self._filters.items()))
         if self._announce is not None:
             self._announce()
+
+    def _on_publish(self, _client: mqtt.Client, _user: Any, _mid: int, _reason: Any, _properties: Any) -> None:
+        self._confirmed += 1
 
     def _on_message(self, _client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
         token = (message.mid, message.qos) if message.qos else None

@@ -267,10 +267,10 @@ def count_everything(session: Session) -> dict[str, Any]:
     names = ("messages_stored", "messages_duplicate", "messages_quarantined", "bytes_up")
     made |= {n: int(v or 0) for n, v in zip(names, session.execute(sums).one(), strict=True)}
     statuses = session.execute(select(Model.status, func.count()).group_by(Model.status))
-    made["models"] = {status: n for status, n in statuses}
+    made["models"] = {str(row[0]): int(row[1]) for row in statuses}
     made["rollouts_done"] = session.scalar(select(func.count()).where(Rollout.status == "done"))
     verdicts = session.execute(select(FeedbackRow.verdict, func.count()).group_by(FeedbackRow.verdict))
-    made["verdicts"] = {verdict: n for verdict, n in verdicts}
+    made["verdicts"] = {str(row[0]): int(row[1]) for row in verdicts}
     return made
 
 

@@ -1,0 +1,279 @@
+"""A simulated production line: four machines, seventeen signals, injected faults whose truth is known. Seeded and pure:
+the same seed and times give the same values.
+
+Each signal is a level with a daily wave (ambient temperature), a share of the line's load (three shifts, a weekend, an
+operating mode that changes every few hours), slow wear and AR(1) noise. A fault pushes some signals by a multiple of
+their own noise, rising over its first hour. Work orders of the past half year follow the plant's habit, which for some
+faults is not what helps: operators' answers know better."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from protocol.observations import WorkOrder
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+START_MS = 1_788_134_400_000
+"""2026-08-31T00:00:00Z, a Monday."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalModel:
+    """level + daily*wave + load*share + noise, in the signal's unit."""
+
+    unit: str
+    level: float
+    daily: float
+    load: float
+    noise: float
+    zh: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What breaks, how it shows (signal -> push in noise deviations), what helps, and what people used to do."""
+
+    name: str
+    shows: dict[str, float]
+    action: str
+    part: str
+    habit: str
+
+
+PUMP = {
+    "vibration": SignalModel("mm/s", 2.6, 0.15, 0.9, 0.12, "振动"),
+    "bearing temperature": SignalModel("°C", 48.0, 4.0, 9.0, 0.7, "轴承温度"),
+    "discharge pressure": SignalModel("bar", 6.2, 0.05, 0.8, 0.08, "出口压力"),
+    "flow": SignalModel("m³/h", 42.0, 0.4, 12.0, 0.8, "流量"),
+    "current": SignalModel("A", 18.5, 0.2, 5.5, 0.35, "电流"),
+}
+CONVEYOR = {
+    "speed": SignalModel("m/s", 1.2, 0.0, 0.3, 0.015, "速度"),
+    "current": SignalModel("A", 7.4, 0.1, 2.6, 0.2, "电流"),
+    "motor temperature": SignalModel("°C", 52.0, 3.5, 8.0, 0.8, "电机温度"),
+    "vibration": SignalModel("mm/s", 1.7, 0.1, 0.6, 0.1, "振动"),
+}
+PRESS = {
+    "force": SignalModel("kN", 310.0, 1.0, 45.0, 4.0, "压力"),
+    "oil temperature": SignalModel("°C", 44.0, 3.0, 10.0, 0.7, "油温"),
+    "oil pressure": SignalModel("bar", 145.0, 0.5, 12.0, 1.6, "油压"),
+    "cycle time": SignalModel("s", 6.4, 0.02, -0.5, 0.05, "节拍"),
+}
+OVEN = {
+    "zone temperature": SignalModel("°C", 182.0, 1.0, 3.0, 0.6, "炉区温度"),
+    "heating power": SignalModel("kW", 36.0, -1.5, 8.0, 0.7, "加热功率"),
+    "exhaust flow": SignalModel("m³/h", 920.0, 8.0, 60.0, 12.0, "排风量"),
+    "door current": SignalModel("A", 2.1, 0.02, 0.4, 0.06, "炉门电流"),
+}
+SIGNALS = {"pump": PUMP, "conveyor": CONVEYOR, "press": PRESS, "oven": OVEN}
+FAULTS = {
+    "pump": [
+        Fault(
+            "bearing wear",
+            {"vibration": 14, "bearing temperature": 10},
+            "replace-bearing",
+            "bearing-6204",
+            "replace-bearing",
+        ),
+        Fault(
+            "cavitation",
+            {"discharge pressure": -12, "flow": -13},
+            "clean-suction-strainer",
+            "strainer-mesh",
+            "replace-impeller",
+        ),
+    ],
+    "conveyor": [
+        Fault("belt slip", {"speed": -12, "current": 11}, "tension-belt", "drive-belt-b52", "replace-motor"),
+        Fault(
+            "misalignment",
+            {"vibration": 13, "motor temperature": 9},
+            "realign-coupling",
+            "coupling-insert",
+            "replace-bearing",
+        ),
+    ],
+    "press": [
+        Fault("oil leak", {"oil pressure": -13, "force": -9}, "replace-seal", "seal-kit-p40", "refill-oil"),
+        Fault(
+            "cooler fouled", {"oil temperature": 14, "cycle time": 8}, "clean-cooler", "cooler-gasket", "clean-cooler"
+        ),
+    ],
+    "oven": [
+        Fault(
+            "heater element",
+            {"zone temperature": -13, "heating power": 10},
+            "replace-heater-element",
+            "heater-2kw",
+            "recalibrate-controller",
+        ),
+        Fault(
+            "exhaust blocked",
+            {"exhaust flow": -13, "zone temperature": 9},
+            "clean-exhaust-filter",
+            "filter-g4",
+            "clean-exhaust-filter",
+        ),
+    ],
+}
+MACHINES = [("P-101", "pump"), ("C-201", "conveyor"), ("R-301", "press"), ("V-401", "oven")]
+TYPE_NAMES = {
+    "pump": ("Feed pump", "进料泵"),
+    "conveyor": ("Conveyor", "输送机"),
+    "press": ("Press", "压力机"),
+    "oven": ("Oven", "烘箱"),
+}
+ITEM_ZH = {
+    "replace-bearing": "更换轴承",
+    "clean-suction-strainer": "清洗吸入口滤网",
+    "replace-impeller": "更换叶轮",
+    "tension-belt": "张紧皮带",
+    "replace-motor": "更换电机",
+    "realign-coupling": "重新对中联轴器",
+    "replace-seal": "更换密封件",
+    "refill-oil": "补充液压油",
+    "clean-cooler": "清洗冷却器",
+    "replace-heater-element": "更换加热元件",
+    "recalibrate-controller": "重新校准控制器",
+    "clean-exhaust-filter": "清洗排风滤网",
+    "bearing-6204": "6204 轴承",
+    "strainer-mesh": "滤网",
+    "drive-belt-b52": "B52 传动带",
+    "coupling-insert": "联轴器弹性体",
+    "seal-kit-p40": "P40 密封套件",
+    "cooler-gasket": "冷却器垫片",
+    "heater-2kw": "2 kW 加热管",
+    "filter-g4": "G4 滤芯",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One injected fault: the truth that the demo and the simulated operators know."""
+
+    machine: str
+    start_ms: int
+    end_ms: int
+    fault: Fault
+
+
+@dataclass
+class Machine:
+    """One machine and the state of its noise."""
+
+    name: str
+    kind: str
+    noise: dict[str, float] = field(default_factory=dict)
+
+
+class Line:
+    """One line of one gateway. `number` keeps machine names apart between lines: line 2's pump is P-102."""
+
+    def __init__(self, number: int, seed: int, days: float = 60.0) -> None:
+        self.name = f"line-{number}"
+        self.machines = [Machine(name[:-1] + str(number), kind) for name, kind in MACHINES]
+        self._random = random.Random(f"{seed}/{number}")
+        self.episodes = list(self._plan(days, number))
+
+    def _plan(self, days: float, number: int) -> Iterator[Episode]:
+        """A fault about every twelve hours, on one machine after the other."""
+        at_ms = START_MS + int((13.0 + 4.0 * (number % 2)) * HOUR_MS)
+        count = number
+        while at_ms < START_MS + days * DAY_MS:
+            machine = self.machines[count % len(self.machines)]
+            fault = FAULTS[machine.kind][(count // len(self.machines) + count) % 2]
+            length_ms = int(self._random.uniform(4.5, 7.0) * HOUR_MS)
+            yield Episode(machine.name, at_ms, at_ms + length_ms, fault)
+            at_ms += int(self._random.uniform(10.0, 14.0) * HOUR_MS)
+            count += 1
+
+    def truth(self, machine: str, time_ms: int, grace_ms: int = 3 * HOUR_MS) -> Episode | None:
+        """The fault that a machine has at a time (or had a moment ago)."""
+        for e in self.episodes:
+            if e.machine == machine and e.start_ms <= time_ms <= e.end_ms + grace_ms:
+                return e
+        return None
+
+    def sample(self, time_ms: int) -> Iterator[tuple[str, dict[str, tuple[float, str]]]]:
+        """(machine, signal -> (value, unit)) of every machine; call with times that grow."""
+        load = line_load(time_ms)
+        wave = math.sin(2 * math.pi * (time_ms % DAY_MS - 9 * HOUR_MS) / DAY_MS)
+        for machine in self.machines:
+            episode = next(
+                (e for e in self.episodes if e.machine == machine.name and e.start_ms <= time_ms < e.end_ms), None
+            )
+            values: dict[str, tuple[float, str]] = {}
+            for signal, model in SIGNALS[machine.kind].items():
+                before = machine.noise.get(signal, 0.0)
+                machine.noise[signal] = noise = 0.7 * before + 0.714 * self._random.gauss(0, 1)
+                wear = 0.004 * model.level * math.log1p(max(time_ms - START_MS, 0) / DAY_MS) / 3
+                value = model.level + model.daily * wave + model.load * load + wear + model.noise * noise
+                if episode is not None and signal in episode.fault.shows:
+                    rise = min((time_ms - episode.start_ms) / HOUR_MS, 1.0)
+                    value += episode.fault.shows[signal] * model.noise * max(rise, 0.1)
+                values[signal] = (round(value, 4), model.unit)
+            yield machine.name, values
+
+    def past_work_orders(self, count: int = 150) -> Iterator[WorkOrder]:
+        """The half year before the start, by habit nine times in ten."""
+        for i in range(count):
+            machine = self._random.choice(self.machines)
+            fault = self._random.choice(FAULTS[machine.kind])
+            usual = self._random.random() < 0.9
+            at_ms = START_MS - int((count - i) * 182 / count * DAY_MS)
+            yield WorkOrder(
+                id=f"WO-{self.name}-{i:04d}",
+                machine=machine.name,
+                machine_type=machine.kind,
+                time_ms=at_ms,
+                symptoms=[f"{s}:{'high' if push > 0 else 'low'}" for s, push in fault.shows.items()],
+                failure_mode=fault.name,
+                actions=[fault.habit if usual else fault.action],
+                parts=[fault.part],
+            )
+
+
+def line_load(time_ms: int) -> float:
+    """0..1: two full shifts, a thin night, a quiet Sunday, and a mode that changes every five hours."""
+    hour = (time_ms % DAY_MS) / HOUR_MS
+    shift = 0.85 if 6 <= hour < 14 else 0.7 if 14 <= hour < 22 else 0.25
+    if (time_ms // DAY_MS + 4) % 7 == 0:
+        shift *= 0.5
+    return shift + 0.05 * math.sin(2 * math.pi * (time_ms % (5 * HOUR_MS)) / (5 * HOUR_MS))
+
+
+def mapping_toml(line: Line) -> str:
+    """The mapping file of a line's gateway."""
+    rows = [
+        "[[source]]",
+        f'topic = "plant/{line.name}/{{machine}}/telemetry"',
+        'each = "$.tags.*"',
+        'signal = "@key"',
+        'value = "$.value"',
+        'unit = "$.unit"',
+        'root_time = "$.timestamp"',
+        "[[work_orders]]",
+        f'topic = "plant/{line.name}/{{machine}}/workorder"',
+    ]
+    for machine in line.machines:
+        en, zh = TYPE_NAMES[machine.kind]
+        rows += [
+            f'[machines."{machine.name}"]',
+            f'type = "{machine.kind}"',
+            f'name_en = "{en} {machine.name}"',
+            f'name_zh = "{zh} {machine.name}"',
+        ]
+    for signal, model in {s: m for kind in SIGNALS.values() for s, m in kind.items()}.items():
+        rows += [f'[signals."{signal}"]', f'unit = "{model.unit}"', f'name_en = "{signal}"', f'name_zh = "{model.zh}"']
+    for faults in FAULTS.values():
+        for fault in faults:
+            for kind, item in (("action", fault.action), ("action", fault.habit), ("part", fault.part)):
+                row = f'[items."{kind}:{item}"]'
+                if row not in rows:
+                    en = item.replace("-", " ")
+                    rows += [row, f'en = "{en}"', f'zh = "{ITEM_ZH[item]}"']
+    return "\n".join(rows) + "\n"
