@@ -46,7 +46,7 @@ class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class ShareSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What leaves the gateway: bucket means of these signals, in blocks of so many buckets."""
 
-    signals: list[str] = ["*"]
+    signals: tuple[str, ...] = ("*",)
     block_steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 24
 
 

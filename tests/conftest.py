@@ -67,7 +67,19 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             if parent.stat().st_uid == 0 and parent.name.startswith("pytest"):
                 parent.chmod(0o755)
     data, port = folder / "data", free_port()
-    initdb = [*as_user, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "millwright", "-N", "-E", "UTF8"]
+    initdb = [
+        *as_user,
+        str(programs / "initdb"),
+        "-D",
+        str(data),
+        "-A",
+        "trust",
+        "-U",
+        "millwright",
+        "-N",
+        "-E",
+        "UTF8",
+    ]
     subprocess.run(initdb, check=True, capture_output=True)
     settings = ["-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
     server = subprocess.Popen(

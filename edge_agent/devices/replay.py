@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import csv
 import glob
+import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from protocol.errors import BadSettings
 
@@ -36,7 +38,7 @@ def find(patterns: list[str]) -> list[Path]:
 
 def recognise(path: Path, time_column: str = "") -> Recording:
     """Reads the head of a file; raises BadSettings naming what is missing."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path) as file:
         head = file.readline()
     delimiter = max(",;\t", key=head.count)
     columns = [c.strip().strip('"') for c in head.strip().split(delimiter)]
@@ -46,14 +48,21 @@ def recognise(path: Path, time_column: str = "") -> Recording:
     values = tuple(c for c in columns if c != time and c.lower() not in LABELS and c)
     if not values:
         raise BadSettings(f"{path}: no value column beside {time!r}")
-    return Recording(path, path.stem.replace("/", "-"), time, values, delimiter)
+    return Recording(path, path.name.split(".")[0], time, values, delimiter)
 
 
 def rows(recording: Recording) -> Iterator[tuple[int, dict[str, str]]]:
     """(time_ms, column -> text). A stamp without a zone is read as UTC; a row whose time cannot be read has time -1."""
-    with recording.path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(recording.path) as file:
         for row in csv.DictReader(file, delimiter=recording.delimiter):
             yield to_ms(row.get(recording.time_column) or ""), {c: row.get(c) or "" for c in recording.value_columns}
+
+
+def open_text(path: Path) -> TextIO:
+    """A file as text, compressed by gzip or not."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def to_ms(text: str) -> int:

@@ -1,0 +1,429 @@
+"""`millwright demo`: starts broker, server, worker, plant and agents, shows how the loop closes, and accounts for it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from protocol.errors import MillwrightError, NeedsPerson, TryLater
+from server.demo import accounting
+from server.demo.processes import Processes, free_port, start_broker
+
+
+class Demo:
+    """One run: its folder, its ports, its tokens, and what it has seen so far."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, processes: Processes) -> None:
+        self.options = options
+        self.folder = folder
+        self.processes = processes
+        self.mqtt_port = free_port()
+        self.http_port: int = options.port or free_port()
+        self.admin_token = secrets.token_urlsafe(32)
+        self.gateway_token = secrets.token_urlsafe(32)
+        self.lines = ["line-1"] if options.replay else ["line-1", "line-2"]
+        self.began_s = time.monotonic()
+        self.firsts: dict[str, float] = {}
+        self.rss: dict[str, float] = {}
+        self.stopped: list[bool] = []
+        self.broker = ""
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def api(self, path: str) -> Any:
+        """One GET of the admin API."""
+        request = urllib.request.Request(  # noqa: S310 - our own loopback address
+            f"{self.url}/api/v1/{path}", headers={"Authorization": f"Bearer {self.admin_token}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return json.load(answer)
+
+    def everything(self, name: str) -> list[dict[str, Any]]:
+        """Every row of a list of the API, page by page."""
+        rows: list[dict[str, Any]] = []
+        before = ""
+        while True:
+            page = self.api(f"{name}?limit=1000{before}")
+            rows += page
+            if len(page) < 1000:
+                return rows
+            before = f"&before={page[-1]['id']}"
+
+    def status(self, line: str) -> dict[str, Any]:
+        """What an agent last wrote about itself; empty before it did."""
+        try:
+            told: dict[str, Any] = json.loads((self.folder / line / "data" / "status.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return {}
+        return told
+
+    def plant(self) -> dict[str, Any]:
+        """What the plant says it published."""
+        try:
+            told: dict[str, Any] = json.loads((self.folder / "plant.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return {"lines": {}}
+        return told
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 all accounted for, 1 a hop lost something or did not happen, 2 it could not start."""
+    options = arguments(argv)
+    kept = options.keep is not None
+    folder = Path(options.keep) if kept else Path(tempfile.mkdtemp(prefix="millwright-demo-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with Processes(folder) as processes:
+            demo = Demo(options, folder, processes)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: demo.stopped.append(True))
+            start(demo)
+            watch(demo)
+            result = finish(demo)
+        show(options, result)
+        return 0 if result["holds"] or not options.headless else 1
+    except (MillwrightError, OSError) as error:
+        sys.stderr.write(f"millwright demo: {error}\n")
+        return 2
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="millwright demo", description="The whole loop on this machine.")
+    parser.add_argument("--minutes", type=float, default=0, help="end after so long (default: until Ctrl-C)")
+    parser.add_argument("--headless", action="store_true", help="no page to look at; exit status says what was lost")
+    parser.add_argument("--json", action="store_true", help="print what happened as one JSON object")
+    parser.add_argument("--replay", nargs="+", metavar="FILE", help="recorded CSV files instead of the simulated plant")
+    parser.add_argument("--time-column", default="")
+    parser.add_argument("--speed", type=float, default=0, help="simulated seconds per second (1200; replay: 40000)")
+    parser.add_argument("--port", type=int, default=0, help="port of the page (default: a free one)")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--keep", metavar="DIR", help="keep everything in this folder")
+    options = parser.parse_args(argv)
+    if options.headless and not options.minutes:
+        options.minutes = 6
+    options.speed = options.speed or (40_000 if options.replay else 1200)
+    return options
+
+
+def say(demo: Demo, text: str) -> None:
+    """Progress, on stderr, so that --json stays clean."""
+    sys.stderr.write(f"[{time.monotonic() - demo.began_s:5.0f} s] {text}\n")
+    sys.stderr.flush()
+
+
+def start(demo: Demo) -> None:
+    """Everything, in the order in which one needs the other."""
+    processes, folder = demo.processes, demo.folder
+    demo.broker = start_broker(processes, folder, demo.mqtt_port)
+    say(demo, f"broker: {demo.broker} on 127.0.0.1:{demo.mqtt_port}")
+    configure(demo)
+    processes.python("server", "server", "run", "--config", str(folder / "server.toml"), "--log-level", "WARNING")
+    wait_for(demo, "the server", lambda: bool(demo.api("health")["broker_connected"]), 60)
+    processes.python("worker", "server", "worker", "--config", str(folder / "server.toml"))
+    for line in demo.lines:
+        processes.python(
+            line, "edge_agent", "run", "--config", str(folder / line / "agent.toml"), "--log-level", "WARNING"
+        )
+    wait_for(demo, "the agents", lambda: all(demo.status(line).get("plant_connected") for line in demo.lines), 60)
+    time.sleep(0.5)  # their subscriptions are on the way
+    plant = [
+        "--broker",
+        f"127.0.0.1:{demo.mqtt_port}",
+        "--status",
+        str(folder / "plant.json"),
+        "--speed",
+        str(demo.options.speed),
+    ]
+    if demo.options.replay:
+        column = ["--time-column", demo.options.time_column] if demo.options.time_column else []
+        processes.python("plant", "edge_agent.devices", "replay", *demo.options.replay, *plant, *column)
+    else:
+        seed = ["--seed", str(demo.options.seed), "--truth", str(folder / "truth.json")]
+        processes.python("plant", "edge_agent.devices", "run", *plant, *seed)
+    say(demo, "everything runs")
+    if not demo.options.headless:
+        sys.stdout.write(f"\n  Open  {demo.url}/?token={demo.admin_token}\n\n")
+        sys.stdout.flush()
+
+
+def configure(demo: Demo) -> None:
+    """Settings of server and agents; mapping files come from the plant's own command."""
+    folder = demo.folder
+    (folder / "admin.token").write_text(demo.admin_token)
+    (folder / "gateway.token").write_text(demo.gateway_token)
+    for secret in ("admin.token", "gateway.token"):
+        (folder / secret).chmod(0o600)
+    step_ms, season, first, again = (300_000, 288, 1200, 6000) if demo.options.replay else (900_000, 96, 120, 1_000_000)
+    (folder / "server.toml").write_text(
+        f"""database = "sqlite:///{folder}/server.db"
+artifacts = "{folder}/artifacts"
+admin_token_file = "{folder}/admin.token"
+gateway_token_file = "{folder}/gateway.token"
+port = {demo.http_port}
+[broker]
+port = {demo.mqtt_port}
+[training]
+step_ms = {step_ms}
+season_steps = {season}
+window_length = 48
+horizon_steps = 12
+first_after_buckets = {first}
+retrain_after_buckets = {again}
+retrain_after_feedback = 12
+first_recommend_after_orders = 100
+lstm_epochs = 12
+max_windows = 4000
+seed = {demo.options.seed}
+"""
+    )
+    for line in demo.lines:
+        (folder / line).mkdir(exist_ok=True)
+        (folder / line / "agent.toml").write_text(
+            f"""site = "demo"
+gateway = "{line}"
+data_dir = "data"
+mapping = "{folder}/{line}.mapping.toml"
+step_ms = {step_ms}
+[clock]
+simulated = true
+[plant]
+port = {demo.mqtt_port}
+[uplink]
+port = {demo.mqtt_port}
+[server]
+url = "{demo.url}"
+token_file = "{folder}/gateway.token"
+[forecast]
+season_steps = {season}
+every_steps = {12 if demo.options.replay else 4}
+horizon_steps = 12
+[share]
+block_steps = {48 if demo.options.replay else 8}
+"""
+        )
+    if demo.options.replay:
+        (folder / "line-1.mapping.toml").write_text(
+            '[[source]]\ntopic = "plant/line-1/{machine}/telemetry"\neach = "$.tags.*"\nsignal = "@key"\n'
+            'value = "$.value"\nunit = "$.unit"\nroot_time = "$.timestamp"\n'
+        )
+    else:
+        made = Processes(folder)
+        made.python("mapping", "edge_agent.devices", "mapping", "--out", str(folder), "--seed", str(demo.options.seed))
+        if made.running["mapping"].wait(30) != 0:
+            raise NeedsPerson(f"no mapping files: {made.tail('mapping')}")
+
+
+def wait_for(demo: Demo, what: str, ready: Any, timeout_s: float) -> None:
+    """Polls until `ready()`; raises TryLater with what the program said."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until and not demo.stopped:
+        demo.processes.check()
+        try:
+            if ready():
+                say(demo, f"{what} answer{'s' if what == 'the server' else ''}")
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise TryLater(
+        f"{what} did not come up in {timeout_s:.0f} s; see the logs in {demo.folder} (--keep DIR keeps them)"
+    )
+
+
+def watch(demo: Demo) -> None:
+    """Until the time is up, Ctrl-C, or the recording has been played: one line of progress now and then."""
+    said_s = -1e9
+    while not demo.stopped:
+        elapsed_s = time.monotonic() - demo.began_s
+        if demo.options.minutes and elapsed_s > demo.options.minutes * 60:
+            return
+        if demo.plant().get("done"):
+            say(demo, "the recording has been played")
+            demo.processes.running.pop("plant").wait(10)
+            return
+        demo.processes.check()
+        counters = demo.api("counters")
+        gateways = demo.api("gateways")
+        note_firsts(demo, counters, gateways)
+        demo.rss = {k: max(v, demo.rss.get(k, 0)) for k, v in demo.processes.rss_mib().items()}
+        if time.monotonic() - said_s > 15:
+            said_s = time.monotonic()
+            say(demo, progress(demo, counters, gateways))
+        time.sleep(0.5)
+
+
+def note_firsts(demo: Demo, counters: dict[str, Any], gateways: list[dict[str, Any]]) -> None:
+    """Seconds from the start to the first of each thing."""
+    elapsed_s = round(time.monotonic() - demo.began_s, 1)
+    serving = {
+        (m["slot"], m["version"]) for g in gateways for m in g["reported"].get("models", []) if m["status"] == "serving"
+    }
+    seen = {
+        "first_forecast_s": counters["forecast"] > 0,
+        "first_event_s": counters["fault_event"] > 0,
+        "first_report_s": counters["report"] > 0,
+        "first_recommendation_s": counters["recommendation"] > 0,
+        "first_answer_s": counters["feedback"] > 0,
+        "first_model_serving_s": bool(serving),
+        "feedback_trained_model_serving_s": any(s == "recommend.items" and v >= 2 for s, v in serving),
+    }
+    for name, happened in seen.items():
+        if happened and name not in demo.firsts:
+            demo.firsts[name] = elapsed_s
+            say(demo, name.removesuffix("_s").replace("_", " "))
+
+
+def progress(demo: Demo, counters: dict[str, Any], gateways: list[dict[str, Any]]) -> str:
+    """One line for the terminal."""
+    stored = sum(demo.status(line).get("counters", {}).get("intake.stored", 0) for line in demo.lines)
+    models = sorted(
+        {
+            f"{m['slot']} v{m['version']}"
+            for g in gateways
+            for m in g["reported"].get("models", [])
+            if m["status"] == "serving"
+        }
+    )
+    return (
+        f"{stored} readings, {counters['forecast']} forecasts, {counters['fault_event']} events, {counters['report']} "
+        f"reports, {counters['feedback']} answers; serving {', '.join(models) or 'the simple reference'}"
+    )
+
+
+def finish(demo: Demo) -> dict[str, Any]:
+    """Stops the plant, lets every outbox empty, stops the rest, and adds up."""
+    demo.processes.stop("plant", 30)
+    say(demo, "the plant has stopped; waiting until everything has arrived")
+    until = time.monotonic() + 40
+    settled = 0
+    while time.monotonic() < until and settled < 3:
+        time.sleep(1.0)
+        settled = settled + 1 if is_settled(demo) else 0
+    for line in demo.lines:
+        demo.processes.stop(line, 15)  # a clean end writes the last of its books
+    time.sleep(1.0)
+    return add_up(demo)
+
+
+def is_settled(demo: Demo) -> bool:
+    """Whether every published sample is accounted for and no message but a heartbeat waits."""
+    published = demo.plant()["lines"]
+    for line in demo.lines:
+        told = demo.status(line)
+        if not told or not accounting.readings(published.get(line, {}), told["counters"])["holds"]:
+            return False
+        if any(lane["waiting"] for name, lane in told["lanes"].items() if name != "metric"):
+            return False
+    return True
+
+
+def add_up(demo: Demo) -> dict[str, Any]:
+    """The result: a verdict per hop and the figures."""
+    published, counters, gateways = demo.plant(), demo.api("counters"), demo.api("gateways")
+    statuses = {line: demo.status(line) for line in demo.lines}
+    ledger = demo.api("ledger")
+    rows = [r["report_id"] for r in demo.everything("reports")]
+    events = [e["body"] for e in demo.everything("events")]
+    models = demo.everything("models")
+    written = sum(s["counters"].get("reports.written", 0) for s in statuses.values())
+    dead = sum(s["dead_letters"] for s in statuses.values())
+    hops: dict[str, Any] = {
+        "readings": {n: accounting.readings(published["lines"].get(n, {}), s["counters"]) for n, s in statuses.items()},
+        "outbox": {n: accounting.outbox(s["lanes"], ledger, n) for n, s in statuses.items()},
+        "reports": accounting.reports(written, rows, dead),
+        "feedback_model": accounting.feedback_model(gateways) if not demo.options.replay else None,
+        "labelled_windows": accounting.windows_hit(events, windows) if (windows := labelled(demo)) else None,
+    }
+    lost = [name for name, hop in hops.items() if hop is not None and not holds(hop)]
+    if demo.processes.ended.get("plant", 0) not in (0, -signal.SIGKILL):
+        lost.append("plant")
+    return {
+        "holds": not lost,
+        "lost": lost,
+        "broker": demo.broker,
+        "minutes": round((time.monotonic() - demo.began_s) / 60, 2),
+        "hops": hops,
+        "counters": counters,
+        "plant": published,
+        "forecast_errors": accounting.forecast_errors(models, gateways),
+        "models": [
+            {k: m[k] for k in ("slot", "version", "status", "verdict", "because", "size")}
+            for m in sorted(models, key=lambda m: m["id"])
+        ],
+        "latencies": demo.firsts,
+        "bytes_up": {n: s["bytes_up"] for n, s in statuses.items()},
+        "rss_mib": demo.rss,
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def holds(hop: dict[str, Any]) -> bool:
+    """A hop's own verdict, or that of all gateways."""
+    return bool(hop["holds"]) if "holds" in hop else all(part["holds"] for part in hop.values())
+
+
+def labelled(demo: Demo) -> list[tuple[int, int]]:
+    """The labelled windows of a replayed NAB file, if combined_windows.json stands above it."""
+    found: list[tuple[int, int]] = []
+    for name in demo.options.replay or []:
+        path = Path(name).resolve()
+        for folder in path.parents[:3]:
+            labels = next(
+                (
+                    f
+                    for f in (folder / "combined_windows.json", folder / "labels" / "combined_windows.json")
+                    if f.exists()
+                ),
+                None,
+            )
+            if labels is not None:
+                table = json.loads(labels.read_text())
+                spans: list[list[str]] = next(
+                    (v for k, v in table.items() if Path(k).stem == path.name.split(".")[0]), []
+                )
+                found += [(stamp(a), stamp(b)) for a, b in spans]
+                break
+    return found
+
+
+def stamp(text: str) -> int:
+    """A label's time as milliseconds UTC."""
+    return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def show(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """The result for machines, or for people."""
+    if options.json:
+        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+        return
+    verdict = "nothing was lost" if result["holds"] else f"look at: {', '.join(result['lost'])}"
+    sys.stdout.write(f"\n{result['minutes']} minutes, {verdict}\n")
+    for line, hop in result["hops"]["readings"].items():
+        refused = ", ".join(f"{n} {why}" for why, n in hop["quarantined"].items()) or "none"
+        sys.stdout.write(f"  {line}: {hop['published']} readings, {hop['stored']} stored, quarantined: {refused}\n")
+    reports = result["hops"]["reports"]
+    sys.stdout.write(f"  reports: {reports['written']} written, {reports['in_database']} in the database\n")
+    for model in result["models"]:
+        sys.stdout.write(f"  {model['slot']} v{model['version']}: {model['status']} – {model['verdict']}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
