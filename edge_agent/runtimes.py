@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -81,45 +82,33 @@ def _session(graph: bytes) -> Any:
         ) from error
 
 
-def answer_golden(model: LoadedModel, inputs: Tables) -> dict[str, NDArray[np.floating]]:
-    """What this machine answers to a bundle's golden inputs."""
+def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[str, NDArray[np.generic]]:
+    """What this machine answers to a bundle's golden inputs; `outputs` tells how many steps and ranks are wanted."""
     if model.session is not None:
         return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32))}
     if model.state_space is not None:
-        fresh = StateSpace(
-            {
-                "transition": model.state_space.transition,
-                "design": model.state_space.design,
-                "state_cov": model.state_space.state_cov,
-                "obs_var": model.state_space.obs_var,
-                "state": model.state_space.a,
-                "cov": model.state_space.p,
-                "beta": model.state_space.beta,
-                "center": model.state_space.center,
-                "scale": model.state_space.scale,
-            }
-        )
-        start, step = int(inputs["start_ms"][0]), int(inputs["step_ms"][0])
-        for row in np.asarray(inputs["values"], dtype=np.float64):
-            fresh.step(row, start)
-            start += step
-        mean, deviation = fresh.forecast(start, step, int(inputs["horizon"][0]))
+        trial = copy.copy(model.state_space)  # a step replaces the state's arrays, so the original stays where it is
+        times, step = np.asarray(inputs["times_ms"], dtype=np.int64), int(np.asarray(inputs["step_ms"])[0])
+        for row, start in zip(np.asarray(inputs["values"], dtype=np.float64), times, strict=True):
+            trial.step(row, int(start))
+        mean, deviation = trial.forecast(int(times[-1]) + step, step, outputs["mean"].shape[1])
         return {"mean": mean, "deviation": deviation}
     table = model.neighbours
     if table is None:
         raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")
-    profiles = np.asarray(inputs["profiles"], dtype=np.int64)
-    scores = np.zeros((len(profiles), 5))
-    for i, profile in enumerate(profiles):
-        ranked = table.rank({table.items[j]: 1.0 for j in profile if j >= 0}, top=5)
-        scores[i, : len(ranked)] = [r.score for r in ranked]
-    return {"scores": scores}
+    ids = np.full(outputs["ranked"].shape, -1, dtype=np.int64)
+    scores = np.zeros(ids.shape)
+    for row, strengths in enumerate(np.asarray(inputs["profiles"], dtype=np.float64)):
+        profile = {table.items[j]: float(strengths[j]) for j in np.flatnonzero(strengths)}
+        for place, found in enumerate(table.rank(profile, ids.shape[1])):
+            ids[row, place], scores[row, place] = table.index[found.item], found.score
+    return {"ranked": ids, "scores": scores}
 
 
 def _prove(model: LoadedModel, bundle: Bundle) -> None:
     if not bundle.golden_outputs:
         raise BadBundle(Reason.GOLDEN_MISMATCH, "the bundle has no golden vectors; it cannot be proven on this machine")
-    answers = answer_golden(model, bundle.golden_inputs)
+    answers = answer_golden(model, bundle.golden_inputs, bundle.golden_outputs)
     tolerance: Golden = bundle.passport.golden
     for name, expected in bundle.golden_outputs.items():
         got = answers.get(name)

@@ -313,4 +313,4 @@ def _promised(slot: _Slot, key: Key) -> float:
     row = slot.rows.get(key)
     if row is not None and row < len(passport.series_error):
         return passport.series_error[row]
-    return next((q.model for q in passport.quality if q.metric == "scaled_mae"), 1.0)
+    return next((q.model for q in passport.quality if q.metric == "mae_relative_to_naive"), 1.0)

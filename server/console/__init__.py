@@ -1,10 +1,256 @@
+"""The console: one page for maintenance engineers and plant IT. Server-rendered shell, own small scripts, no request ever
+leaves the host. It reads what is in the database and nothing else; queries are bounded."""
+
 from __future__ import annotations
 
-from fastapi import APIRouter
+import hmac
+import time
+import uuid
+from pathlib import Path
+from typing import Any
 
+import msgspec
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from protocol.feedback import Feedback
 from server.config import Settings
-from server.database import Database
+from server.database import (
+    Database,
+    EventRow,
+    FeedbackRow,
+    ForecastRow,
+    Gateway,
+    Job,
+    Model,
+    RecommendationRow,
+    ReportRow,
+    Rollout,
+    SignalBlockRow,
+)
+from server.routes.access import COOKIE, Denied, admin, session_of
+from server.routes.api import count_everything, small_body, store_answer
+
+HERE = Path(__file__).parent
+POINTS = 240
+TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def console_routes(database: Database, settings: Settings) -> APIRouter:
-    return APIRouter()
+    """The page, its data and its assets."""
+    router = APIRouter(include_in_schema=False)
+    templates = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape())
+
+    @router.get("/")
+    def page(request: Request, token: str = "", lang: str = "") -> Response:
+        if token:
+            if not hmac.compare_digest(token.encode(), settings.admin_token.encode()):
+                raise Denied
+            answer = RedirectResponse("/", status_code=303)
+            answer.set_cookie(COOKIE, session_of(settings.admin_token), httponly=True, samesite="strict")
+            return answer
+        admin(request)
+        return HTMLResponse(templates.get_template("page.html").render(lang="zh" if lang == "zh" else "en"))
+
+    @router.get("/console/assets/{name}")
+    def asset(name: str) -> FileResponse:
+        path = HERE / "assets" / Path(name).name
+        if path.suffix not in TYPES or not path.is_file():
+            raise HTTPException(404, {"error": f"no asset {name!r}", "remedy": "reload the page"})
+        return FileResponse(path, media_type=TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
+
+    @router.get("/console/state.json", dependencies=[Depends(admin)])
+    def state() -> Response:
+        with database.begin() as session:
+            body = overview(session, time.time_ns() // 1_000_000)
+        return Response(msgspec.json.encode(body), media_type="application/json")
+
+    @router.get("/console/machine/{gateway}/{machine}", dependencies=[Depends(admin)])
+    def machine(gateway: str, machine: str) -> Response:
+        with database.begin() as session:
+            body = signals_of(session, gateway, machine)
+        return Response(msgspec.json.encode(body), media_type="application/json")
+
+    @router.post("/console/feedback", dependencies=[Depends(admin)])
+    async def answer(request: Request) -> dict[str, Any]:
+        if request.headers.get("x-millwright") != "console":
+            raise HTTPException(403, {"error": "not sent by the console", "remedy": "use POST /api/v1/feedback"})
+        try:
+            told = msgspec.json.decode(await small_body(request), type=dict[str, str])
+            feedback = msgspec.convert(
+                {
+                    "id": f"fb-{uuid.uuid4().hex}",
+                    "target": told["target"],
+                    "verdict": told["verdict"],
+                    "item": told.get("item", ""),
+                    "correction": told.get("correction", ""),
+                    "comment": told.get("comment", ""),
+                    "time_ms": int(told.get("time_ms") or time.time_ns() // 1_000_000),
+                    "via": "console",
+                },
+                Feedback,
+            )
+        except (msgspec.ValidationError, msgspec.DecodeError, KeyError, ValueError) as error:
+            raise HTTPException(422, {"error": str(error), "remedy": "reload the page and answer again"}) from error
+        return {"stored": store_answer(database, feedback)}
+
+    return router
+
+
+def overview(session: Session, now_ms: int) -> dict[str, Any]:
+    """Everything the page shows but the charts."""
+    gateways = list(session.scalars(select(Gateway).order_by(Gateway.id)))
+    reports = list(session.scalars(select(ReportRow).order_by(ReportRow.id.desc()).limit(25)))
+    events = {r.event_id for r in reports}
+    lists = session.scalars(select(RecommendationRow).where(RecommendationRow.event_id.in_(events)))
+    recommendations = {r.event_id: r.body for r in lists}
+    targets = {r.report_id for r in reports} | {str(r["id"]) for r in recommendations.values()}
+    answers: dict[str, list[dict[str, str]]] = {}
+    for a in session.scalars(select(FeedbackRow).where(FeedbackRow.target.in_(targets)).order_by(FeedbackRow.id)):
+        row = {"verdict": a.verdict, "item": a.item, "correction": a.correction, "via": a.via}
+        answers.setdefault(a.target, []).append(row)
+    return {
+        "now_ms": now_ms,
+        "counters": count_everything(session)
+        | {"readings": sum(_counters(g).get("intake.stored", 0) for g in gateways)},
+        "gateways": [_gateway(g, now_ms) for g in gateways],
+        "machines": _machines(session),
+        "events": [
+            e.body | {"gateway": e.gateway}
+            for e in session.scalars(select(EventRow).order_by(EventRow.start_ms.desc()).limit(30))
+        ],
+        "reports": [
+            r.body
+            | {
+                "gateway": r.gateway,
+                "list": recommendations.get(r.event_id),
+                "answers": answers.get(r.report_id, [])
+                + answers.get(str(recommendations.get(r.event_id, {}).get("id", "")), []),
+            }
+            for r in reports
+        ],
+        "models": [_model(m) for m in session.scalars(select(Model).order_by(Model.id.desc()).limit(12))],
+        "rollouts": [
+            {
+                "slot": r.slot,
+                "role": r.role,
+                "status": r.status,
+                "because": r.because,
+                "gateways": r.gateways,
+                "version": session.get_one(Model, r.model_id).version,
+                "finished_ms": r.finished_ms,
+            }
+            for r in session.scalars(select(Rollout).order_by(Rollout.id.desc()).limit(8))
+        ],
+        "jobs": [
+            {"kind": j.kind, "status": j.status, "progress": j.progress, "step": j.step, "because": j.because}
+            for j in session.scalars(select(Job).order_by(Job.id.desc()).limit(4))
+        ],
+    }
+
+
+def signals_of(session: Session, gateway: str, machine: str) -> list[dict[str, Any]]:
+    """Every signal of one machine: the newest shared buckets, the newest forecast, its events."""
+    b = SignalBlockRow
+    mine = (b.gateway == gateway, b.machine == machine)
+    names = session.execute(select(b.signal, func.max(b.start_ms)).where(*mine).group_by(b.signal).limit(40)).tuples()
+    found = []
+    for signal, newest in names.all():
+        blocks = list(
+            session.scalars(
+                select(b).where(*mine, b.signal == signal, b.start_ms <= newest).order_by(b.start_ms.desc()).limit(60)
+            )
+        )
+        points: list[tuple[int, float]] = []
+        for block in blocks:
+            at = [(block.start_ms + i * block.step_ms, v) for i, v in enumerate(block.values) if v is not None]
+            points = at + points
+            if len(points) >= POINTS:
+                break
+        f = ForecastRow
+        forecast = session.scalar(
+            select(f)
+            .where(f.gateway == gateway, f.machine == machine, f.signal == signal)
+            .order_by(f.issued_ms.desc())
+            .limit(1)
+        )
+        e = EventRow
+        events = session.scalars(
+            select(e)
+            .where(e.gateway == gateway, e.machine == machine, e.signal == signal)
+            .order_by(e.start_ms.desc())
+            .limit(10)
+        )
+        found.append(
+            {
+                "signal": signal,
+                "unit": blocks[0].unit if blocks else "",
+                "points": points[-POINTS:],
+                "forecast": forecast.body if forecast is not None else None,
+                "events": [{"start_ms": x.start_ms, "end_ms": x.end_ms, "severity": x.severity} for x in events],
+            }
+        )
+    return found
+
+
+def _counters(gateway: Gateway) -> dict[str, int]:
+    counters: dict[str, int] = (gateway.heartbeat or {}).get("counters", {})
+    return counters
+
+
+def _gateway(gateway: Gateway, now_ms: int) -> dict[str, Any]:
+    heartbeat = gateway.heartbeat or {}
+    quarantine = {
+        name.removeprefix("quarantine."): n for name, n in _counters(gateway).items() if name.startswith("quarantine.")
+    }
+    return {
+        "id": gateway.id,
+        "site": gateway.site,
+        # alive is who delivers data, not who holds a socket
+        "alive": gateway.online and now_ms - gateway.last_data_ms < 30_000,
+        "last_data_s": round((now_ms - gateway.last_data_ms) / 1000, 1),
+        "version": gateway.agent_version,
+        "rss_mib": round(heartbeat.get("rss_bytes", 0) / 2**20, 1),
+        "outbox": sum(heartbeat.get("outbox", {}).values()),
+        "quarantine": quarantine,
+        "models": (gateway.reported or {}).get("models", []),
+        "live_errors": heartbeat.get("live_errors", []),
+        "skills": heartbeat.get("skills", {}),
+    }
+
+
+def _machines(session: Session) -> list[dict[str, Any]]:
+    b, e = SignalBlockRow, EventRow
+    open_events: dict[tuple[str, str], str] = {}
+    rank = {"notice": 0, "warning": 1, "alarm": 2}
+    recent = select(e).where(e.end_ms.is_(None)).order_by(e.id.desc()).limit(100)
+    for event in session.scalars(recent):
+        key = (event.gateway, event.machine)
+        if rank[event.severity] >= rank.get(open_events.get(key, ""), -1):
+            open_events[key] = event.severity
+    count = func.count(func.distinct(b.signal))
+    known = select(b.gateway, b.machine, count, func.max(b.start_ms)).group_by(b.gateway, b.machine)
+    return [
+        {"gateway": g, "machine": m, "signals": n, "newest_ms": at, "severity": open_events.get((g, m), "")}
+        for g, m, n, at in session.execute(known.order_by(b.gateway, b.machine).limit(200)).tuples()
+    ]
+
+
+def _model(model: Model) -> dict[str, Any]:
+    passport = model.passport
+    return {
+        "slot": model.slot,
+        "version": model.version,
+        "status": model.status,
+        "verdict": model.verdict,
+        "because": model.because,
+        "algorithm": passport["algorithm"],
+        "quality": passport["quality"],
+        "packed_bytes": passport["packed_bytes"],
+        "float_bytes": passport["float_bytes"],
+        "latency_us": passport["latency_us"],
+        "task_change": passport["parity"]["task_change"],
+    }

@@ -81,10 +81,10 @@ def forecast_errors(models: list[dict[str, Any]], gateways: list[dict[str, Any]]
     held_out: dict[str, Any] = {"reference": 1.0}
     for model in sorted(models, key=lambda m: m["version"]):
         if model["slot"].startswith("forecast."):
-            quality = next((q for q in model["passport"]["quality"] if q["metric"] == "scaled_mae"), None)
+            quality = next((q for q in model["passport"]["quality"] if q["metric"] == "mae_relative_to_naive"), None)
             if quality is not None:
                 held_out[model["passport"]["algorithm"]] = {
-                    "scaled_mae": quality["model"],
+                    "mae_relative_to_naive": quality["model"],
                     "reference": quality["reference"],
                     "reference_name": quality["reference_name"],
                     "n": quality["n"],

@@ -1,0 +1,110 @@
+"""Everything a gateway needs about one model, sealed: what was fitted, what packing cost, what a person must know.
+
+The gate's two halves meet here: the held-out figures (which the trainer brings) and the parity bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.parity import within_bound
+from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Quality, Runtime, pack
+from protocol.tables import Tables
+from protocol.windows import WindowSpec
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A packed model before its passport. `words` is what the verdict adds to the figures (coverage, size)."""
+
+    slot: str
+    family: str
+    algorithm: str
+    version: int
+    runtime: Runtime
+    lineage: Lineage
+    quality: list[Quality]
+    parity: Parity
+    golden: Golden
+    golden_inputs: Arrays
+    golden_outputs: Arrays
+    float_bytes: int
+    latency_us: float
+    intended_use: str
+    limits: str
+    graph: bytes = b""
+    tables: Tables = field(default_factory=dict)
+    window: WindowSpec | None = None
+    levels: list[float] = field(default_factory=list)
+    series: list[tuple[str, str]] = field(default_factory=list)
+    series_until_ms: list[int] = field(default_factory=list)
+    series_error: list[float] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
+    words: str = ""
+    because: str = ""
+
+
+def seal(draft: Draft) -> tuple[bytes, Passport]:
+    """The archive and its passport. Eligible only if the first figure beats the simple reference and the champion, and
+    packing stayed within its bound; a model that is not is sealed all the same, so that its verdict can be read."""
+    eligible, verdict = judge(draft.quality[0], draft.parity)
+    passport = Passport(
+        slot=draft.slot,
+        family=draft.family,
+        algorithm=draft.algorithm,
+        version=draft.version,
+        runtime=draft.runtime,
+        window=draft.window,
+        levels=draft.levels,
+        series=draft.series,
+        series_until_ms=draft.series_until_ms,
+        series_error=draft.series_error,
+        items=draft.items,
+        lineage=draft.lineage,
+        quality=draft.quality,
+        eligible=eligible,
+        verdict=" ".join(part for part in (verdict, draft.words) if part),
+        parity=draft.parity,
+        golden=draft.golden,
+        float_bytes=draft.float_bytes,
+        packed_bytes=len(draft.graph) + sum(int(table.nbytes) for table in draft.tables.values()),
+        latency_us=draft.latency_us,
+        intended_use=draft.intended_use,
+        limits=draft.limits,
+        because=draft.because,
+    )
+    archive = pack(
+        Bundle(
+            passport=passport,
+            graph=draft.graph,
+            tables=draft.tables,
+            golden_inputs=draft.golden_inputs,
+            golden_outputs=draft.golden_outputs,
+        )
+    )
+    return archive, passport
+
+
+def judge(figure: Quality, parity: Parity) -> tuple[bool, str]:
+    """(eligible, why in words)."""
+    if not (np.isfinite(figure.model) and np.isfinite(figure.reference)):
+        return False, f"Refused: {figure.metric} could not be measured on {figure.n} held-out rows."
+    against = f"{figure.metric} {figure.model:.4g} against {figure.reference:.4g} of {figure.reference_name}"
+    if not figure.beats_reference:
+        return False, f"Refused: does not beat the simple reference ({against}; {figure.n} held-out rows)."
+    if not figure.beats_champion:
+        return (
+            False,
+            f"Refused: worse than the champion ({against}, {figure.champion:.4g} of the champion; {figure.n} held-out rows).",
+        )
+    if not within_bound(parity):
+        return (
+            False,
+            f"Refused: packing cost too much (rms {parity.rel_rms:.3g}, task {parity.task_change:+.2%}; {parity.bound}).",
+        )
+    champion = "no champion yet" if figure.champion is None else f"champion {figure.champion:.4g}"
+    return True, f"Eligible: {against}, {champion}; {figure.n} held-out rows."

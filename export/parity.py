@@ -1,0 +1,108 @@
+"""What packing cost, measured on held-out rows, and the golden vectors that a gateway repeats before it serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from export.to_onnx import INPUT, OUTPUT
+from protocol.bundles import Parity
+from protocol.tables import Neighbours, StateSpace, Tables
+from protocol.windows import Floats
+
+Arrays = dict[str, NDArray[np.generic]]
+MOST_TASK_CHANGE = 0.005
+MOST_REL_RMS = 0.05
+GOLDEN_ROWS = 4
+
+
+class Graph:
+    """An ONNX graph on one thread, as a gateway runs it."""
+
+    def __init__(self, graph: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Answers [N, ...], row by row: an int8 graph scales its activations over the whole batch, so only a batch of
+        one gives what a gateway will see."""
+        return np.concatenate([self._session.run([OUTPUT], {INPUT: x[i : i + 1]})[0] for i in range(len(x))])
+
+
+def compare(
+    float_answers: Floats, packed_answers: Floats, float_task: float, packed_task: float, *, lower_is_better: bool
+) -> Parity:
+    """Parity of two answers to the same rows, and of the task's figure with each; a worse task is a positive change."""
+    gap = np.asarray(packed_answers, dtype=np.float64) - np.asarray(float_answers, dtype=np.float64)
+    spread = float(np.std(float_answers))
+    return Parity(
+        max_abs=float(np.abs(gap).max(initial=0.0)),
+        rel_rms=float(np.sqrt(np.mean(gap**2)) / max(spread, 1e-12)) if gap.size else 0.0,
+        task_change=(packed_task - float_task) * (1 if lower_is_better else -1) / max(abs(float_task), 1e-12),
+        n=len(gap),
+        bound=f"element rms at most {MOST_REL_RMS:g} of the answers' deviation; task error at most {MOST_TASK_CHANGE:.1%} worse",
+    )
+
+
+def within_bound(parity: Parity) -> bool:
+    """Whether a packed model may be rolled out."""
+    return parity.rel_rms <= MOST_REL_RMS and parity.task_change <= MOST_TASK_CHANGE
+
+
+def golden_graph(run: Graph, x: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
+    """A few spread rows and their answers, each computed at batch 1: ({"x": [n, ...]}, {"q": [n, ...]})."""
+    rows = np.ascontiguousarray(x[np.linspace(0, len(x) - 1, min(GOLDEN_ROWS, len(x))).astype(np.int64)])
+    return {INPUT: rows}, {OUTPUT: run(rows)}
+
+
+def golden_series(tables: Tables, start_ms: int, step_ms: int, horizon: int) -> tuple[Arrays, Arrays]:
+    """A few buckets fed to the filter, then one forecast. In: `values` [T, S], `times_ms` [T] (starts of those
+    buckets), `step_ms` [1]. Out: `mean`, `deviation` [S, horizon] of the buckets that follow."""
+    filter_ = StateSpace(dict(tables))
+    swing = np.array([0.5, np.nan, -1.0, 2.0, 0.0])[:, None]
+    values = filter_.center + filter_.scale * np.where(np.isnan(swing), 0.0, swing)
+    values[np.isnan(swing[:, 0])] = np.nan
+    times = start_ms + step_ms * np.arange(len(values), dtype=np.int64)
+    for row, at in zip(values, times, strict=True):
+        filter_.step(row, int(at))
+    mean, deviation = filter_.forecast(int(times[-1]) + step_ms, step_ms, horizon)
+    return (
+        {"values": values, "times_ms": times, "step_ms": np.array([step_ms], dtype=np.int64)},
+        {"mean": mean, "deviation": deviation},
+    )
+
+
+def golden_profiles(
+    items: list[str], tables: Tables, profiles: list[dict[str, float]], top: int
+) -> tuple[Arrays, Arrays]:
+    """In: `profiles` [n, items] of strengths. Out: `ranked` [n, top], ids of the best items (-1: none), and `scores`."""
+    table = Neighbours(items, tables)
+    chosen = profiles[:: max(len(profiles) // GOLDEN_ROWS, 1)][:GOLDEN_ROWS]
+    strengths = np.zeros((len(chosen), len(items)))
+    ranked = np.full((len(chosen), top), -1, dtype=np.int64)
+    scores = np.zeros((len(chosen), top))
+    for row, profile in enumerate(chosen):
+        for name, strength in profile.items():
+            if name in table.index:
+                strengths[row, table.index[name]] = strength
+        for place, found in enumerate(table.rank(profile, top)):
+            ranked[row, place] = table.index[found.item]
+            scores[row, place] = found.score
+    return {"profiles": strengths}, {"ranked": ranked, "scores": scores}
+
+
+def latency_us(call: Callable[[], object], repeats: int = 40) -> float:
+    """Median wall time of one call in microseconds, after a warm-up."""
+    call()
+    spent: list[float] = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        spent.append(time.perf_counter() - started)
+    return float(np.median(spent) * 1e6)

@@ -1,0 +1,48 @@
+"""A fitted torch module becomes an ONNX graph with a free batch size: input `x`, output `q`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+INPUT, OUTPUT = "x", "q"
+
+
+def to_onnx(module: nn.Module, example: Tensor) -> bytes:
+    """The graph's bytes. `example` needs a batch of two or more: the exporter takes a batch of one for a constant."""
+    if example.shape[0] < 2:
+        raise ValueError(
+            f"example batch of {example.shape[0]}: give two rows or more, one would be frozen into the graph"
+        )
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)  # it warns of operators of packages that are not installed
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")  # the exporter warns about its own internals
+            path = Path(folder) / "graph.onnx"
+            torch.onnx.export(
+                module.eval(),
+                (example,),
+                str(path),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                external_data=False,
+                verbose=False,
+            )
+            return path.read_bytes()
+    finally:
+        exporter_log.setLevel(level)

@@ -1,0 +1,147 @@
+// Polls the state and shows it. Every value goes through textContent; nothing from a plant is ever markup.
+import { bar, chart } from "./chart.js";
+import { item, lang, moment, number, setLanguage, t } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const answered = new Map(); // target -> verdict given on this page
+let state = null, chosen = null;
+
+function el(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.filter((c) => c !== null && c !== undefined));
+  return made;
+}
+const tag = (kind, text) => el("span", { class: `tag ${kind}` }, text ?? t(kind));
+const empty = (text) => el("p", { class: "empty" }, text);
+
+// Replaces a part of the page only when what it shows has changed, so that nothing jumps under a finger.
+const shown = new Map();
+function put(id, key, make) {
+  const wanted = JSON.stringify([lang(), key]);
+  if (shown.get(id) === wanted) return;
+  shown.set(id, wanted);
+  $(id).replaceChildren(...[make()].flat());
+}
+
+function table(heads, rows) {
+  const cell = (name, c, i) => el(name, { class: heads[i].n ? "n" : undefined }, c);
+  return el("div", { class: "wrap" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h, i) => cell("th", h.text, i)))), el("tbody", {}, ...rows.map((r) => el("tr", {}, ...r.map((c, i) => cell("td", c, i)))))));
+}
+
+function showLoop() {
+  const c = state.counters, live = new Set(state.gateways.flatMap((g) => g.models.filter((m) => m.status === "serving").map((m) => `${m.slot} v${m.version}`)));
+  const counts = [c.readings, c.forecast, c.fault_event, c.report, c.feedback, live.size];
+  put("loop", counts, () => counts.map((n, i) => el("li", {}, el("b", {}, n.toLocaleString("en")), el("span", {}, t("loop")[i]))));
+}
+
+function showMachines() {
+  if (!chosen && state.machines.length) chosen = state.machines[0];
+  const key = [state.machines.map((m) => [m.gateway, m.machine, m.severity, m.signals]), chosen?.gateway, chosen?.machine];
+  put("machines", key, () => state.machines.length ? state.machines.map((m) => el("button", { type: "button", class: `machine ${m.severity}`, "aria-pressed": String(m.machine === chosen.machine && m.gateway === chosen.gateway),
+    onclick: () => { chosen = m; showMachines(); charts(); } }, el("b", {}, m.machine), el("span", { class: "muted small" }, `${m.gateway} · ${m.signals} ${t("signals")}`), el("span", { class: "small" }, m.severity ? t(m.severity) : t("calm")))) : empty(t("noMachine")));
+}
+
+async function charts() {
+  if (!chosen) return;
+  const mine = chosen;
+  const answer = await fetch(`/console/machine/${encodeURIComponent(mine.gateway)}/${encodeURIComponent(mine.machine)}`);
+  if (!answer.ok || mine !== chosen) return;
+  const signals = await answer.json();
+  $("chosen").textContent = `${mine.machine} · ${mine.gateway}`;
+  put("charts", [mine.machine, signals], () => signals.map((s) => el("div", { class: "chart" }, el("header", {}, el("b", {}, s.unit ? `${s.signal} (${s.unit})` : s.signal),
+    el("span", { class: "muted small" }, s.forecast ? `${algorithm(s.forecast.model.algorithm)}${s.forecast.model.version ? " v" + s.forecast.model.version : ""} · ${Math.round(s.forecast.level * 100)} %` : "")), chart(s))));
+}
+const algorithm = (name) => ({ arima: "ARIMA", lstm: "LSTM", naive: t("reference"), item_neighbours: "item CF" })[name] ?? name;
+
+async function give(report, verdict, chosenItem, correction) {
+  const target = report.list ? report.list.id : report.id;
+  answered.set(report.id, verdict);
+  showReports();
+  const answer = await fetch("/console/feedback", { method: "POST", headers: { "Content-Type": "application/json", "X-Millwright": "console" },
+    body: JSON.stringify({ target, verdict, item: chosenItem ?? "", correction: correction ?? "", time_ms: String(report.issued_ms) }) });
+  if (!answer.ok) { answered.delete(report.id); showReports(); alert((await answer.json()).error); } else poll();
+}
+
+function answers(report) {
+  const given = report.answers.map((a) => tag(a.verdict, `${t(a.verdict)}${a.correction ? ": " + item(a.correction) : ""}`));
+  if (answered.has(report.id) && !given.length) given.push(tag(answered.get(report.id)), el("span", { class: "muted small" }, t("stored")));
+  if (given.length) return el("div", { class: "answers" }, ...given);
+  const first = report.list?.items.find((i) => i.item.startsWith("action:"))?.item;
+  const correct = () => { const right = prompt(t("right")); if (right) give(report, "corrected", first, "action:" + right.trim().toLowerCase().replaceAll(" ", "-").slice(0, 80)); };
+  return el("div", { class: "answers" }, el("button", { type: "button", class: "good", onclick: () => give(report, "accepted", first) }, t("accept")), el("button", { type: "button", onclick: () => give(report, "rejected", first) }, t("reject")),
+    el("button", { type: "button", onclick: correct }, t("correct")), el("button", { type: "button", onclick: () => give(report, "too_late") }, t("late")));
+}
+
+function recommended(list) {
+  const top = list.items[0].score || 1;
+  return list.items.slice(0, 3).flatMap((i) => [el("div", { class: "item" }, el("span", {}, el("b", {}, item(i.item)), " ", el("span", { class: "muted small" }, `${t("because")} ${i.contributions.slice(0, 3).map((c) => `${item(c.because)} (${number(c.amount)})`).join(", ")}`)), bar(i.score / top))]);
+}
+
+function showReports() {
+  const key = state.reports.map((r) => [r.id, r.answers.length, answered.get(r.id)]);
+  put("reports", key, () => state.reports.length ? state.reports.map((r) => {
+    const zh = lang() === "zh", parts = r.sections.filter((s) => !(r.list && s === r.sections.at(-1)));
+    return el("article", { class: "report" }, el("header", {}, tag(r.severity), el("h3", {}, zh ? r.title_zh : r.title_en), el("span", { class: "muted small" }, `${moment(r.issued_ms)} · ${r.gateway}`)),
+      ...parts.flatMap((s) => [el("h4", {}, zh ? s.title_zh : s.title_en), el("p", {}, zh ? s.text_zh : s.text_en)]),
+      r.list ? el("h4", {}, t("recommended")) : null, ...(r.list ? recommended(r.list) : []),
+      el("details", {}, el("summary", {}, t("evidence")), table([{ text: "#" }, { text: t("value"), n: true }, { text: t("expected"), n: true }, { text: t("samples"), n: true }, { text: t("model") }],
+        r.evidence.map((e, i) => [String(i + 1), `${e.statistic} ${number(e.value)} ${e.unit}`, e.expected_low === null ? "–" : `${number(e.expected_low)} – ${number(e.expected_high)}`, String(e.samples), e.model ? `${algorithm(e.model.algorithm)} v${e.model.version} ${e.model.digest.slice(0, 8)}` : "–"]))), answers(r));
+  }) : empty(t("noReport")));
+}
+
+function showModels() {
+  const rows = state.gateways.flatMap((g) => g.models.map((m) => [g.id, `${m.slot}`, `v${m.version}`, m.status, m.results, m.error]));
+  put("models", rows, () => rows.length ? table([{ text: t("gateways") }, { text: t("slot") }, { text: t("version") }, { text: t("role") }, { text: t("results"), n: true }], rows.map((r) => [r[0], r[1], r[2], tag(r[3], r[3]), String(r[4])])) : empty(t("noModel")));
+  const errors = state.gateways.flatMap((g) => g.live_errors.map((e) => [g.id, e]));
+  const held = state.models.filter((m) => m.slot.startsWith("forecast."));
+  put("quality", [held.map((m) => [m.slot, m.version, m.status]), errors], () => held.length || errors.length ? [el("p", { class: "muted small" }, t("against")), table([{ text: t("model") }, { text: t("role") }, { text: t("held"), n: true }, { text: t("live"), n: true }, { text: t("coverage"), n: true }],
+    [...held.map((m) => ({ name: `${algorithm(m.algorithm)} v${m.version}`, algorithm: m.algorithm, status: m.status, q: m.quality[0] })), { name: t("reference"), algorithm: "naive", status: null, q: { model: 1 } }].map((m) => {
+      const live = errors.filter(([, e]) => e.algorithm === m.algorithm && e.n), mean = (f) => live.reduce((s, [, e]) => s + f(e), 0) / live.length;
+      return [m.name, m.status ? tag(m.status, m.status) : "", number(m.q.model), live.length ? number(mean((e) => e.scaled_error)) : "–", live.length ? `${Math.round(100 * mean((e) => e.coverage))} %` : "–"];
+    }))] : empty(t("none")));
+}
+
+function showRollouts() {
+  const running = state.jobs.filter((j) => j.status === "running");
+  put("rollouts", [state.rollouts, running], () => [...running.map((j) => el("p", { class: "small" }, tag("running", "running"), ` ${j.kind}: ${j.step} (${j.because})`, bar(j.progress))), ...(state.rollouts.length ? state.rollouts.map((r) => el("p", { class: "small" }, tag(r.status, r.status), ` ${r.slot} v${r.version} (${r.role}) – ${r.because}`)) : [empty(t("none"))])]);
+  const learned = state.rollouts.find((r) => r.slot === "recommend.items" && r.status === "done" && r.version > 1 && /answers/.test(r.because));
+  $("banner").hidden = !learned;
+  if (learned) put("banner", learned, () => `${learned.slot} v${learned.version} ${t("live_now")} ${learned.because}.`);
+}
+
+function showRest() {
+  put("events", state.events.map((e) => [e.id, e.end_ms]), () => state.events.length ? table([{ text: "" }, { text: t("machines") }, { text: t("events") }, { text: "UTC" }], state.events.slice(0, 12).map((e) => [tag(e.severity), e.machine, `${e.signal} ${t(e.kind)}`, `${moment(e.start_ms)}${e.end_ms ? " – " + moment(e.end_ms).slice(6) : " …"}`])) : empty(t("none")));
+  put("gateways", state.gateways.map((g) => [g.id, g.alive, g.rss_mib, g.outbox, g.quarantine]), () => state.gateways.length ? state.gateways.map((g) => el("p", { class: "small" }, el("b", {}, g.id), " ", g.alive ? tag("done", t("alive")) : tag("stopped", `${t("silent")} ${number(g.last_data_s)} s`), ` ${number(g.rss_mib)} MiB · ${g.outbox} ${t("outbox")}`, el("br"), el("span", { class: "muted" }, `${t("quarantine")}: ${Object.entries(g.quarantine).map(([why, n]) => `${why} ${n}`).join(", ") || "0"}`))) : empty(t("none")));
+  $("site").textContent = [...new Set(state.gateways.map((g) => g.site))].join(", ");
+}
+
+function show() {
+  for (const heading of document.querySelectorAll("[data-t]")) heading.textContent = t(heading.dataset.t);
+  $("language").textContent = lang() === "zh" ? "English" : "中文";
+  if (!state) return;
+  showLoop(); showMachines(); showReports(); showModels(); showRollouts(); showRest();
+}
+
+async function poll() {
+  try {
+    const answer = await fetch("/console/state.json");
+    if (answer.status === 401) return location.reload();
+    state = await answer.json();
+    $("pulse").textContent = `${t("updated")} ${new Date().toLocaleTimeString("en-GB")}`;
+    show();
+    await charts();
+  } catch { $("pulse").textContent = t("lost"); }
+}
+
+const theme = (to) => { document.documentElement.dataset.theme = to; localStorage.setItem("theme", to); };
+theme(new URLSearchParams(location.search).get("theme") || localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+setLanguage(lang());
+$("theme").addEventListener("click", () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+$("language").addEventListener("click", () => { setLanguage(lang() === "zh" ? "en" : "zh"); shown.clear(); show(); charts(); });
+show();
+poll();
+setInterval(poll, 2000);

@@ -1,0 +1,18 @@
+// What the page says, English and Simplified Chinese.
+const WORDS = {
+  en: { machines: "Machines", reports: "Fault reports", models: "Models on the gateways", quality: "How good the forecasts are", rollouts: "Rollouts and training", events: "Events", gateways: "Gateways",
+    loop: ["readings stored", "forecasts", "events", "reports", "answers", "models live"], signals: "signals", waiting: "Waiting for the first", calm: "as expected", accepted: "accepted", rejected: "rejected", corrected: "corrected", too_late: "too late",
+    accept: "Accept", reject: "Reject", late: "Too late", correct: "Correct …", stored: "Answer stored", none: "Nothing yet", noMachine: "Waiting for the first signals …", noReport: "No fault report yet. One is written as soon as a signal is not as expected.", noModel: "No model yet: the simple reference answers. The first training starts when enough has been shared.",
+    evidence: "Evidence", recommended: "Recommended", because: "because of", model: "model", slot: "slot", version: "version", role: "status", results: "results", size: "size", held: "held-out", live: "live", coverage: "80 % interval held", against: "error ÷ simple reference (below 1 is better)", reference: "simple reference", alive: "delivering", silent: "silent for", outbox: "waiting in the outbox", quarantine: "quarantined", observed: "observed", forecast: "forecast", updated: "updated", lost: "the server does not answer", live_now: "is live, learned from", expected: "expected", right: "What would have been right?", value: "value", samples: "observations", above_expected: "above expected", below_expected: "below expected", by: "by" },
+  zh: { machines: "设备", reports: "故障报告", models: "网关上的模型", quality: "预测质量", rollouts: "发布与训练", events: "事件", gateways: "网关",
+    loop: ["已存储读数", "预测", "事件", "报告", "答复", "在用模型"], signals: "个信号", waiting: "等待首个", calm: "符合预期", accepted: "已接受", rejected: "已拒绝", corrected: "已更正", too_late: "太迟",
+    accept: "接受", reject: "拒绝", late: "太迟", correct: "更正……", stored: "答复已保存", none: "暂无", noMachine: "正在等待首批信号……", noReport: "尚无故障报告。信号偏离预期时会立即生成。", noModel: "尚无模型：由简单基准作答。共享数据足够后开始首次训练。",
+    evidence: "证据", recommended: "建议", because: "依据", model: "模型", slot: "用途", version: "版本", role: "状态", results: "结果数", size: "大小", held: "留出集", live: "现场", coverage: "80% 区间覆盖", against: "误差 ÷ 简单基准（低于 1 更好）", reference: "简单基准", alive: "正常上报", silent: "静默", outbox: "发件箱待发", quarantine: "已隔离", observed: "观测", forecast: "预测", updated: "更新于", lost: "服务器无响应", live_now: "已上线，训练依据", expected: "预期", right: "正确的做法是什么？", value: "数值", samples: "观测数", above_expected: "高于预期", below_expected: "低于预期", by: "来自" },
+};
+let language = new URLSearchParams(location.search).get("lang") || localStorage.getItem("language") || "en";
+export const lang = () => (language === "zh" ? "zh" : "en");
+export const t = (key) => WORDS[lang()][key] ?? key;
+export function setLanguage(to) { language = to; localStorage.setItem("language", to); document.documentElement.lang = to; }
+export const moment = (ms) => new Date(ms).toISOString().slice(5, 16).replace("T", " ");
+export const number = (v) => (v === null || v === undefined || !Number.isFinite(v) ? "–" : Math.abs(v) >= 1000 ? v.toFixed(0) : Math.abs(v) >= 10 ? v.toFixed(1) : v.toFixed(2));
+export const item = (name) => name.replace(/^(action|part|symptom|type|machine):/, "").replaceAll("-", " ");

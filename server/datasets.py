@@ -1,0 +1,234 @@
+"""A training set is a frozen file: what it held is known by its sha256, and it is never changed, only added.
+
+Signal blocks of all gateways are laid on one grid; work orders and answered recommendations become cases."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from protocol.errors import BadBundle, Reason
+from protocol.windows import Floats, resample
+from server.algorithms.collaborative import Case
+from server.database import Dataset, FeedbackRow, RecommendationRow, ReportRow, SignalBlockRow, WorkOrderRow
+
+MOST_BUCKETS = 8000
+FORECAST, RECOMMEND = "forecast", "recommend"
+
+
+@dataclass(frozen=True)
+class SignalGrid:
+    """values [S, T] on one grid, NaN where nothing was shared. series[s] = (machine, signal)."""
+
+    start_ms: int
+    step_ms: int
+    series: list[tuple[str, str]]
+    values: Floats
+
+    @property
+    def until_ms(self) -> int:
+        """Start of the bucket after the last one."""
+        return self.start_ms + self.step_ms * self.values.shape[1]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A frozen file. `path` is relative to the artifact folder."""
+
+    kind: str
+    digest: str
+    path: str
+    rows: int
+    described: dict[str, Any]
+
+
+def collect_signals(session: Session, step_ms: int, most_buckets: int = MOST_BUCKETS) -> SignalGrid:
+    """The newest `most_buckets` of every signal on one grid. Where two gateways tell of the same signal of the same
+    machine, the one heard last fills each bucket."""
+    newest = session.scalar(select(SignalBlockRow.start_ms).order_by(SignalBlockRow.start_ms.desc()).limit(1))
+    oldest = 0 if newest is None else newest - most_buckets * step_ms
+    columns = select(
+        SignalBlockRow.machine,
+        SignalBlockRow.signal,
+        SignalBlockRow.start_ms,
+        SignalBlockRow.step_ms,
+        SignalBlockRow.values,
+    )
+    rows = session.execute(columns.where(SignalBlockRow.start_ms >= oldest).order_by(SignalBlockRow.id)).all()
+    return lay_on_grid(((r[0], r[1], r[2], r[3], r[4]) for r in rows), step_ms)
+
+
+def lay_on_grid(blocks: Iterable[tuple[str, str, int, int, list[float | None]]], step_ms: int) -> SignalGrid:
+    """Blocks (machine, signal, start_ms, step_ms, values) -> one grid; finer blocks are averaged."""
+    kept = list(blocks)
+    if not kept:
+        return SignalGrid(start_ms=0, step_ms=step_ms, series=[], values=np.zeros((0, 0)))
+    start_ms = min(block[2] for block in kept) // step_ms * step_ms
+    end_ms = max(block[2] + block[3] * len(block[4]) for block in kept)
+    buckets = max(-(-(end_ms - start_ms) // step_ms), 1)
+    series = sorted({(block[0], block[1]) for block in kept})
+    row = {key: i for i, key in enumerate(series)}
+    values = np.full((len(series), buckets), np.nan)
+    for machine, signal, at, step, told in kept:
+        times = at + step * np.arange(len(told), dtype=np.int64)
+        means = resample(
+            times, np.array([np.nan if v is None else v for v in told], dtype=np.float64), start_ms, step_ms, buckets
+        )
+        values[row[machine, signal]] = np.where(np.isfinite(means), means, values[row[machine, signal]])
+    return SignalGrid(start_ms=start_ms, step_ms=step_ms, series=series, values=values)
+
+
+def collect_cases(session: Session) -> list[Case]:
+    """Cases in the order in which they became known: finished work orders, then what people answered to
+    recommendations. An order and an answer about the same fault are two cases."""
+    cases = [order_case(row.body, row.time_ms) for row in session.scalars(select(WorkOrderRow))]
+    by_id: dict[tuple[str, str], dict[str, Any]] = {}
+    by_event: dict[tuple[str, str], dict[str, Any]] = {}
+    for shown in session.scalars(select(RecommendationRow).order_by(RecommendationRow.id)):
+        by_id[shown.gateway, shown.recommendation_id] = shown.body
+        by_event[shown.gateway, shown.event_id] = shown.body
+    for report in session.scalars(select(ReportRow)):
+        body = by_event.get((report.gateway, report.event_id))
+        if body is not None:
+            by_id.setdefault((report.gateway, report.report_id), body)
+    answers: dict[tuple[str, str], list[FeedbackRow]] = {}
+    for answer in session.scalars(select(FeedbackRow).order_by(FeedbackRow.time_ms, FeedbackRow.id)):
+        answers.setdefault((answer.gateway, answer.target), []).append(answer)
+    for target, given in answers.items():
+        body = by_id.get(target)
+        if body is not None:
+            case = answered_case(body, [(a.verdict, a.item, a.correction) for a in given], given[-1].time_ms)
+            if case.items:
+                cases.append(case)
+    return sorted(
+        (case for case in cases if case.items and case.profile), key=lambda case: (case.time_ms, case.profile)
+    )
+
+
+def order_case(body: dict[str, Any], time_ms: int) -> Case:
+    """A work order as a case."""
+    profile = [f"symptom:{symptom}" for symptom in body.get("symptoms", [])]
+    if body.get("machine_type"):
+        profile.append(f"type:{body['machine_type']}")
+    profile.append(f"machine:{body['machine']}")
+    items = [f"action:{name}" for name in body.get("actions", [])] + [f"part:{name}" for name in body.get("parts", [])]
+    return Case(time_ms=time_ms, profile=tuple(profile), items=dict.fromkeys(items, 1.0))
+
+
+def answered_case(shown: dict[str, Any], answers: list[tuple[str, str, str]], time_ms: int) -> Case:
+    """A shown list with what people said of it: (verdict, item, correction). An answer without an item judges the whole
+    list: its first item if accepted or corrected, every item if rejected. The last answer to an item stands."""
+    offered = [str(item["item"]) for item in shown.get("items", [])]
+    items: dict[str, float] = {}
+    for verdict, item, correction in answers:
+        judged = [item] if item else offered[:1] if verdict in ("accepted", "corrected") else offered
+        if verdict == "accepted":
+            items.update(dict.fromkeys(judged, 1.0))
+        elif verdict in ("rejected", "corrected"):
+            items.update(dict.fromkeys(judged, -1.0))
+        if verdict == "corrected" and correction:
+            items[correction] = 1.0
+    profile = tuple(str(token) for token in shown.get("profile", []))
+    return Case(time_ms=time_ms, profile=profile, items=items, source="answer")
+
+
+def freeze_signals(grid: SignalGrid, artifacts: Path) -> Snapshot:
+    """Writes the grid as .npz; the same grid gives the same digest."""
+    out = io.BytesIO()
+    names = np.array([list(key) for key in grid.series], dtype=np.str_).reshape(-1, 2)
+    np.savez(out, values=grid.values, series=names, grid=np.array([grid.start_ms, grid.step_ms], dtype=np.int64))
+    described = {
+        "series": len(grid.series),
+        "buckets": int(grid.values.shape[1]),
+        "start_ms": grid.start_ms,
+        "until_ms": grid.until_ms,
+        "step_ms": grid.step_ms,
+        "missing_share": float(np.isnan(grid.values).mean()) if grid.values.size else 0.0,
+    }
+    return _frozen(FORECAST, out.getvalue(), "npz", int(np.isfinite(grid.values).sum()), described, artifacts)
+
+
+def freeze_cases(cases: list[Case], artifacts: Path) -> Snapshot:
+    """Writes the cases as JSON; the same cases give the same digest."""
+    body = msgspec.json.encode([(c.time_ms, c.profile, sorted(c.items.items()), c.source) for c in cases])
+    described = {
+        "orders": sum(case.source == "work_order" for case in cases),
+        "answers": sum(case.source == "answer" for case in cases),
+        "items": len({item for case in cases for item in case.items}),
+        "until_ms": max((case.time_ms for case in cases), default=0),
+    }
+    return _frozen(RECOMMEND, body, "json", len(cases), described, artifacts)
+
+
+def read_signals(path: Path, digest: str) -> SignalGrid:
+    """Reads a frozen grid; raises BadBundle (digest_mismatch) if the file was altered."""
+    with np.load(io.BytesIO(_checked(path, digest)), allow_pickle=False) as held:
+        start_ms, step_ms = (int(v) for v in held["grid"])
+        series = [(str(machine), str(signal)) for machine, signal in held["series"]]
+        return SignalGrid(start_ms=start_ms, step_ms=step_ms, series=series, values=held["values"])
+
+
+def read_cases(path: Path, digest: str) -> list[Case]:
+    """Reads frozen cases; raises BadBundle (digest_mismatch) if the file was altered."""
+    rows = msgspec.json.decode(
+        _checked(path, digest), type=list[tuple[int, tuple[str, ...], list[tuple[str, float]], str]]
+    )
+    return [Case(time_ms=at, profile=profile, items=dict(items), source=source) for at, profile, items, source in rows]
+
+
+def record(session: Session, snapshot: Snapshot, now_ms: int) -> None:
+    """Enters a snapshot into the table of datasets, once."""
+    if session.get(Dataset, snapshot.digest) is None:
+        session.add(
+            Dataset(
+                digest=snapshot.digest,
+                kind=snapshot.kind,
+                path=snapshot.path,
+                rows=snapshot.rows,
+                created_ms=now_ms,
+                described=snapshot.described,
+            )
+        )
+
+
+def _frozen(kind: str, body: bytes, ending: str, rows: int, described: dict[str, Any], artifacts: Path) -> Snapshot:
+    digest = hashlib.sha256(body).hexdigest()
+    path = Path("datasets") / f"{kind}-{digest}.{ending}"
+    write_whole(artifacts / path, body)
+    return Snapshot(kind=kind, digest=digest, path=path.as_posix(), rows=rows, described=described)
+
+
+def write_whole(path: Path, body: bytes) -> None:
+    """A reader finds the old file or the whole new one, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("wb") as out:
+        out.write(body)
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _checked(path: Path, digest: str) -> bytes:
+    body = path.read_bytes()
+    found = hashlib.sha256(body).hexdigest()
+    if found != digest:
+        raise BadBundle(
+            Reason.DIGEST_MISMATCH, f"dataset {path.name} has digest {found}: it was altered; freeze a new one"
+        )
+    return body
