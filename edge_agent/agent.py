@@ -26,7 +26,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.privacy import Gate
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.recommend import recommend
-from edge_agent.skills.watch import Watch
+from edge_agent.skills.watch import Watch, WatchSettings
 from edge_agent.skills.write_report import Facts, write
 from edge_agent.updates import Change, Fetch, Updates
 from edge_agent.uplink import Uplink
@@ -94,7 +94,8 @@ class Agent:
         self._simulated_ms = self._history.newest_ms() if simulated else None
         f = settings.forecast
         self._forecast = ForecastSkill(step_ms=settings.step_ms, horizon=f.horizon_steps, season=f.season_steps)
-        self._watch = Watch(settings.site, settings.gateway)
+        calm = max(36, min(f.season_steps, 288) + 6)
+        self._watch = Watch(settings.site, settings.gateway, WatchSettings(warm_up=calm))
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)

@@ -82,7 +82,7 @@ def _session(graph: bytes) -> Any:
         ) from error
 
 
-def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[str, NDArray[np.generic]]:
+def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[str, NDArray[Any]]:
     """What this machine answers to a bundle's golden inputs; `outputs` tells how many steps and ranks are wanted."""
     if model.session is not None:
         return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32))}
@@ -91,16 +91,17 @@ def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[s
         times, step = np.asarray(inputs["times_ms"], dtype=np.int64), int(np.asarray(inputs["step_ms"])[0])
         for row, start in zip(np.asarray(inputs["values"], dtype=np.float64), times, strict=True):
             trial.step(row, int(start))
-        mean, deviation = trial.forecast(int(times[-1]) + step, step, outputs["mean"].shape[1])
+        mean, deviation = trial.forecast(int(times[-1]) + step, step, np.asarray(outputs["mean"]).shape[1])
         return {"mean": mean, "deviation": deviation}
     table = model.neighbours
     if table is None:
         raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")
-    ids = np.full(outputs["ranked"].shape, -1, dtype=np.int64)
+    wanted = np.asarray(outputs["ranked"], dtype=np.int64)
+    ids = np.full_like(wanted, -1)
     scores = np.zeros(ids.shape)
     for row, strengths in enumerate(np.asarray(inputs["profiles"], dtype=np.float64)):
         profile = {table.items[j]: float(strengths[j]) for j in np.flatnonzero(strengths)}
-        for place, found in enumerate(table.rank(profile, ids.shape[1])):
+        for place, found in enumerate(table.rank(profile, wanted.shape[1])):
             ids[row, place], scores[row, place] = table.index[found.item], found.score
     return {"ranked": ids, "scores": scores}
 

@@ -1,4 +1,5 @@
-"""Everything a gateway needs about one model, sealed: what was fitted, what packing cost, what a person must know.
+"""Everything a gateway needs about one model, sealed: what was fitted, what packing cost, what a person must
+know.
 
 The gate's two halves meet here: the held-out figures (which the trainer brings) and the parity bound."""
 
@@ -19,7 +20,8 @@ Arrays = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Draft:
-    """A packed model before its passport. `words` is what the verdict adds to the figures (coverage, size)."""
+    """A packed model before its passport. `words` is what the verdict adds to the figures (coverage,
+    size)."""
 
     slot: str
     family: str
@@ -49,8 +51,9 @@ class Draft:
 
 
 def seal(draft: Draft) -> tuple[bytes, Passport]:
-    """The archive and its passport. Eligible only if the first figure beats the simple reference and the champion, and
-    packing stayed within its bound; a model that is not is sealed all the same, so that its verdict can be read."""
+    """The archive and its passport. Eligible only if the first figure beats the simple reference and the
+    champion, and packing stayed within its bound; a model that is not is sealed all the same, so that its
+    verdict can be read."""
     eligible, verdict = judge(draft.quality[0], draft.parity)
     passport = Passport(
         slot=draft.slot,
@@ -99,12 +102,14 @@ def judge(figure: Quality, parity: Parity) -> tuple[bool, str]:
     if not figure.beats_champion:
         return (
             False,
-            f"Refused: worse than the champion ({against}, {figure.champion:.4g} of the champion; {figure.n} held-out rows).",
+            f"Refused: worse than the champion ({against}, {figure.champion:.4g} of the champion; "
+            f"{figure.n} held-out rows).",
         )
     if not within_bound(parity):
         return (
             False,
-            f"Refused: packing cost too much (rms {parity.rel_rms:.3g}, task {parity.task_change:+.2%}; {parity.bound}).",
+            f"Refused: packing cost too much (rms {parity.rel_rms:.3g}, task {parity.task_change:+.2%}; "
+            f"{parity.bound}).",
         )
     champion = "no champion yet" if figure.champion is None else f"champion {figure.champion:.4g}"
     return True, f"Eligible: {against}, {champion}; {figure.n} held-out rows."

@@ -1,4 +1,5 @@
-"""What packing cost, measured on held-out rows, and the golden vectors that a gateway repeats before it serves."""
+"""What packing cost, measured on held-out rows, and the golden vectors that a gateway repeats before it
+serves."""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from export.to_onnx import INPUT, OUTPUT
 from protocol.bundles import Parity
 from protocol.tables import Neighbours, StateSpace, Tables
-from protocol.windows import Floats
 
 Arrays = dict[str, NDArray[np.generic]]
 MOST_TASK_CHANGE = 0.005
@@ -30,15 +30,21 @@ class Graph:
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Answers [N, ...], row by row: an int8 graph scales its activations over the whole batch, so only a batch of
-        one gives what a gateway will see."""
+        """Answers [N, ...], row by row: an int8 graph scales its activations over the whole batch, so only a
+        batch of one gives what a gateway will see."""
         return np.concatenate([self._session.run([OUTPUT], {INPUT: x[i : i + 1]})[0] for i in range(len(x))])
 
 
 def compare(
-    float_answers: Floats, packed_answers: Floats, float_task: float, packed_task: float, *, lower_is_better: bool
+    float_answers: NDArray[np.floating],
+    packed_answers: NDArray[np.floating],
+    float_task: float,
+    packed_task: float,
+    *,
+    lower_is_better: bool,
 ) -> Parity:
-    """Parity of two answers to the same rows, and of the task's figure with each; a worse task is a positive change."""
+    """Parity of two answers to the same rows, and of the task's figure with each; a worse task is a positive
+    change."""
     gap = np.asarray(packed_answers, dtype=np.float64) - np.asarray(float_answers, dtype=np.float64)
     spread = float(np.std(float_answers))
     return Parity(
@@ -46,7 +52,8 @@ def compare(
         rel_rms=float(np.sqrt(np.mean(gap**2)) / max(spread, 1e-12)) if gap.size else 0.0,
         task_change=(packed_task - float_task) * (1 if lower_is_better else -1) / max(abs(float_task), 1e-12),
         n=len(gap),
-        bound=f"element rms at most {MOST_REL_RMS:g} of the answers' deviation; task error at most {MOST_TASK_CHANGE:.1%} worse",
+        bound=f"element rms at most {MOST_REL_RMS:g} of the answers' deviation; "
+        f"task error at most {MOST_TASK_CHANGE:.1%} worse",
     )
 
 
@@ -62,8 +69,8 @@ def golden_graph(run: Graph, x: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
 
 
 def golden_series(tables: Tables, start_ms: int, step_ms: int, horizon: int) -> tuple[Arrays, Arrays]:
-    """A few buckets fed to the filter, then one forecast. In: `values` [T, S], `times_ms` [T] (starts of those
-    buckets), `step_ms` [1]. Out: `mean`, `deviation` [S, horizon] of the buckets that follow."""
+    """A few buckets fed to the filter, then one forecast. In: `values` [T, S], `times_ms` [T] (starts of
+    those buckets), `step_ms` [1]. Out: `mean`, `deviation` [S, horizon] of the buckets that follow."""
     filter_ = StateSpace(dict(tables))
     swing = np.array([0.5, np.nan, -1.0, 2.0, 0.0])[:, None]
     values = filter_.center + filter_.scale * np.where(np.isnan(swing), 0.0, swing)
@@ -81,7 +88,8 @@ def golden_series(tables: Tables, start_ms: int, step_ms: int, horizon: int) -> 
 def golden_profiles(
     items: list[str], tables: Tables, profiles: list[dict[str, float]], top: int
 ) -> tuple[Arrays, Arrays]:
-    """In: `profiles` [n, items] of strengths. Out: `ranked` [n, top], ids of the best items (-1: none), and `scores`."""
+    """In: `profiles` [n, items] of strengths. Out: `ranked` [n, top], ids of the best items (-1: none), and
+    `scores`."""
     table = Neighbours(items, tables)
     chosen = profiles[:: max(len(profiles) // GOLDEN_ROWS, 1)][:GOLDEN_ROWS]
     strengths = np.zeros((len(chosen), len(items)))

@@ -1,5 +1,5 @@
-"""A float graph becomes an int8 one: weights per channel, activations scaled at run time, so that a window far outside
-of the training data (a fault) is not clipped as fixed ranges would."""
+"""A float graph becomes an int8 one: weights per channel, activations scaled at run time, so that a window
+far outside of the training data (a fault) is not clipped as fixed ranges would."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ RECURRENT = {"LSTM": "DynamicQuantizeLSTM"}
 
 
 def quantize(graph: bytes) -> bytes:
-    """The int8 graph's bytes. Raises BadBundle if a recurrent layer stayed float, which happens without an error when
-    its weights reach it through another operator."""
+    """The int8 graph's bytes. Raises BadBundle if a recurrent layer stayed float, which happens without an
+    error when its weights reach it through another operator."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source, prepared, packed = (Path(folder) / name for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
@@ -31,7 +31,8 @@ def quantize(graph: bytes) -> bytes:
     for name, becomes in RECURRENT.items():
         if name in had and (name in has or becomes not in has):
             raise BadBundle(
-                Reason.UNSUPPORTED_RUNTIME, f"{name} was not quantized: expected {becomes}; check onnxruntime's version"
+                Reason.UNSUPPORTED_RUNTIME,
+                f"{name} was not quantized: expected {becomes}; check onnxruntime's version",
             )
     return small
 

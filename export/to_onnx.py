@@ -16,7 +16,8 @@ INPUT, OUTPUT = "x", "q"
 
 
 def to_onnx(module: nn.Module, example: Tensor) -> bytes:
-    """The graph's bytes. `example` needs a batch of two or more: the exporter takes a batch of one for a constant."""
+    """The graph's bytes. `example` needs a batch of two or more: the exporter takes a batch of one for a
+    constant."""
     if example.shape[0] < 2:
         raise ValueError(
             f"example batch of {example.shape[0]}: give two rows or more, one would be frozen into the graph"

@@ -1,9 +1,10 @@
-"""Fitted models that need no inference engine become plain tables: state-space rows of unequal size padded to one k
-(float64, never quantized), and neighbour weights as int8 with one scale a row."""
+"""Fitted models that need no inference engine become plain tables: state-space rows of unequal size padded to
+one k (float64, never quantized), and neighbour weights as int8 with one scale a row."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocol.tables import Tables
 from protocol.windows import Floats
@@ -12,8 +13,8 @@ _BY_STATE = {"transition": 2, "state_cov": 2, "cov": 2, "design": 1, "state": 1}
 
 
 def stack_series(rows: list[Tables]) -> Tables:
-    """Tables of S series [S, ...] from S tables of one series each [1, ...]. Padding states are zero and stay zero:
-    no transition leads into them, no noise drives them, the design does not see them."""
+    """Tables of S series [S, ...] from S tables of one series each [1, ...]. Padding states are zero and stay
+    zero: no transition leads into them, no noise drives them, the design does not see them."""
     k = max(row["design"].shape[1] for row in rows)
     stacked: Tables = {}
     for name in rows[0]:
@@ -23,12 +24,12 @@ def stack_series(rows: list[Tables]) -> Tables:
     return stacked
 
 
-def neighbour_tables(indptr: Floats, ids: Floats, weights: Floats) -> Tables:
-    """Rows of a sparse similarity in compressed form -> int8 tables. A row's largest weight becomes 127; weights that
-    round to 0 are dropped."""
+def neighbour_tables(indptr: NDArray[np.integer], ids: NDArray[np.integer], weights: Floats) -> Tables:
+    """Rows of a sparse similarity in compressed form -> int8 tables. A row's largest weight becomes 127;
+    weights that round to 0 are dropped."""
     n = len(indptr) - 1
-    kept_ids: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
-    kept: list[np.ndarray[tuple[int], np.dtype[np.int8]]] = []
+    kept_ids: list[NDArray[np.int64]] = []
+    kept: list[NDArray[np.int8]] = []
     scale = np.zeros(n, dtype=np.float32)
     pointer = np.zeros(n + 1, dtype=np.int32)
     for j in range(n):

@@ -38,7 +38,7 @@ class SignalGrid:
     @property
     def until_ms(self) -> int:
         """Start of the bucket after the last one."""
-        return self.start_ms + self.step_ms * self.values.shape[1]
+        return self.start_ms + self.step_ms * int(self.values.shape[1])
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Snapshot:
 
 
 def collect_signals(session: Session, step_ms: int, most_buckets: int = MOST_BUCKETS) -> SignalGrid:
-    """The newest `most_buckets` of every signal on one grid. Where two gateways tell of the same signal of the same
-    machine, the one heard last fills each bucket."""
+    """The newest `most_buckets` of every signal on one grid. Where two gateways tell of the same signal of
+    the same machine, the one heard last fills each bucket."""
     newest = session.scalar(select(SignalBlockRow.start_ms).order_by(SignalBlockRow.start_ms.desc()).limit(1))
     oldest = 0 if newest is None else newest - most_buckets * step_ms
     columns = select(
@@ -82,7 +82,11 @@ def lay_on_grid(blocks: Iterable[tuple[str, str, int, int, list[float | None]]],
     for machine, signal, at, step, told in kept:
         times = at + step * np.arange(len(told), dtype=np.int64)
         means = resample(
-            times, np.array([np.nan if v is None else v for v in told], dtype=np.float64), start_ms, step_ms, buckets
+            times,
+            np.array([np.nan if v is None else v for v in told], dtype=np.float64),
+            start_ms,
+            step_ms,
+            buckets,
         )
         values[row[machine, signal]] = np.where(np.isfinite(means), means, values[row[machine, signal]])
     return SignalGrid(start_ms=start_ms, step_ms=step_ms, series=series, values=values)
@@ -126,8 +130,9 @@ def order_case(body: dict[str, Any], time_ms: int) -> Case:
 
 
 def answered_case(shown: dict[str, Any], answers: list[tuple[str, str, str]], time_ms: int) -> Case:
-    """A shown list with what people said of it: (verdict, item, correction). An answer without an item judges the whole
-    list: its first item if accepted or corrected, every item if rejected. The last answer to an item stands."""
+    """A shown list with what people said of it: (verdict, item, correction). An answer without an item judges
+    the whole list: its first item if accepted or corrected, every item if rejected. The last answer to an
+    item stands."""
     offered = [str(item["item"]) for item in shown.get("items", [])]
     items: dict[str, float] = {}
     for verdict, item, correction in answers:
@@ -229,6 +234,7 @@ def _checked(path: Path, digest: str) -> bytes:
     found = hashlib.sha256(body).hexdigest()
     if found != digest:
         raise BadBundle(
-            Reason.DIGEST_MISMATCH, f"dataset {path.name} has digest {found}: it was altered; freeze a new one"
+            Reason.DIGEST_MISMATCH,
+            f"dataset {path.name} has digest {found}: it was altered; freeze a new one",
         )
     return body

@@ -1,8 +1,9 @@
 """What a model is worth: measured on the newest stretch of every signal, which nothing was chosen on.
 
-Forecast figure: a series' mean absolute error divided by the naive forecast's on the same values, averaged over series
-(1 = no better than repeating last season). Recommendation figures: NDCG@5 and hit@3 over cases later than those learned
-from. A model that has no answer for a row is given the naive one, as on the gateway."""
+Forecast figure: a series' mean absolute error divided by the naive forecast's on the same values, averaged
+over series (1 = no better than repeating last season). Recommendation figures: NDCG@5 and hit@3 over cases
+later than those learned from. A model that has no answer for a row is given the naive one, as on the
+gateway."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ MOST_ROWS = 4000
 
 @dataclass(frozen=True)
 class Tail:
-    """The held-out stretch. `split`: its first bucket. origins [O]: first bucket of each forecast. targets, naive
-    [S, O, H], NaN where nothing was observed. yard [S]: what a series' error is divided by (NaN: nothing to measure)."""
+    """The held-out stretch. `split`: its first bucket. origins [O]: first bucket of each forecast. targets,
+    naive [S, O, H], NaN where nothing was observed. yard [S]: what a series' error is divided by (NaN:
+    nothing to measure)."""
 
     values: Floats
     start_ms: int
@@ -36,7 +38,8 @@ class Tail:
     yard: Floats
 
     def relative_error(self, answers: Floats) -> tuple[float, Floats, int]:
-        """(mean over series, per series [S], values scored) of answers [S, O, H]; NaN answers are the naive one."""
+        """(mean over series, per series [S], values scored) of answers [S, O, H]; NaN answers are the naive
+        one."""
         answers = np.where(np.isfinite(answers), answers, self.naive)
         gap = np.abs(answers - self.targets)
         scored = np.isfinite(gap)
@@ -62,8 +65,8 @@ class Tail:
 
 
 def hold_out(values: Floats, start_ms: int, step_ms: int, season: int, horizon: int) -> Tail:
-    """Cuts the tail off values [S, T]. The yard is the naive error on the tail, but at least a twentieth of the
-    signal's own spread, so that a signal which hardly moves cannot dominate the mean."""
+    """Cuts the tail off values [S, T]. The yard is the naive error on the tail, but at least a twentieth of
+    the signal's own spread, so that a signal which hardly moves cannot dominate the mean."""
     series, buckets = values.shape
     split = buckets - max(round(buckets * HELD_OUT_SHARE), 2 * horizon)
     last = buckets - horizon
@@ -94,7 +97,8 @@ def input_windows(values: Floats, start_ms: int, origins: NDArray[np.int64], spe
 
 
 def window_answers(tail: Tail, spec: WindowSpec, run: Callable[[NDArray[np.float32]], NDArray[np.floating]]) -> Floats:
-    """Quantiles in the signals' units [S, O, H, Q] of a model that answers windows; NaN where a window is unusable."""
+    """Quantiles in the signals' units [S, O, H, Q] of a model that answers windows; NaN where a window is
+    unusable."""
     rows = input_windows(tail.values, tail.start_ms, tail.origins, spec)
     answered = rows.unscale(run(rows.x))
     answered[~rows.usable] = np.nan
@@ -102,8 +106,8 @@ def window_answers(tail: Tail, spec: WindowSpec, run: Callable[[NDArray[np.float
 
 
 def filter_answers(tail: Tail, filter_: StateSpace, first: int) -> tuple[Floats, Floats]:
-    """Means and deviations [S, O, H] of a state-space filter that stands at bucket `first` and is walked to the end of
-    the data, forecasting at each origin."""
+    """Means and deviations [S, O, H] of a state-space filter that stands at bucket `first` and is walked to
+    the end of the data, forecasting at each origin."""
     mean = np.full(tail.targets.shape, np.nan)
     deviation = np.full(tail.targets.shape, np.nan)
     place = {int(at): o for o, at in enumerate(tail.origins)}
@@ -119,7 +123,8 @@ def filter_answers(tail: Tail, filter_: StateSpace, first: int) -> tuple[Floats,
 
 @dataclass(frozen=True)
 class Ranked:
-    """ndcg: NDCG@5; hit: share of cases with a right item among the first 3; n: cases with a known right item."""
+    """ndcg: NDCG@5; hit: share of cases with a right item among the first 3; n: cases with a known right
+    item."""
 
     ndcg: float
     hit: float
@@ -127,8 +132,8 @@ class Ranked:
 
 
 def ranked_quality(lists: list[list[str]], cases: list[Case]) -> Ranked:
-    """Judges one ranked list per case. Cases of which only wrong items are known are not scored (Järvelin & Kekäläinen
-    2002 for NDCG)."""
+    """Judges one ranked list per case. Cases of which only wrong items are known are not scored (Järvelin &
+    Kekäläinen 2002 for NDCG)."""
     gains: list[float] = []
     hits: list[float] = []
     for ranked, case in zip(lists, cases, strict=True):

@@ -1,5 +1,6 @@
-"""From a frozen data set to sealed candidates: fit, pack, measure what packing cost, measure against the simple
-reference and the champion, and say the verdict in words. Knows no database; runs in the worker's child process."""
+"""From a frozen data set to sealed candidates: fit, pack, measure what packing cost, measure against the
+simple reference and the champion, and say the verdict in words. Knows no database; runs in the worker's child
+process."""
 
 from __future__ import annotations
 
@@ -29,7 +30,11 @@ FORECAST_SLOTS = (ARIMA, LSTM)
 RELATIVE_ERROR = "mae_relative_to_naive"
 Z80 = 1.2815515655446004
 INT8_ATOL = 0.05
-"""In units of the window's own scale: the same int8 graph rounds differently on CPUs with and without VNNI."""
+"""In units of the window's own scale: the same int8 graph rounds differently on CPUs with and without
+VNNI."""
+DIGITS = 4
+"""Figures are compared after rounding: a difference of a hundredth of a percent is no reason to change or
+keep a model."""
 
 Progress = Callable[[float, str], None]
 
@@ -45,7 +50,8 @@ class ForecastPlan:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a training is told about the world: versions to give, archives of the champions by slot, and why."""
+    """What a training is told about the world: versions to give, archives of the champions by slot, and
+    why."""
 
     dataset_digest: str
     dataset_rows: int
@@ -88,7 +94,8 @@ def train_forecast(grid: SignalGrid, plan: ForecastPlan, world: Circumstances, p
     found = [candidate for candidate in candidates if candidate is not None]
     if not found:
         raise Refused(
-            Reason.NOT_ELIGIBLE, "every signal has too many gaps to learn from: check the gateways' plant links"
+            Reason.NOT_ELIGIBLE,
+            "every signal has too many gaps to learn from: check the gateways' plant links",
         )
     return found
 
@@ -108,7 +115,11 @@ def _train_arima(
     if not fitted:
         return None
     part = replace(
-        tail, values=tail.values[kept], targets=tail.targets[kept], naive=tail.naive[kept], yard=tail.yard[kept]
+        tail,
+        values=tail.values[kept],
+        targets=tail.targets[kept],
+        naive=tail.naive[kept],
+        yard=tail.yard[kept],
     )
     tables = stack_series([one.tables() for one in fitted])
     filter_ = StateSpace(tables)
@@ -149,8 +160,8 @@ def _train_arima(
         float_bytes=size,
         latency_us=parity.latency_us(lambda: StateSpace(tables).forecast(grid.until_ms, grid.step_ms, spec.horizon)),
         intended_use="Forecasts with intervals and residuals of single signals on a regular grid.",
-        limits="Linear and Gaussian; a series outside of the list has no answer; a lasting change of level widens errors "
-        "until the state has followed.",
+        limits="Linear and Gaussian; a series outside of the list has no answer; a lasting change of level "
+        "widens errors until the state has followed.",
         words=f"The 80 % interval held {covered:.0%} of held-out values.",
         because=world.because,
     )
@@ -212,10 +223,10 @@ def _train_lstm(
         golden_outputs=outputs,
         float_bytes=len(graph),
         latency_us=parity.latency_us(lambda: run(usable[:1])),
-        intended_use="Forecasts with intervals of any signal of this site, also of machines it was not trained on.",
+        intended_use="Forecasts with intervals of any signal of this site, also of new machines.",
         limits="Needs a window with few gaps; answers are clipped at 20 times the window's own spread.",
-        words=f"float {float_error:.4g}, int8 {error:.4g}; {len(small) / len(graph):.0%} of the float size; the 80 % "
-        f"interval held {covered:.0%} of held-out values.",
+        words=f"float {float_error:.4g}, int8 {error:.4g}; {len(small) / len(graph):.0%} of the float size; "
+        f"the 80 % interval held {covered:.0%} of held-out values.",
         because=world.because,
     )
     progress(1.0, "LSTM sealed")
@@ -223,9 +234,9 @@ def _train_lstm(
 
 
 def train_recommend(cases: list[Case], seed: int, world: Circumstances, progress: Progress) -> list[Candidate]:
-    """The item-neighbour candidate. Settings are chosen on cases before the held-out ones; figures come from fits on
-    the cases before each held-out block; the sealed tables are fitted on every case with the same settings, so that the
-    newest answers count."""
+    """The item-neighbour candidate. Settings are chosen on cases before the held-out ones; figures come from
+    fits on the cases before each held-out block; the sealed tables are fitted on every case with the same
+    settings, so that the newest answers count."""
     champion = world.champions.get(ITEMS)
     champion_bundle = unpack(champion) if champion else None
     first = _first_held_out(cases, champion_bundle)
@@ -263,8 +274,8 @@ def train_recommend(cases: list[Case], seed: int, world: Circumstances, progress
     rounded = np.stack([_table_scores(packed, profile) for profile in profiles])
     inputs, outputs = parity.golden_profiles(fitted.items, tables, profiles, 5)
     split = (
-        f"newest {len(held)} of {len(cases)} cases, learned block by block from the cases before; the sealed tables are "
-        "fitted on all cases with the same settings"
+        f"newest {len(held)} of {len(cases)} cases, learned block by block from the cases before; "
+        "the sealed tables are fitted on all cases with the same settings"
     )
     draft = Draft(
         slot=ITEMS,
@@ -296,8 +307,8 @@ def train_recommend(cases: list[Case], seed: int, world: Circumstances, progress
             fitted.similarity.data.nbytes + fitted.similarity.indices.nbytes + fitted.similarity.indptr.nbytes
         ),
         latency_us=parity.latency_us(lambda: packed.rank(profiles[-1], 5, CANDIDATES)),
-        intended_use="Ranks maintenance actions and spare parts for what was seen on a machine; a person decides.",
-        limits="Knows only items that appear in finished work orders or answers; says nothing about cost or stock.",
+        intended_use="Ranks maintenance actions and spare parts for what was seen; a person decides.",
+        limits="Knows only items of finished work orders and answers; says nothing about cost or stock.",
         words=f"A right item was among the first three in {quality.hit:.0%} of cases.",
         because=world.because,
     )
@@ -308,8 +319,8 @@ def train_recommend(cases: list[Case], seed: int, world: Circumstances, progress
 def _training_windows(
     grid: SignalGrid, tail: Tail, spec: WindowSpec
 ) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Windows and scaled targets before the tail: to learn from, and a later part to stop early on, in time order. No
-    target of the first part reaches into the second, none of the second into the tail."""
+    """Windows and scaled targets before the tail: to learn from, and a later part to stop early on, in time
+    order. No target of the first part reaches into the second, none of the second into the tail."""
     last = tail.split - spec.horizon
     first = spec.context if last - spec.context >= spec.season else spec.length
     if last <= first:
@@ -335,7 +346,8 @@ def _pairs(
 
 
 def _champion_error(tail: Tail, grid: SignalGrid, kept: list[int], archive: bytes | None) -> float | None:
-    """The serving model's figure on the same tail; None if there is none, or it answers another grid or horizon."""
+    """The serving model's figure on the same tail; None if there is none, or it answers another grid or
+    horizon."""
     if archive is None:
         return None
     bundle = unpack(archive)
@@ -349,7 +361,8 @@ def _champion_error(tail: Tail, grid: SignalGrid, kept: list[int], archive: byte
 
 
 def _champion_filter(tail: Tail, grid: SignalGrid, kept: list[int], bundle: Bundle) -> Floats:
-    """The champion's parameters, walked over all the data from an unknown state: its own state has seen the future."""
+    """The champion's parameters, walked over all the data from an unknown state: its own state has seen the
+    future."""
     place = {key: row for row, key in enumerate(bundle.passport.series)}
     rows = [(i, place[grid.series[s]]) for i, s in enumerate(kept) if grid.series[s] in place]
     answers = np.full(tail.targets.shape, np.nan)
@@ -359,7 +372,11 @@ def _champion_filter(tail: Tail, grid: SignalGrid, kept: list[int], bundle: Bund
         filter_.a = np.zeros_like(filter_.a)
         filter_.p = np.tile(1e4 * np.eye(filter_.a.shape[1]), (len(rows), 1, 1))
         part = replace(
-            tail, values=tail.values[mine], targets=tail.targets[mine], naive=tail.naive[mine], yard=tail.yard[mine]
+            tail,
+            values=tail.values[mine],
+            targets=tail.targets[mine],
+            naive=tail.naive[mine],
+            yard=tail.yard[mine],
         )
         answers[mine] = evaluation.filter_answers(part, filter_, 0)[0]
     return answers
@@ -369,10 +386,10 @@ def _forecast_quality(tail: Tail, error: float, n: int, champion: float | None) 
     return Quality(
         metric=RELATIVE_ERROR,
         lower_is_better=True,
-        model=error,
-        reference=tail.relative_error(tail.naive)[0],
+        model=round(error, DIGITS),
+        reference=round(tail.relative_error(tail.naive)[0], DIGITS),
         reference_name="seasonal_naive",
-        champion=champion,
+        champion=None if champion is None else round(champion, DIGITS),
         split=tail.words(),
         n=n,
     )
@@ -389,7 +406,8 @@ def _finite(errors: Floats) -> list[float]:
 
 
 def _first_held_out(cases: list[Case], champion: Bundle | None) -> int:
-    """Index of the first held-out case: those the champion has not seen, if there are enough; else the newest quarter."""
+    """Index of the first held-out case: those the champion has not seen, if there are enough; else the newest
+    quarter."""
     if champion is not None:
         until = int(champion.passport.lineage.parameters.get("data_until_ms", "0"))
         unseen = next((i for i, case in enumerate(cases) if case.time_ms > until), len(cases))
@@ -429,9 +447,13 @@ def _table_list(table: Neighbours, case: Case) -> list[str]:
 
 
 def _table_scores(table: Neighbours, profile: dict[str, float]) -> Floats:
+    """Every item's score, the unwanted ones below zero included, which a ranking leaves out."""
     score = np.zeros(len(table.items))
-    for found in table.rank(profile, len(table.items)):
-        score[table.index[found.item]] = found.score
+    for name, strength in profile.items():
+        if name in table.index:
+            j = table.index[name]
+            row = slice(table.indptr[j], table.indptr[j + 1])
+            np.add.at(score, table.ids[row], strength * table.weights[row] * table.row_scale[j])
     return score
 
 

@@ -1,266 +1,445 @@
-"""The training worker: notices when there is something to learn, learns it in a child process, and lets the gate decide.
+"""The training worker: sees when there is enough to learn, leases one job at a time, trains in a child
+process that can be killed, and starts the rollout of what passed the gate.
 
-A job is leased, never flagged busy: a worker that dies leaves a lease that ends. There is one live job of a kind."""
+A job's lease is renewed while its child lives; a worker that dies leaves a lease that runs out, and the job
+is taken up again, three times at most. There are never two live jobs of a kind."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
-import queue
 import threading
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from protocol.bundles import unpack
+from protocol.bundles import Passport
 from protocol.errors import MillwrightError
 from protocol.twin import Role
 from protocol.windows import WindowSpec
-from server import datasets, registry, rollouts
-from server.config import Settings, TrainingSettings
-from server.database import Database, FeedbackRow, Job, SignalBlockRow, WorkOrderRow
-from server.datasets import Snapshot
+from server import datasets
+from server.database import Database, FeedbackRow, Job, Model, SignalBlockRow, WorkOrderRow
+
+if TYPE_CHECKING:
+    from server.config import Settings
+
+FORECAST, RECOMMEND = datasets.FORECAST, datasets.RECOMMEND
+SLOTS = {FORECAST: ("forecast.arima", "forecast.lstm"), RECOMMEND: ("recommend.items",)}
+LIVE = ("waiting", "running")
+MOST_ATTEMPTS = 3
+LEASE_MS = 60_000
+JUDGED = ("accepted", "rejected", "corrected")
 
 log = logging.getLogger(__name__)
-FORECAST, RECOMMEND = "train_forecast", "train_recommend"
-SLOTS = {FORECAST: ("forecast.arima", "forecast.lstm"), RECOMMEND: ("recommend.items",)}
-LEASE_MS = 60_000
-MAX_ATTEMPTS = 3
-MAX_TRAINING_S = 3600.0
+
+
+class Plan(Protocol):
+    """The settings that the worker reads (section [training] of the server's configuration)."""
+
+    @property
+    def step_ms(self) -> int: ...
+    @property
+    def season_steps(self) -> int: ...
+    @property
+    def window_length(self) -> int: ...
+    @property
+    def horizon_steps(self) -> int: ...
+    @property
+    def first_after_buckets(self) -> int: ...
+    @property
+    def retrain_after_buckets(self) -> int: ...
+    @property
+    def retrain_after_feedback(self) -> int: ...
+    @property
+    def first_recommend_after_orders(self) -> int: ...
+    @property
+    def lstm_epochs(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class Shelf(Protocol):
+    """Where finished bundles go and where the serving ones come from."""
+
+    def next_version(self, session: Session, slot: str) -> int: ...
+    def champion_archive(self, session: Session, slot: str) -> bytes | None: ...
+    def register(
+        self, session: Session, archive: bytes, passport: Passport, dataset: str, because: str, now_ms: int
+    ) -> Model: ...
+    def roll_out(self, session: Session, model: Model, role: Role, because: str, now_ms: int) -> None: ...
 
 
 @dataclass(frozen=True)
-class Order:
-    """Everything a child process needs to know of a job."""
+class Task:
+    """What the child process is given: everything but a database."""
 
     kind: str
-    snapshot: Snapshot
-    artifacts: str
-    training: TrainingSettings
+    dataset: Path
+    digest: str
+    rows: int
+    window: WindowSpec
+    epochs: int
+    seed: int
     versions: dict[str, int]
-    champions: dict[str, str]
+    champions: dict[str, bytes]
     because: str
     now_ms: int
 
 
-def run_worker(settings: Settings, database: Database, stop: threading.Event) -> None:
-    """Until `stop`: looks for reasons to train, then does the oldest job."""
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a child: its sealed bundles, or why there are none. `lost`: it died without a word."""
+
+    archives: list[bytes] = field(default_factory=list)
+    error: str = ""
+    cancelled: bool = False
+    lost: bool = False
+
+
+def run_worker(settings: Settings, database: Database, stop: threading.Event, poll_s: float = 2.0) -> None:
+    """Works until `stop` is set. An error of one round is logged and the next round tried."""
+    artifacts = settings.artifact_folder
+    shelf = RegistryShelf(artifacts)
     while not stop.is_set():
-        with database.begin() as session:
-            notice(session, settings.training, now_ms())
-            job = lease(session, now_ms())
-        if job is None:
-            stop.wait(0.5)
-            continue
         try:
-            do(settings, database, job, stop)
-        except MillwrightError as error:
-            finish(database, job, "failed", {"error": str(error)})
-            log.warning("job %d failed: %s", job, error)
+            worked = work_once(database, artifacts, settings.training, shelf, stop)
+        except Exception:
+            log.exception("the worker's round failed; the next one follows in %.0f s", poll_s)
+            worked = False
+        if not worked:
+            stop.wait(poll_s)
 
 
-def now_ms() -> int:
-    """Wall time."""
-    return time.time_ns() // 1_000_000
-
-
-def notice(session: Session, training: TrainingSettings, now: int) -> None:
-    """Makes a job for each kind that has a reason and none waiting or running."""
-    live = set(session.scalars(select(Job.kind).where(Job.status.in_(("waiting", "running")))))
-    for kind, reason in ((FORECAST, forecast_reason), (RECOMMEND, recommend_reason)):
-        because = "" if kind in live else reason(session, training)
-        if because:
-            session.add(Job(kind=kind, because=because, created_ms=now, started_ms=None, finished_ms=None))
-
-
-def forecast_reason(session: Session, training: TrainingSettings) -> str:
-    """Why forecasters should be trained now, or ''."""
-    span = select(func.min(SignalBlockRow.start_ms), func.max(SignalBlockRow.start_ms))
-    first, last = session.execute(span).one()
-    have = 0 if first is None else (last - first) // training.step_ms
-    done = _last_done(session, FORECAST)
-    if done is None:
-        return f"first training on {have} buckets" if have >= training.first_after_buckets else ""
-    since = have - int(done.result.get("seen", 0))
-    return f"{since} buckets since the last training" if since >= training.retrain_after_buckets else ""
-
-
-def recommend_reason(session: Session, training: TrainingSettings) -> str:
-    """Why the recommender should be trained now, or ''."""
-    orders = session.scalar(select(func.count()).select_from(WorkOrderRow)) or 0
-    verdicts = dict(
-        session.execute(select(FeedbackRow.verdict, func.count()).group_by(FeedbackRow.verdict)).tuples().all()
-    )
-    answers = sum(verdicts.values())
-    done = _last_done(session, RECOMMEND)
-    if done is None:
-        return f"first training on {orders} work orders" if orders >= training.first_recommend_after_orders else ""
-    told = done.result.get("verdicts", {})
-    since = answers - int(done.result.get("seen", 0))
-    if since < training.retrain_after_feedback:
-        return ""
-    parts = [f"{n - told.get(v, 0)} {v}" for v, n in sorted(verdicts.items()) if n > told.get(v, 0)]
-    return f"{since} answers since the last training ({', '.join(parts)})"
-
-
-def _last_done(session: Session, kind: str) -> Job | None:
-    """The last job that ended, failures included: the same data would fail the same way."""
-    ended = (Job.kind == kind, Job.status.in_(("done", "failed", "cancelled")))
-    return session.scalar(select(Job).where(*ended).order_by(Job.id.desc()).limit(1))
-
-
-def lease(session: Session, now: int) -> int | None:
-    """Takes the oldest job that waits or whose lease has run out; a job tried too often fails."""
-    query = select(Job).where((Job.status == "waiting") | ((Job.status == "running") & (Job.lease_ms < now)))
-    job = session.scalar(query.order_by(Job.id).limit(1).with_for_update(skip_locked=True))
-    if job is None:
-        return None
-    job.attempts += 1
-    if job.attempts > MAX_ATTEMPTS:
-        job.status, job.finished_ms = "failed", now
-        job.result = {"error": f"given up after {MAX_ATTEMPTS} attempts; the worker died in each"}
-        return None
-    job.status, job.lease_ms, job.started_ms = "running", now + LEASE_MS, now
-    return job.id
-
-
-def do(settings: Settings, database: Database, job: int, stop: threading.Event) -> None:
-    """One job: freeze what is known, train in a child, register what came out, roll out what the gate let pass."""
-    order, seen = prepare(settings, database, job)
-    outcome = train_in_child(order, database, job, stop)
-    if outcome is None:
-        return
-    if "error" in outcome:
-        finish(database, job, "failed", {**seen, "error": outcome["error"]})
-        return
-    made: list[str] = []
+def work_once(
+    database: Database,
+    artifacts: Path,
+    plan: Plan,
+    shelf: Shelf,
+    stop: threading.Event,
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> bool:
+    """One round: creates the jobs that are due, then runs the oldest waiting one. True if a job was run."""
     with database.begin() as session:
-        for archive in outcome["archives"]:
-            passport = unpack(archive).passport
-            folder = settings.artifact_folder
-            model = registry.register(
-                session, archive, passport, folder, order.snapshot.digest, order.because, now_ms()
-            )
-            made.append(f"{model.slot} v{model.version} {model.status}")
-            if passport.eligible:
-                rollouts.start(session, model, Role.SERVING, None, order.because, now_ms())
-            elif model.slot in SLOTS[FORECAST] and registry.champion(session, model.slot) is None:
-                rollouts.start(session, model, Role.SHADOW, None, f"shadow only: {passport.verdict}", now_ms())
-    finish(database, job, "done", {**seen, "models": made})
-
-
-def prepare(settings: Settings, database: Database, number: int) -> tuple[Order, dict[str, Any]]:
-    """The frozen data set and what the child must know; and what had been seen when it was frozen."""
+        create_due_jobs(session, plan, clock())
     with database.begin() as session:
-        job = session.get_one(Job, number)
-        seen: dict[str, Any]
-        if job.kind == FORECAST:
-            grid = datasets.collect_signals(session, settings.training.step_ms)
-            snapshot = datasets.freeze_signals(grid, settings.artifact_folder)
-            seen = {"seen": int(grid.values.shape[1])}
-        else:
-            verdicts = session.execute(select(FeedbackRow.verdict, func.count()).group_by(FeedbackRow.verdict)).tuples()
-            counted = {str(v): int(n) for v, n in verdicts}
-            snapshot = datasets.freeze_cases(datasets.collect_cases(session), settings.artifact_folder)
-            seen = {"seen": sum(counted.values()), "verdicts": counted}
-        datasets.record(session, snapshot, now_ms())
-        champions = {slot: registry.champion(session, slot) for slot in SLOTS[job.kind]}
-        order = Order(
-            kind=job.kind,
-            snapshot=snapshot,
-            artifacts=settings.artifacts,
-            training=settings.training,
-            versions={slot: registry.next_version(session, slot) for slot in SLOTS[job.kind]},
-            champions={slot: model.path for slot, model in champions.items() if model is not None},
-            because=job.because,
-            now_ms=now_ms(),
-        )
-    return order, seen
-
-
-def train_in_child(order: Order, database: Database, job: int, stop: threading.Event) -> dict[str, Any] | None:
-    """Runs the training in a process that can be killed; keeps the lease and the progress. None if it was cancelled."""
-    context = multiprocessing.get_context("spawn")
-    told: Any = context.Queue()
-    child = context.Process(target=train, args=(order, told), daemon=True)
-    child.start()
-    until = time.monotonic() + MAX_TRAINING_S
-    try:
-        while time.monotonic() < until:
-            try:
-                kind, body = told.get(timeout=0.5)
-            except queue.Empty:
-                if not child.is_alive():
-                    return {"error": f"the training process ended with status {child.exitcode}"}
-                kind, body = "progress", None
-            if kind == "done":
-                return dict(body)
-            if stop.is_set() or not keep_lease(database, job, body):
-                return None
-        return {"error": f"training took over {MAX_TRAINING_S:.0f} s"}
-    finally:
-        child.kill()
-        child.join(5)
-
-
-def keep_lease(database: Database, number: int, progress: tuple[float, str] | None) -> bool:
-    """Renews the lease, notes the progress; False if somebody cancelled the job."""
-    with database.begin() as session:
-        job = session.get_one(Job, number)
-        if job.status != "running":
+        leased = lease(session, clock())
+        if leased is None:
             return False
-        job.lease_ms = now_ms() + LEASE_MS
-        if progress is not None:
-            job.progress, job.step = progress
+        job_id, kind, because = leased.id, leased.kind, leased.because
+    try:
+        task, snapshot = _prepare(database, artifacts, plan, shelf, kind, because, clock())
+        with database.begin() as session:
+            datasets.record(session, snapshot, clock())
+        outcome = run_child(task, lambda share, step: _report(database, job_id, share, step, clock()), stop)
+        _finish(database, shelf, job_id, snapshot, outcome, clock())
+    except (MillwrightError, OSError, ValueError) as error:
+        log.warning("job %d (%s) failed: %s", job_id, kind, error)
+        _finish(database, shelf, job_id, None, Outcome(error=f"{type(error).__name__}: {error}"), clock())
+    return True
+
+
+def create_due_jobs(session: Session, plan: Plan, now_ms: int) -> list[Job]:
+    """Adds a waiting job of each kind that is due and has none alive."""
+    due = ((FORECAST, _forecast_due(session, plan)), (RECOMMEND, _recommend_due(session, plan)))
+    made: list[Job] = []
+    for kind, reason in due:
+        alive = session.scalar(select(func.count()).select_from(Job).where(Job.kind == kind, Job.status.in_(LIVE)))
+        if reason is not None and not alive:
+            because, arguments = reason
+            job = Job(
+                kind=kind,
+                status="waiting",
+                because=because,
+                arguments=arguments,
+                result={},
+                progress=0.0,
+                step="",
+                attempts=0,
+                lease_ms=0,
+                created_ms=now_ms,
+                started_ms=None,
+                finished_ms=None,
+            )
+            session.add(job)
+            made.append(job)
+            log.info("%s training is due: %s", kind, because)
+    session.flush()
+    return made
+
+
+def lease(session: Session, now_ms: int) -> Job | None:
+    """Takes the oldest job that waits or whose worker is gone; a job that lost its worker too often has
+    failed."""
+    free = (Job.status == "waiting") | ((Job.status == "running") & (Job.lease_ms < now_ms))
+    for job in session.scalars(select(Job).where(free).order_by(Job.id).with_for_update(skip_locked=True)):
+        if job.attempts >= MOST_ATTEMPTS:
+            job.status, job.finished_ms = "failed", now_ms
+            job.step = f"given up after {job.attempts} attempts: the training process died; look at the worker's log"
+            continue
+        job.status, job.lease_ms, job.attempts = "running", now_ms + LEASE_MS, job.attempts + 1
+        job.started_ms = job.started_ms or now_ms
+        return job
+    return None
+
+
+def run_child(task: Task, report: Callable[[float, str], bool], stop: threading.Event) -> Outcome:
+    """Trains in a fresh process and relays its progress. The child is killed as soon as `report` answers
+    False (the job was cancelled) or `stop` is set."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    child = spawn.Process(target=train_in_child, args=(task, theirs), daemon=True, name=f"train-{task.kind}")
+    child.start()
+    theirs.close()
+    share, step = 0.0, "starting"
+    try:
+        while True:
+            if ours.poll(0.5):
+                try:
+                    word, value = ours.recv()
+                except EOFError:
+                    child.join(5)
+                    return Outcome(error=f"the training process ended with code {child.exitcode}", lost=True)
+                if word == "done":
+                    return Outcome(archives=value)
+                if word == "failed":
+                    return Outcome(error=value)
+                share, step = value
+            if stop.is_set():
+                return Outcome(error="the worker was stopped", lost=True)
+            if not report(share, step):
+                return Outcome(cancelled=True)
+    finally:
+        if child.is_alive():
+            child.join(2 if not stop.is_set() else 0)
+        if child.is_alive():
+            child.kill()
+        child.join()
+        ours.close()
+
+
+def train_in_child(task: Task, out: Connection) -> None:
+    """The child's whole life: read the frozen set, train, hand the archives back. Never raises: it tells."""
+    try:
+        from server import training
+
+        world = training.Circumstances(
+            dataset_digest=task.digest,
+            dataset_rows=task.rows,
+            now_ms=task.now_ms,
+            versions=task.versions,
+            champions=task.champions,
+            because=task.because,
+        )
+
+        def progress(share: float, step: str) -> None:
+            out.send(("progress", (share, step)))
+
+        if task.kind == FORECAST:
+            grid = datasets.read_signals(task.dataset, task.digest)
+            plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed)
+            found = training.train_forecast(grid, plan, world, progress)
+        else:
+            found = training.train_recommend(datasets.read_cases(task.dataset, task.digest), task.seed, world, progress)
+        out.send(("done", [candidate.archive for candidate in found]))
+    except Exception as error:
+        log.exception("training failed")
+        out.send(("failed", f"{type(error).__name__}: {error}"))
+    finally:
+        out.close()
+
+
+@dataclass(frozen=True)
+class RegistryShelf:
+    """The server's own registry and rollouts."""
+
+    artifacts: Path
+
+    def next_version(self, session: Session, slot: str) -> int:
+        from server import registry
+
+        return registry.next_version(session, slot)
+
+    def champion_archive(self, session: Session, slot: str) -> bytes | None:
+        from server import registry
+
+        model = registry.champion(session, slot)
+        return None if model is None else (self.artifacts / model.path).read_bytes()
+
+    def register(
+        self, session: Session, archive: bytes, passport: Passport, dataset: str, because: str, now_ms: int
+    ) -> Model:
+        from server import registry
+
+        return registry.register(session, archive, passport, self.artifacts, dataset, because, now_ms)
+
+    def roll_out(self, session: Session, model: Model, role: Role, because: str, now_ms: int) -> None:
+        from server import rollouts
+
+        rollouts.start(session, model, role, None, because, now_ms)
+
+
+def _forecast_due(session: Session, plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    buckets = shared_buckets(session, plan.step_ms)
+    last = _last_job(session, FORECAST)
+    arguments = {"buckets": buckets}
+    if last is None:
+        return (f"first training on {buckets} buckets", arguments) if buckets >= plan.first_after_buckets else None
+    more = buckets - int(last.arguments.get("buckets", 0))
+    if more < plan.retrain_after_buckets:
+        return None
+    return f"{more} buckets since {_since(session, FORECAST)}", arguments
+
+
+def shared_buckets(session: Session, step_ms: int) -> int:
+    """Longest stretch of history that any signal has shared, in buckets of the training grid."""
+    span = func.max(SignalBlockRow.start_ms) - func.min(SignalBlockRow.start_ms)
+    longest = session.execute(
+        select(
+            SignalBlockRow.gateway,
+            SignalBlockRow.machine,
+            SignalBlockRow.signal,
+            func.min(SignalBlockRow.start_ms),
+        )
+        .group_by(SignalBlockRow.gateway, SignalBlockRow.machine, SignalBlockRow.signal)
+        .order_by(span.desc())
+        .limit(1)
+    ).first()
+    if longest is None:
+        return 0
+    gateway, machine, signal, first_ms = longest
+    newest = session.scalars(
+        select(SignalBlockRow)
+        .where(
+            SignalBlockRow.gateway == gateway,
+            SignalBlockRow.machine == machine,
+            SignalBlockRow.signal == signal,
+        )
+        .order_by(SignalBlockRow.start_ms.desc())
+        .limit(1)
+    ).one()
+    return int((newest.start_ms + newest.step_ms * len(newest.values) - first_ms) // step_ms)
+
+
+def _recommend_due(session: Session, plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    orders = session.scalar(select(func.count()).select_from(WorkOrderRow)) or 0
+    last = _last_job(session, RECOMMEND)
+    newest = session.scalar(select(func.max(FeedbackRow.id))) or 0
+    arguments = {"orders": orders, "feedback_id": newest}
+    if last is None:
+        return (
+            (f"first training on {orders} work orders", arguments)
+            if orders >= plan.first_recommend_after_orders
+            else None
+        )
+    seen = int(last.arguments.get("feedback_id", 0))
+    verdicts = Counter(
+        session.scalars(
+            select(FeedbackRow.verdict).where(
+                FeedbackRow.id > seen, FeedbackRow.target_kind != "", FeedbackRow.verdict.in_(JUDGED)
+            )
+        )
+    )
+    if verdicts.total() < plan.retrain_after_feedback:
+        return None
+    parts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("rejected", "corrected") if verdicts[verdict])
+    return f"{verdicts.total()} answers since {_since(session, RECOMMEND)}" + (
+        f" ({parts})" if parts else ""
+    ), arguments
+
+
+def _last_job(session: Session, kind: str) -> Job | None:
+    """The last automatic job that ended, however it ended: a failure waits for new data, too."""
+    ended = select(Job).where(Job.kind == kind, Job.status.not_in(LIVE)).order_by(Job.id.desc())
+    return next((job for job in session.scalars(ended) if job.arguments), None)
+
+
+def _since(session: Session, kind: str) -> str:
+    version = session.scalar(select(func.max(Model.version)).where(Model.slot.in_(SLOTS[kind])))
+    return f"v{version}" if version else "the last attempt"
+
+
+def _prepare(
+    database: Database, artifacts: Path, plan: Plan, shelf: Shelf, kind: str, because: str, now_ms: int
+) -> tuple[Task, datasets.Snapshot]:
+    if kind not in SLOTS:
+        raise ValueError(f"unknown kind of job {kind!r}: use one of {', '.join(SLOTS)}")
+    with database.begin() as session:
+        versions = {slot: shelf.next_version(session, slot) for slot in SLOTS[kind]}
+        archives = {slot: shelf.champion_archive(session, slot) for slot in SLOTS[kind]}
+        grid = datasets.collect_signals(session, plan.step_ms) if kind == FORECAST else None
+        cases = datasets.collect_cases(session) if kind == RECOMMEND else []
+    snapshot = datasets.freeze_signals(grid, artifacts) if grid is not None else datasets.freeze_cases(cases, artifacts)
+    window = WindowSpec(
+        step_ms=plan.step_ms, length=plan.window_length, horizon=plan.horizon_steps, season=plan.season_steps
+    )
+    task = Task(
+        kind=kind,
+        dataset=artifacts / snapshot.path,
+        digest=snapshot.digest,
+        rows=snapshot.rows,
+        window=window,
+        epochs=plan.lstm_epochs,
+        seed=plan.seed,
+        versions=versions,
+        champions={slot: archive for slot, archive in archives.items() if archive is not None},
+        because=because,
+        now_ms=now_ms,
+    )
+    return task, snapshot
+
+
+def _report(database: Database, job_id: int, share: float, step: str, now_ms: int) -> bool:
+    """Renews the lease and shows progress. False: the job is no longer ours to run."""
+    with database.begin() as session:
+        job = session.get(Job, job_id)
+        if job is None or job.status != "running":
+            return False
+        job.progress, job.step, job.lease_ms = share, step, now_ms + LEASE_MS
         return True
 
 
-def train(order: Order, told: Any) -> None:
-    """The child: reads the frozen file, trains, and says what came out."""
-    from server import training
+def _finish(
+    database: Database,
+    shelf: Shelf,
+    job_id: int,
+    snapshot: datasets.Snapshot | None,
+    outcome: Outcome,
+    now_ms: int,
+) -> None:
+    """Registers every bundle, refused ones as well, starts what may run, and closes the job: all or
+    nothing."""
+    from protocol.bundles import unpack
 
-    folder = Path(order.artifacts)
-    world = training.Circumstances(
-        dataset_digest=order.snapshot.digest,
-        dataset_rows=order.snapshot.rows,
-        now_ms=order.now_ms,
-        versions=order.versions,
-        champions={slot: (folder / path).read_bytes() for slot, path in order.champions.items()},
-        because=order.because,
-    )
-
-    def progress(share: float, step: str) -> None:
-        told.put(("progress", (share, step)))
-
-    path, settings = folder / order.snapshot.path, order.training
-    try:
-        if order.kind == FORECAST:
-            window = WindowSpec(
-                step_ms=settings.step_ms,
-                length=settings.window_length,
-                horizon=settings.horizon_steps,
-                season=settings.season_steps,
-            )
-            plan = training.ForecastPlan(window=window, epochs=settings.lstm_epochs, seed=settings.seed)
-            grid = datasets.read_signals(path, order.snapshot.digest)
-            made = training.train_forecast(grid, plan, world, progress)
-        else:
-            cases = datasets.read_cases(path, order.snapshot.digest)
-            made = training.train_recommend(cases, settings.seed, world, progress)
-    except MillwrightError as error:
-        told.put(("done", {"error": str(error)}))
-        return
-    told.put(("done", {"archives": [candidate.archive for candidate in made]}))
-
-
-def finish(database: Database, number: int, status: str, result: dict[str, Any]) -> None:
-    """Ends a job that nobody cancelled meanwhile."""
     with database.begin() as session:
-        job = session.get_one(Job, number)
-        if job.status == "running":
-            job.status, job.result, job.finished_ms = status, result, now_ms()
-            job.progress = 1.0 if status == "done" else job.progress
+        job = session.get(Job, job_id)
+        if job is None or job.status != "running":
+            return  # cancelled while it ran: what was trained is thrown away
+        if outcome.cancelled:
+            job.status, job.step, job.finished_ms = "cancelled", "cancelled", now_ms
+            return
+        if outcome.lost and job.attempts < MOST_ATTEMPTS:
+            job.status, job.step, job.lease_ms = "waiting", f"to be tried again: {outcome.error}", 0
+            return
+        if outcome.error or snapshot is None:
+            job.status, job.step, job.finished_ms = "failed", outcome.error, now_ms
+            job.result = {"error": outcome.error}
+            return
+        models: list[dict[str, Any]] = []
+        for archive in outcome.archives:
+            passport = unpack(archive).passport
+            model = shelf.register(session, archive, passport, snapshot.digest, job.because, now_ms)
+            role = Role.SERVING if passport.eligible else Role.SHADOW
+            if passport.eligible or job.kind == FORECAST:
+                shelf.roll_out(session, model, role, job.because, now_ms)
+            told = {"slot": passport.slot, "version": passport.version, "eligible": passport.eligible}
+            models.append({**told, "verdict": passport.verdict, "role": role.value})
+            log.info("%s v%d: %s", passport.slot, passport.version, passport.verdict)
+        job.status, job.progress, job.step, job.finished_ms = "done", 1.0, "done", now_ms
+        job.result = {"dataset": snapshot.digest, "models": models}

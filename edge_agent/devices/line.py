@@ -181,7 +181,7 @@ class Line:
 
     def _plan(self, days: float, number: int) -> Iterator[Episode]:
         """A fault about every twelve hours, on one machine after the other."""
-        at_ms = START_MS + int((13.0 + 4.0 * (number % 2)) * HOUR_MS)
+        at_ms = START_MS + int((25.5 + 3.5 * ((number + 1) % 2)) * HOUR_MS)
         count = number
         while at_ms < START_MS + days * DAY_MS:
             machine = self.machines[count % len(self.machines)]

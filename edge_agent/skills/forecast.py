@@ -59,6 +59,9 @@ class _Baseline:
     level: float
     spread: float = 0.0
     n: int = 0
+    past: deque[float] = field(default_factory=deque)
+    season_spread: float = math.inf
+    seasons: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +186,30 @@ class ForecastSkill:
         deviation = max(base.spread * 1.2533, 1e-9 + 1e-4 * abs(base.level))
         # the first buckets teach the spread; nothing is anomalous before it is known
         z = (value - base.level) / deviation if base.n >= 24 else 0.0
-        residual = Residual(value, base.level, deviation, z, NAIVE)
+        residual = self._against_season(base, value) or Residual(value, base.level, deviation, z, NAIVE)
         rate = 1 / min(base.n + 1, 48)
         step = max(-6.0, min(6.0, z)) * deviation if base.n >= 24 else value - base.level
         base.spread += rate * (abs(step) - base.spread)
         base.level += max(rate, 0.08) * step
         base.n += 1
+        return residual
+
+    def _against_season(self, base: _Baseline, value: float) -> Residual | None:
+        """Against the same time last season, where that has been the better guide so far."""
+        if not self._season:
+            return None
+        residual: Residual | None = None
+        if len(base.past) == self._season:
+            expected = base.past.popleft()
+            miss = abs(value - expected)
+            if base.seasons == 0:
+                base.season_spread = max(base.spread, miss)
+            deviation = max(base.season_spread * 1.2533, 1e-9 + 1e-4 * abs(expected))
+            if base.seasons >= 4 and base.season_spread < 1.5 * base.spread:
+                residual = Residual(value, expected, deviation, (value - expected) / deviation, NAIVE)
+            base.season_spread += (min(miss, 6.0 * deviation) - base.season_spread) / 24
+            base.seasons += 1
+        base.past.append(value)
         return residual
 
     def _ask_naive(self, keys: list[Key], stack: Floats) -> tuple[Floats, Floats, Floats]:

@@ -1,9 +1,10 @@
 """ARIMA for one signal, with its daily shape as a regression: arrays in, a state-space model out.
 
-Box & Jenkins 1970; state-space form of Harvey 1989, fitted by statsmodels' exact likelihood. Orders follow the idea of
-Hyndman & Khandakar 2008: AICc decides among orders of one degree of differencing (likelihoods of different degrees
-cannot be compared), a rolling forecast over the end of the given series decides between the degrees, and whether the
-daily shape helps. The gateway only ever runs the linear recursion (`protocol.tables.StateSpace`)."""
+Box & Jenkins 1970; state-space form of Harvey 1989, fitted by statsmodels' exact likelihood. Orders follow
+the idea of Hyndman & Khandakar 2008: AICc decides among orders of one degree of differencing (likelihoods of
+different degrees cannot be compared), a rolling forecast over the end of the given series decides between the
+degrees, and whether the daily shape helps. The gateway only ever runs the linear recursion
+(`protocol.tables.StateSpace`)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocol.tables import StateSpace, Tables
 from protocol.windows import Floats, day_harmonics
@@ -23,12 +25,13 @@ LONGEST = 600
 SHORTEST = 48
 INNER_SHARE = 0.75
 CLIP = 8.0
+RIDGE = 10.0
 
 
 @dataclass(frozen=True)
 class FittedArima:
-    """One series' rows of the state-space tables, before padding to a common k. `state`, `cov` hold for the bucket after
-    the last one of the series that was fitted."""
+    """One series' rows of the state-space tables, before padding to a common k. `state`, `cov` hold for the
+    bucket after the last one of the series that was fitted."""
 
     order: Order
     seasonal: bool
@@ -52,8 +55,8 @@ TABLES = ("transition", "design", "state_cov", "obs_var", "state", "cov", "beta"
 
 
 def fit(values: Floats, start_ms: int, step_ms: int, horizon: int) -> FittedArima | None:
-    """Fits `values` [T] (NaN: missing), whose first bucket starts at start_ms. None where fewer than SHORTEST buckets
-    were observed. Deterministic: nothing is drawn at random."""
+    """Fits `values` [T] (NaN: missing), whose first bucket starts at start_ms. None where fewer than SHORTEST
+    buckets were observed. Deterministic: nothing is drawn at random."""
     start_ms += max(len(values) - LONGEST, 0) * step_ms
     values = values[-LONGEST:]
     seen = np.isfinite(values)
@@ -82,12 +85,12 @@ def fit(values: Floats, start_ms: int, step_ms: int, horizon: int) -> FittedArim
     return _state_space(rest, order, params, beta, best[2], center, scale)
 
 
-def _daily_shape(y: Floats, times: Floats | Any, seasonal: bool) -> Floats:
-    """Least squares on the day's harmonics, lightly ridged because two days are a short sample: [1 + 2K]."""
+def _daily_shape(y: Floats, times: NDArray[np.int64], seasonal: bool) -> Floats:
+    """Least squares on the day's harmonics, ridged because a day or two are a short sample: [1 + 2K]."""
     beta = np.zeros(1 + 2 * HARMONICS)
     seen = np.isfinite(y)
     x = day_harmonics(times, HARMONICS if seasonal else 0)[seen]
-    penalty = np.eye(x.shape[1])
+    penalty = RIDGE * np.eye(x.shape[1])
     penalty[0, 0] = 1e-9
     beta[: x.shape[1]] = np.linalg.solve(x.T @ x + penalty, x.T @ y[seen])
     return beta
@@ -100,7 +103,8 @@ def _model(rest: Floats, order: Order, concentrate: bool) -> Any:
 
 
 def _searched(rest: Floats, order: Order) -> tuple[Order, Floats, float]:
-    """Maximum likelihood with the noise variance concentrated out: (order, parameters with the variance last, AICc)."""
+    """Maximum likelihood with the noise variance concentrated out: (order, parameters with the variance last,
+    AICc)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # starting values are allowed to be poor; the likelihood decides
         found = _model(rest, order, True).fit(disp=0, maxiter=25, method="lbfgs", cov_type="none", low_memory=True)
@@ -132,7 +136,8 @@ def _state_space(
 
 
 def _rolled(tried: FittedArima, values: Floats, start_ms: int, step_ms: int, horizon: int) -> float:
-    """Mean absolute error of forecasts issued along `values` at every fourth of a horizon, in units of scale."""
+    """Mean absolute error of forecasts issued along `values` at every fourth of a horizon, in units of
+    scale."""
     filter_ = StateSpace(tried.tables())
     errors: list[float] = []
     every = max(horizon // 4, 1)
@@ -140,14 +145,8 @@ def _rolled(tried: FittedArima, values: Floats, start_ms: int, step_ms: int, hor
         at = start_ms + i * step_ms
         if i % every == 0 and i + horizon <= len(values):
             mean, _ = filter_.forecast(at, step_ms, horizon)
-            errors.append(
-                float(np.nanmean(np.abs(values[i : i + horizon] - mean[0])))
-                if _any(values[i : i + horizon])
-                else np.nan
-            )
+            ahead = values[i : i + horizon]
+            if np.isfinite(ahead).any():
+                errors.append(float(np.nanmean(np.abs(ahead - mean[0]))))
         filter_.step(values[i : i + 1], at)
-    return float(np.nanmean(errors)) / tried.scale if _any(np.array(errors)) else np.inf
-
-
-def _any(values: Floats) -> bool:
-    return bool(np.isfinite(values).any())
+    return float(np.mean(errors)) / tried.scale if errors else np.inf

@@ -1,8 +1,9 @@
-"""Item-based collaborative filtering over maintenance cases: what went together, learned from orders and answers.
+"""Item-based collaborative filtering over maintenance cases: what went together, learned from orders and
+answers.
 
-Sarwar et al. 2001 (item-based), cosine shrunk as in Bell & Koren 2007, confidence as in Hu, Koren & Volinsky 2008. A
-case is a row: what was seen (`symptom:`, `type:`, `machine:`) and what was done (`action:`, `part:`). An item that
-people rejected is a negative entry, which pulls it away from the tokens it was offered for."""
+Sarwar et al. 2001 (item-based), cosine shrunk as in Bell & Koren 2007, confidence as in Hu, Koren & Volinsky
+2008. A case is a row: what was seen (`symptom:`, `type:`, `machine:`) and what was done (`action:`, `part:`).
+An item that people rejected is a negative entry, which pulls it away from the tokens it was offered for."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class Case:
-    """`profile`: tokens that were known; `items`: what was right (> 0) or wrong (< 0) and how sure that is."""
+    """`profile`: tokens that were known; `items`: what was right (> 0) or wrong (< 0) and how sure that
+    is."""
 
     time_ms: int
     profile: tuple[str, ...]
@@ -41,7 +43,8 @@ class CollaborativeSettings:
 
 @dataclass(frozen=True)
 class FittedNeighbours:
-    """items: names; similarity [n, n]: row j holds the weights that token j gives to candidates, at most K of them."""
+    """items: names; similarity [n, n]: row j holds the weights that token j gives to candidates, at most K of
+    them."""
 
     items: list[str]
     similarity: sparse.csr_matrix
@@ -84,7 +87,8 @@ def fit(cases: list[Case], settings: CollaborativeSettings) -> FittedNeighbours:
 
 
 def popularity(cases: list[Case]) -> list[str]:
-    """The simple reference: candidates by how often they were right, most often first, names breaking ties."""
+    """The simple reference: candidates by how often they were right, most often first, names breaking
+    ties."""
     counted: Counter[str] = Counter()
     for case in cases:
         counted.update({item: 1 for item, value in case.items.items() if value > 0})

@@ -1,8 +1,8 @@
 """One LSTM for every signal of a site, all horizons at once: windows in, a torch module out.
 
-Hochreiter & Schmidhuber 1997 (LSTM); Wen et al. 2017, "A Multi-Horizon Quantile Recurrent Forecaster" (direct horizons,
-pinball loss). The network answers what to add to a naive anchor (a blend of the last value and the value one season
-ago, fitted by least squares), so that an untrained network already is a simple forecast."""
+Hochreiter & Schmidhuber 1997 (LSTM); Wen et al. 2017, "A Multi-Horizon Quantile Recurrent Forecaster" (direct
+horizons, pinball loss). The network answers what to add to a naive anchor (a blend of the last value and the
+value one season ago, fitted by least squares), so that an untrained network already is a simple forecast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Float32s = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LstmSettings:
-    """`most_windows`: more are thinned out evenly, so that a training stays a matter of seconds on two cores."""
+    """`most_windows`: more are thinned out evenly, so that a training stays a matter of seconds on two
+    cores."""
 
     hidden: int = 64
     layers: int = 2
@@ -38,6 +39,9 @@ class LstmSettings:
 
 class QuantileLstm(nn.Module):
     """x [N, length, channels] -> quantiles [N, horizon, 3], never crossing, in scaled units."""
+
+    blend: Tensor
+    widen: Tensor
 
     def __init__(self, horizon: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -70,15 +74,15 @@ def fit(
     settings: LstmSettings,
     progress: Callable[[float, str], None],
 ) -> QuantileLstm:
-    """Fits on `train` (x [N, length, channels], y [N, horizon], NaN: not observed), stops early on `check`, which lies
-    later in time. The same arrays and seed give the same network on the same machine."""
+    """Fits on `train` (x [N, length, channels], y [N, horizon], NaN: not observed), stops early on `check`,
+    which lies later in time. The same arrays and seed give the same network on the same machine."""
     torch.set_num_threads(2)
     torch.manual_seed(settings.seed)
     order = np.random.default_rng(settings.seed)
     x, y = (torch.from_numpy(_thinned(part, settings.most_windows)) for part in train)
     check_x, check_y = (torch.from_numpy(_thinned(part, settings.most_windows // 4)) for part in check)
     net = QuantileLstm(y.shape[1], settings.hidden, settings.layers, settings.dropout)
-    net.blend.copy_(_blend(x, y))  # type: ignore[operator]
+    net.blend.copy_(_blend(x, y))
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimiser, max(settings.epochs, 1), settings.learning_rate / 20
@@ -89,7 +93,7 @@ def fit(
         shuffled = torch.from_numpy(order.permutation(len(x)))
         for rows in shuffled.split(settings.batch):
             optimiser.zero_grad()
-            pinball(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+            pinball(net(x[rows]), y[rows]).backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
         schedule.step()
@@ -138,7 +142,8 @@ def _judge(net: QuantileLstm, x: Tensor, y: Tensor) -> float:
 
 
 def _blend(x: Tensor, y: Tensor) -> Tensor:
-    """Least-squares weight of "one season ago" against "last value" for each step of the horizon, within 0..1."""
+    """Least-squares weight of "one season ago" against "last value" for each step of the horizon, within
+    0..1."""
     horizon = y.shape[1]
     if x.shape[1] < horizon:
         raise ValueError(f"window of {x.shape[1]} steps is shorter than the horizon of {horizon}")
@@ -150,8 +155,8 @@ def _blend(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _calibrate(net: QuantileLstm, x: Tensor, y: Tensor) -> None:
-    """Stretches each horizon's interval until it holds the nominal share of the check rows (split conformal, Romano et
-    al. 2019, in its multiplicative form)."""
+    """Stretches each horizon's interval until it holds the nominal share of the check rows (split conformal,
+    Romano et al. 2019, in its multiplicative form)."""
     with torch.inference_mode():
         low, middle, high = net(x).unbind(dim=2)
         gap = y - middle
@@ -160,4 +165,4 @@ def _calibrate(net: QuantileLstm, x: Tensor, y: Tensor) -> None:
         for h in range(net.horizon):
             column = needed[:, h][torch.isfinite(needed[:, h])]
             if len(column) >= 20:
-                net.widen[h] = torch.quantile(column, share).clamp(0.3, 4.0)  # type: ignore[index]
+                net.widen[h] = torch.quantile(column, share).clamp(0.3, 4.0)

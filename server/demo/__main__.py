@@ -171,7 +171,7 @@ def configure(demo: Demo) -> None:
     (folder / "gateway.token").write_text(demo.gateway_token)
     for secret in ("admin.token", "gateway.token"):
         (folder / secret).chmod(0o600)
-    step_ms, season, first, again = (300_000, 288, 1200, 6000) if demo.options.replay else (900_000, 96, 120, 1_000_000)
+    step_ms, season, first, again = (300_000, 288, 1200, 6000) if demo.options.replay else (900_000, 96, 150, 130)
     (folder / "server.toml").write_text(
         f"""database = "sqlite:///{folder}/server.db"
 artifacts = "{folder}/artifacts"

@@ -154,13 +154,13 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             ) from error
         return {"stored": store_answer(database, feedback), "id": feedback.id}
 
-    @guarded.post("/jobs", status_code=201, summary="Ask for training now: kind train_forecast or train_recommend")
+    @guarded.post("/jobs", status_code=201, summary="Ask for training now: kind forecast or recommend")
     async def make_job(request: Request) -> dict[str, Any]:
         body = msgspec.json.decode(await small_body(request) or b"{}")
         kind = body.get("kind") if isinstance(body, dict) else None
-        if kind not in ("train_forecast", "train_recommend"):
+        if kind not in ("forecast", "recommend"):
             raise HTTPException(
-                422, {"error": f"no kind of job {kind!r}", "remedy": "kind is train_forecast or train_recommend"}
+                422, {"error": f"no kind of job {kind!r}", "remedy": "kind is forecast or recommend"}
             )
         with database.begin() as session:
             job = Job(
