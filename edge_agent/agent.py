@@ -136,8 +136,9 @@ class Agent:
     def close(self) -> None:
         """Commits, lets the outbox out for a moment, tells the server that this is no accident, and closes."""
         self._commit_batch()
-        until = self._clock.monotonic_s() + 2.0
-        while self._link.connected and self._clock.monotonic_s() < until and self._waiting():
+        for _ in range(40):  # two seconds at most: the outbox is on disk, the rest goes out at the next start
+            if not self._link.connected or not self._waiting():
+                break
             self._uplink.pump()
             self._hear_uplink(0.05)
         self._write_status()

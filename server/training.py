@@ -471,3 +471,44 @@ def _code_version() -> str:
         return metadata.version("millwright")
     except metadata.PackageNotFoundError:
         return "source"
+
+
+def random_lstm_bundle(length: int = 48, horizon: int = 12) -> bytes:
+    """A bundle of the default LSTM with random weights, exported and quantized like a trained one: for measuring what a
+    gateway pays to hold it, which does not depend on the weights."""
+    import torch
+
+    from export.quantize import quantize
+    from export.to_onnx import to_onnx
+    from server.algorithms import lstm
+
+    settings = lstm.LstmSettings()
+    net = lstm.QuantileLstm(horizon, settings.hidden, settings.layers, settings.dropout)
+    x = np.random.default_rng(settings.seed).standard_normal((4, length, 5)).astype(np.float32)
+    graph = to_onnx(net, torch.from_numpy(x[:2].copy()))
+    small = quantize(graph)
+    inputs, outputs = parity.golden_graph(parity.Graph(small), x)
+    world = Circumstances(dataset_digest="0" * 64, dataset_rows=0, now_ms=0)
+    draft = Draft(
+        slot=LSTM,
+        family="forecast",
+        algorithm="lstm",
+        version=1,
+        runtime=Runtime.ONNX,
+        window=WindowSpec(step_ms=60_000, length=length, horizon=horizon),
+        levels=list(lstm.LEVELS),
+        graph=small,
+        lineage=world.lineage(settings.seed, {"weights": "random"}),
+        quality=[
+            Quality(metric="none", lower_is_better=True, model=1, reference=1, reference_name="none", split="none", n=0)
+        ],
+        parity=parity.compare(np.zeros(1), np.zeros(1), 1.0, 1.0, lower_is_better=True),
+        golden=Golden(atol=INT8_ATOL, rtol=0.0),
+        golden_inputs=inputs,
+        golden_outputs=outputs,
+        float_bytes=len(graph),
+        latency_us=0.0,
+        intended_use="Measuring memory.",
+        limits="Random weights: its answers mean nothing, and the gate refuses it.",
+    )
+    return seal(draft)[0]

@@ -159,9 +159,7 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
         body = msgspec.json.decode(await small_body(request) or b"{}")
         kind = body.get("kind") if isinstance(body, dict) else None
         if kind not in ("forecast", "recommend"):
-            raise HTTPException(
-                422, {"error": f"no kind of job {kind!r}", "remedy": "kind is forecast or recommend"}
-            )
+            raise HTTPException(422, {"error": f"no kind of job {kind!r}", "remedy": "kind is forecast or recommend"})
         with database.begin() as session:
             job = Job(
                 kind=kind, because="asked for through the API", created_ms=now_ms(), started_ms=None, finished_ms=None

@@ -1,0 +1,217 @@
+"""Nothing leaves the outbox before the server's database has it; the agent works with the cable pulled."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_agent.agent import Agent, build_agent
+from edge_agent.config import AgentSettings, ClockSettings, ForecastSettings, ShareSettings
+from edge_agent.outbox import Outbox
+from protocol.errors import TryLater
+from protocol.names import MessageClass
+from protocol.reports import Report
+from protocol.sync import Ack, Batch, ClassAck, Refusal, decode, decode_message, encode
+
+EVENT, REPORT, BULK = MessageClass.EVENT, MessageClass.REPORT, MessageClass.BULK
+
+
+def _factory() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("factory", Path(__file__).parent.parent / "factory.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["factory"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+factory = _factory()
+
+
+def test_only_the_servers_word_frees_a_message_and_numbers_are_never_reused(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", 10_000_000)
+    for i in range(5):
+        outbox.add(EVENT, b"e%d" % i)
+    outbox.commit()
+    assert outbox.settle(EVENT, ClassAck(upto=3, beyond=[(5, 5)], nack=[Refusal(2, "unknown_type")])) == 4
+    outbox.close()
+    again = Outbox(tmp_path / "outbox.db", 10_000_000)
+    assert [seq for seq, _ in again.read(EVENT, 0, 10, 1000)] == [4]
+    assert again.dead_letters() == [("event", 2, "unknown_type")]
+    again.settle(EVENT, ClassAck(upto=5))
+    again.add(EVENT, b"next")
+    again.commit()
+    assert [seq for seq, _ in again.read(EVENT, 0, 10, 1000)] == [6]
+    again.close()
+
+
+def test_what_was_not_committed_is_not_there_after_a_kill(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", 10_000_000)
+    outbox.add(REPORT, b"safe", known_as="report-1")
+    outbox.commit()
+    outbox.add(REPORT, b"lost", known_as="report-2")
+    outbox._db.close()  # as a killed process leaves it: the open transaction is gone
+    again = Outbox(tmp_path / "outbox.db", 10_000_000)
+    assert [e for _, e in again.read(REPORT, 0, 10, 1000)] == [b"safe"]
+    assert not again.add(REPORT, b"twice", known_as="report-1")
+    assert again.add(REPORT, b"now", known_as="report-2")
+    again.close()
+
+
+def test_a_full_outbox_sheds_bulk_first_and_tells_the_ranges(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", 100_000)
+    for _ in range(80):
+        outbox.add(BULK, b"b" * 1000)
+    for _ in range(95):
+        outbox.add(REPORT, b"r" * 1000)
+    outbox.commit()
+    assert outbox.lanes[REPORT].waiting == 95
+    assert outbox.shed_ranges(BULK) == [(1, outbox.lanes[BULK].shed)]
+    while outbox.lanes[REPORT].bytes < 99_500:
+        outbox.add(REPORT, b"r" * 500)
+    with pytest.raises(TryLater):
+        outbox.add(REPORT, b"r" * 1000)
+    outbox.close()
+
+
+class Gateway:
+    """An agent in an in-memory factory, and a server that acknowledges when told to."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "mapping.toml").write_text(
+            '[[source]]\ntopic = "plant/{machine}/{signal}"\nvalue = "$.value"\ntime = "$.timestamp"\ntime_unit = "ms"\n'
+        )
+        self.folder = folder
+        self.broker: Any = factory.MemoryBroker()
+        self.clock: Any = factory.FakeClock()
+        self.time_ms = 1_790_000_000_000
+        self.agent = self.start()
+
+    def start(self) -> Agent:
+        self.plant: Any = factory.MemoryLink(self.broker)
+        self.uplink: Any = factory.MemoryLink(self.broker)
+        settings = AgentSettings(
+            site="s",
+            gateway="g",
+            data_dir=str(self.folder / "data"),
+            mapping=str(self.folder / "mapping.toml"),
+            step_ms=1000,
+            clock=ClockSettings(simulated=True),
+            forecast=ForecastSettings(season_steps=0, every_steps=4, horizon_steps=6),
+            share=ShareSettings(block_steps=10),
+        )
+        self.agent = build_agent(
+            settings, clock=self.clock, plant=self.plant, uplink=self.uplink, fetch=lambda _: b"", boot_id="b"
+        )
+        return self.agent
+
+    def tell(self, value: float) -> None:
+        body = {"value": value, "timestamp": self.time_ms}
+        self.broker.deliver("plant/P-101/v", msgspec.json.encode(body), False)
+        self.time_ms += 1000
+        self.clock.pass_s(1)
+        self.agent.step(0)
+
+    def sent(self, message_class: MessageClass) -> list[int]:
+        topic = f"mw/v1/s/g/up/{message_class.value}"
+        batches = [decode(p, Batch) for t, p in self.broker.published if t == topic]
+        return sorted({e.mwseq for b in batches for e in b.envelopes})
+
+    def reports(self) -> list[Report]:
+        found = {}
+        for topic, payload in self.broker.published:
+            if topic == "mw/v1/s/g/up/report":
+                for e in decode(payload, Batch).envelopes:
+                    message = decode_message(e.type, e.data)
+                    if isinstance(message, Report):
+                        found[e.mwseq] = message
+        return list(found.values())
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    made = Gateway(tmp_path)
+    yield made
+    made.agent.close()
+
+
+def calm(gateway: Gateway, n: int) -> None:
+    noise = random.Random(3)
+    for _ in range(n):
+        gateway.tell(20 + noise.gauss(0, 0.2))
+
+
+def test_a_fault_becomes_one_report_that_cites_its_evidence_in_both_languages(gateway: Gateway) -> None:
+    calm(gateway, 80)
+    for _ in range(12):
+        gateway.tell(26.0)
+    (report,) = gateway.reports()
+    assert "above its expected range" in report.title_en
+    assert "高于预期范围" in report.title_zh
+    assert report.evidence[0].value == 26.0
+    assert "26.0" in report.sections[0].text_en
+    assert "26.0" in report.sections[0].text_zh
+    assert "[1]" in report.sections[0].text_en
+
+
+def test_readings_are_acknowledged_after_they_are_on_disk_and_all_accounted_for(gateway: Gateway) -> None:
+    calm(gateway, 30)
+    gateway.broker.deliver("plant/P-101/v", b"not json", False)
+    gateway.broker.deliver(
+        "plant/P-101/v", msgspec.json.encode({"value": 1.0, "timestamp": gateway.time_ms - 1000}), False
+    )
+    gateway.clock.pass_s(1)
+    gateway.agent.step(0)
+    gateway.clock.pass_s(1)
+    gateway.agent.step(0)
+    counters = gateway.agent.counters()
+    assert len(gateway.plant.acknowledged) == 32
+    assert counters["intake.stored"] == 30
+    assert counters["quarantine.malformed_json"] == 1
+    assert counters["quarantine.conflicting_duplicate"] == 1
+    assert counters["intake.samples"] == 32
+
+
+def test_with_the_cable_pulled_it_goes_on_and_everything_arrives_afterwards(gateway: Gateway) -> None:
+    calm(gateway, 40)
+    gateway.uplink.connected = False
+    calm(gateway, 40)
+    for _ in range(12):
+        gateway.tell(26.0)
+    assert gateway.agent.counters()["reports.written"] == 1
+    assert gateway.reports() == []
+    gateway.uplink.connected = True
+    gateway.clock.pass_s(10)
+    gateway.agent.step(0)
+    assert len(gateway.reports()) == 1
+    bulk = gateway.sent(BULK)
+    assert bulk == list(range(1, len(bulk) + 1))
+
+
+def test_what_the_server_has_not_acknowledged_goes_out_again_after_a_restart(gateway: Gateway) -> None:
+    calm(gateway, 80)
+    for _ in range(12):
+        gateway.tell(26.0)
+    assert len(gateway.reports()) == 1
+    gateway.agent.close()
+    gateway.broker.published.clear()
+    gateway.start()
+    gateway.agent.step(0)
+    assert len(gateway.reports()) == 1
+    ack = Ack(classes={REPORT: ClassAck(upto=1)})
+    gateway.broker.deliver("mw/v1/s/g/dn/ack", encode(ack), False)
+    gateway.agent.step(0)
+    gateway.broker.published.clear()
+    gateway.clock.pass_s(60)
+    gateway.agent.step(0)
+    assert gateway.reports() == []
