@@ -156,7 +156,7 @@ def signals_of(session: Session, gateway: str, machine: str) -> list[dict[str, A
     """Every signal of one machine: the newest shared buckets, the newest forecast, its events."""
     b = SignalBlockRow
     mine = (b.gateway == gateway, b.machine == machine)
-    names = session.execute(select(b.signal, func.max(b.start_ms)).where(*mine).group_by(b.signal).limit(40)).tuples()
+    names = session.execute(select(b.signal, func.max(b.start_ms)).where(*mine).group_by(b.signal).limit(40))
     found = []
     for signal, newest in names.all():
         blocks = list(
@@ -235,7 +235,7 @@ def _machines(session: Session) -> list[dict[str, Any]]:
     known = select(b.gateway, b.machine, count, func.max(b.start_ms)).group_by(b.gateway, b.machine)
     return [
         {"gateway": g, "machine": m, "signals": n, "newest_ms": at, "severity": open_events.get((g, m), "")}
-        for g, m, n, at in session.execute(known.order_by(b.gateway, b.machine).limit(200)).tuples()
+        for g, m, n, at in session.execute(known.order_by(b.gateway, b.machine).limit(200))
     ]
 
 
