@@ -21,6 +21,7 @@ from protocol.topics import Channel, Topic
 from server import intake, rollouts
 from server.config import Settings
 from server.database import Database, Gateway
+from server.retention import forget_old_forecasts
 
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
@@ -36,6 +37,7 @@ class Intake:
         self._arrivals: queue.SimpleQueue[mqtt.MQTTMessage] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._told: dict[str, int] = {}
+        self._forgot_s = time.monotonic()
         self.refused = 0
         self.failures = 0
         broker = settings.broker
@@ -139,6 +141,9 @@ class Intake:
         with self._database.begin() as session:
             rollouts.advance(session, time.time_ns() // 1_000_000)
             rollouts.bring_newcomers_up(session)
+            if time.monotonic() - self._forgot_s > 600:
+                self._forgot_s = time.monotonic()
+                forget_old_forecasts(session, self._settings.keep_forecasts)
             twins = [(g.site, g.id, g.desired) for g in session.scalars(select(Gateway)) if g.desired]
         for site, gateway, desired in twins:
             version = int(desired["version"])
