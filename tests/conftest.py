@@ -60,7 +60,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     programs = homes[-1].parent
     folder = tmp_path_factory.mktemp("postgres")
     # initdb refuses to run as root; the package has made a user for it
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    as_user = [shutil.which("runuser", path=SBIN) or "runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if as_user:
         shutil.chown(folder, "postgres")
         for parent in folder.parents:
