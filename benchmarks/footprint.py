@@ -63,15 +63,17 @@ def tree_bytes(folder: Path) -> int:
     return sum(f.lstat().st_size for f in folder.rglob("*") if f.is_file() and not f.is_symlink())
 
 
-def install_megabytes() -> tuple[float, float]:
-    """MB that `pip install .` adds to an empty environment (byte code included), and seconds taken."""
+def install_megabytes(*flags: str) -> tuple[float, float]:
+    """MB that `pip install [flags] .` adds to an empty environment, and seconds taken."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "env"
         venv.create(place, with_pip=True)
         before = tree_bytes(place)
         pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-c", str(ROOT / "requirements.lock"), str(ROOT)], check=True, capture_output=True)
+        subprocess.run(
+            [*pip, *flags, "-c", str(ROOT / "requirements.lock"), str(ROOT)], check=True, capture_output=True
+        )
         added = tree_bytes(place) - before
     return added / 1e6, time.monotonic() - started
 
@@ -107,8 +109,9 @@ def measure(quick: bool, say: Any) -> list[dict[str, Any]]:
         row("agent with one int8 LSTM", "RSS MiB, median of 3", kib[1] / 1024, 90, time.monotonic() - started, 3)
     )
     if not quick:
-        megabytes, seconds = install_megabytes()
-        rows.append(row("base install", "MB added to an empty environment", megabytes, 150, seconds, 1))
+        for what, flags in (("base install", ()), ("base install, pip --no-compile", ("--no-compile",))):
+            megabytes, seconds = install_megabytes(*flags)
+            rows.append(row(what, "MB added to an empty environment", megabytes, 150, seconds, 1))
     return rows
 
 

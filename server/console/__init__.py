@@ -49,7 +49,7 @@ def console_routes(database: Database, settings: Settings) -> APIRouter:
         if token:
             if not hmac.compare_digest(token.encode(), settings.admin_token.encode()):
                 raise Denied
-            answer = RedirectResponse("/", status_code=303)
+            answer = RedirectResponse("/?lang=zh" if lang == "zh" else "/", status_code=303)
             answer.set_cookie(COOKIE, session_of(settings.admin_token), httponly=True, samesite="strict")
             return answer
         admin(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_no_telemetry_of_the_inference_engine_starts(tmp_path: Path) -> None:
+    code = (
+        "from server.training import random_lstm_bundle as b; from protocol.bundles import digest; "
+        "from edge_agent.runtimes import load; a = b(); load(a, digest(a))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ | {"TMPDIR": str(tmp_path)})
+    assert not (tmp_path / ".ses").exists()
 
 
 @pytest.mark.parametrize(
