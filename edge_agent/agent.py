@@ -200,6 +200,8 @@ class Agent:
             try:
                 if arrival.topic == feedback_topic:
                     self._take_feedback(arrival.payload)
+                elif arrival.topic.startswith(self._settings.root + "/"):
+                    self.tally.note("plant.not_asked_for")  # some brokers hand a newcomer every retained message
                 elif self._mapping.is_work_order(arrival.topic):
                     self._take_work_order(arrival.payload)
                 else:

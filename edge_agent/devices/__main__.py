@@ -179,9 +179,10 @@ def answer(
     arrival = link.receive(0.02)
     while arrival is not None:
         topic = Topic.parse(arrival.topic)
-        given = operators.look(topic.gateway, decode(arrival.payload, Recommendation), time.monotonic())
         link.acknowledge(arrival)
-        waiting += [given] if given is not None else []
+        if topic.channel is Channel.SHOP_RECOMMENDATION:  # some brokers hand a newcomer every retained message
+            given = operators.look(topic.gateway, decode(arrival.payload, Recommendation), time.monotonic())
+            waiting += [given] if given is not None else []
         arrival = link.receive(0.0)
     for given in [a for a in waiting if a.due_s <= time.monotonic()]:
         publisher.publish(Topic(site, given.gateway, Channel.SHOP_FEEDBACK).text, encode(given.feedback))
