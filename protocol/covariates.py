@@ -23,7 +23,7 @@ from protocol.windows import Floats
 
 EVERY_MACHINE = "*"
 HOUR_MS = 3_600_000
-MAX_COVARIATES = 20
+MAX_COVARIATES = 8
 
 
 class Source(StrEnum):
