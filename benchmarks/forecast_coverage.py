@@ -257,7 +257,7 @@ def _drift_rows(sheet: contract.Sheet, what: str, one: Rolled, step: int, ours: 
             ("width over the oracle's", width, ORACLE_BOUND, width["ours"] <= ORACLE_BOUND),
             ("interval score", score, None, None),
         ):
-            peers = {m: v for m, v in figures.items() if m not in ("ours", "fixed split")}
+            peers: dict[str, float | None] = {m: v for m, v in figures.items() if m not in ("ours", "fixed split")}
             sheet.row(
                 what,
                 f"{metric} {LEVEL_NAMES[j]}",
@@ -290,7 +290,9 @@ def _around(rolled: Rolled, half: Floats) -> Answer:
 # M4 Hourly ------------------------------------------------------------------------------------------------------------
 
 
-def shared_ridge(values: list[Floats], first: int, horizon: int, length: int = 168, penalty: float = 30.0) -> list[Rolled]:
+def shared_ridge(
+    values: list[Floats], first: int, horizon: int, length: int = 168, penalty: float = 30.0
+) -> list[Rolled]:
     """Closed-form direct ridge over all series: the last `length` values, each window less its last day's mean and over
     its mean absolute deviation; learned on targets before `first`, asked from every origin after it."""
     gram, cross = penalty * np.eye(length + 1), np.zeros((length + 1, horizon))
@@ -365,7 +367,9 @@ def m4_hourly(sheet: contract.Sheet) -> None:
 
 def _warmed(rolled: Rolled) -> dict[str, Answer]:
     """Ours and the simple ways on one set of rolled forecasts; the last origin is the one that the test part scores."""
-    half = np.stack([sliding(np.abs(e), h)[:, -1] for h, e in enumerate((rolled.actual - rolled.mean).transpose(2, 0, 1))])
+    half = np.stack(
+        [sliding(np.abs(e), h)[:, -1] for h, e in enumerate((rolled.actual - rolled.mean).transpose(2, 0, 1))]
+    )
     last = Rolled(rolled.mean[:, -1:], rolled.prior[:, -1:], rolled.actual[:, -1:])
     width = half.transpose(1, 0, 2)[:, None]
     split = fixed_split(rolled, rolled.mean.shape[1] // 2)

@@ -43,10 +43,10 @@ class IntervalSettings(msgspec.Struct, frozen=True, kw_only=True):
     and on the inner train part of M4 Hourly."""
 
     levels: tuple[float, ...] = LEVELS
-    rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.08
+    rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
     delay_steps: Annotated[float, msgspec.Meta(gt=0)] = 16.0
     start_rate: Annotated[float, msgspec.Meta(ge=0)] = 1.0
-    scale_rate: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.03
+    scale_rate: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.045
     tilt_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.015
 
 
@@ -79,10 +79,10 @@ class Intervals:
         self._rate = self.settings.rate / slower
         self._scale_rate = self.settings.scale_rate / slower
         self._tilt_rate = self.settings.tilt_rate / slower
-        self.scale = np.zeros((0, horizon))
-        self.log_width = np.zeros((0, horizon, len(levels)))
-        self.tilt = np.zeros((0, horizon, len(levels)))
-        self.seen = np.zeros((0, horizon), dtype=np.int64)
+        self.scale = np.zeros((0, horizon), dtype=np.float32)
+        self.log_width = np.zeros((0, horizon, len(levels)), dtype=np.float32)
+        self.tilt = np.zeros((0, horizon, len(levels)), dtype=np.float32)
+        self.seen = np.zeros((0, horizon), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.scale)
@@ -93,10 +93,10 @@ class Intervals:
         if more <= 0:
             return
         shape = (more, self.horizon, len(self._miss))
-        self.scale = np.concatenate([self.scale, np.ones(shape[:2])])
-        self.log_width = np.concatenate([self.log_width, np.broadcast_to(self._start, shape)])
-        self.tilt = np.concatenate([self.tilt, np.zeros(shape)])
-        self.seen = np.concatenate([self.seen, np.zeros(shape[:2], dtype=np.int64)])
+        self.scale = np.concatenate([self.scale, np.ones(shape[:2], dtype=np.float32)])
+        self.log_width = np.concatenate([self.log_width, np.broadcast_to(self._start, shape).astype(np.float32)])
+        self.tilt = np.concatenate([self.tilt, np.zeros(shape, dtype=np.float32)])
+        self.seen = np.concatenate([self.seen, np.zeros(shape[:2], dtype=np.int32)])
 
     def around(self, rows: Rows, mean: Floats, prior: Floats, behind: Rows | None = None) -> Band:
         """Intervals around `mean` [N, H] of the signals `rows` [N].
@@ -151,6 +151,10 @@ class Intervals:
         """Everything learned, as arrays; `restore` of it continues exactly here."""
         return {"scale": self.scale, "log_width": self.log_width, "tilt": self.tilt, "seen": self.seen}
 
+    def forget_count(self, most: int) -> None:
+        """As if each horizon had been seen at most so often: what is known stays, and is revised faster."""
+        self.seen = np.minimum(self.seen, most)
+
     def restore(self, tables: Tables, rows: Rows | None = None) -> None:
         """Takes a state over; with `rows`, row i of it becomes row rows[i] here (rows below 0 are dropped). Raises
         BadMessage if it is of another horizon or of other levels, or not finite."""
@@ -165,6 +169,7 @@ class Intervals:
         keep = to >= 0
         for name, mine in self.state().items():
             mine[to[keep]] = tables[name][keep]
+        np.clip(self.log_width, _NARROWEST, _WIDEST, out=self.log_width)
 
 
 class Coverage:
@@ -203,19 +208,26 @@ class Coverage:
 
     def state(self) -> Tables:
         """Everything counted, as arrays."""
-        return {"count": self.count, "held": self.held, "recent": self.recent}
+        return {"count": self.count, "held": self.held, "recent": np.packbits(self.recent, axis=1)}
 
     def restore(self, tables: Tables, rows: Rows | None = None) -> None:
         """Takes counts over; `rows` as in Intervals.restore. Raises BadMessage if they do not fit."""
         for name, mine in self.state().items():
             table = tables.get(name)
-            if table is None or table.shape[1:] != mine.shape[1:]:
+            if table is None or table.shape[1:] != mine.shape[1:] or len(table) != len(tables["count"]):
                 raise BadMessage(Reason.WRONG_TYPE, f"coverage state {name!r} does not fit {mine.shape[1:]}")
         to = np.arange(len(tables["count"])) if rows is None else rows
         self.grow(int(to.max(initial=-1)) + 1)
         keep = to >= 0
-        for name, mine in self.state().items():
-            mine[to[keep]] = tables[name][keep]
+        self.count[to[keep]], self.held[to[keep]] = tables["count"][keep], tables["held"][keep]
+        packed = np.asarray(tables["recent"][keep], dtype=np.uint8)
+        self.recent[to[keep]] = np.unpackbits(packed, axis=1, count=RECENT).astype(np.bool_)
+
+
+def prior_from_quantiles(low: Floats, high: Floats, mass: float) -> Floats:
+    """The prior of a model that gives two quantiles with `mass` between them (the nearest tabulated one is taken)."""
+    known = min(_NORMAL, key=lambda level: abs(level - mass))
+    return np.asarray((high - low) / 2 * (MEAN_ABSOLUTE / _NORMAL[known]))
 
 
 def typical_changes(context: Floats, horizon: int) -> Floats:
