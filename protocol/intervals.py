@@ -7,8 +7,10 @@ Adaptive conformal inference (Gibbs & Candès 2021, arXiv 2106.00170) in the for
     width = unit * exp(log_width)      log_width += rate * (missed - (1 - level)), when the value of that horizon arrives
     tilt                               a slow balance between the lower and the upper side, for skewed errors
 
-Since `log_width` stays in bounds, the share of misses over T arrivals differs from 1 - level by at most
-(range of log_width + rate) / (rate * T), for every sequence of values: no distribution is assumed. An error of horizon h
+While `log_width` is inside its bounds, the share of misses over T arrivals differs from 1 - level by at most
+(its range + rate) / (rate * T), for every sequence of values: no distribution is assumed. Errors so far beyond the upper
+bound (60 units) that they would be missed again and again move the scale by a third each, so they do not stay there; a
+signal that repeats itself exactly is held more often than promised. An error of horizon h
 arrives h steps late and is charged to the interval that was issued for it; long horizons learn in smaller steps, so that
 the delay cannot make the width swing. O(1) state per signal and horizon. Deterministic; no I/O."""
 
