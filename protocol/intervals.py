@@ -105,19 +105,21 @@ class Intervals:
 
         prior [N, H]: expected absolute error by the model's own lights: a Gaussian's deviation times MEAN_ABSOLUTE, half
         the distance of two quantiles, or typical changes of the signal. behind [N]: steps that the newest input is old;
-        the interval is then that of a forecast which started so much earlier. H may be below `horizon`, not above."""
+        the interval is then that of a forecast which started so much earlier, times the square root of
+        1 + behind / horizon: silence has its reasons. H may be below `horizon`, not above."""
         if mean.shape != prior.shape or mean.ndim != 2 or mean.shape[1] > self.horizon:
             raise BadMessage(Reason.WRONG_TYPE, f"mean {mean.shape}, prior {prior.shape}: [N, up to {self.horizon}]")
         self.grow(int(rows.max(initial=-1)) + 1)
         steps = np.broadcast_to(np.arange(mean.shape[1]), mean.shape)
-        asked = steps if behind is None else steps + behind[:, None]
-        at = np.minimum(asked, self.horizon - 1)
-        stretch = np.sqrt((asked + 1.0) / (at + 1.0))
+        late = np.zeros((len(mean), 1), dtype=np.int64) if behind is None else behind[:, None]
+        at = np.minimum(steps + late, self.horizon - 1)
+        stretch = np.sqrt((steps + late + 1.0) / (at + 1.0) * (1.0 + late / self.horizon))
         row = rows[:, None]
         prior = np.maximum(prior, 1e-9 * np.maximum(np.abs(mean), 1e-3))
         # what was seen a few times only is known a few times less well
         caution = 1.0 + 1.0 / (2.0 + self.seen[row, at])
-        unit = (prior * self.scale[row, at] * stretch * caution)[:, :, None]
+        later = np.maximum(prior, np.take_along_axis(prior, np.minimum(at, prior.shape[1] - 1), axis=1))
+        unit = (later * self.scale[row, at] * stretch * caution)[:, :, None]
         half = unit * np.exp(np.maximum.accumulate(self.log_width[row, at], axis=2))
         tilt = np.exp(self.tilt[row, at])
         low = np.minimum.accumulate(mean[:, :, None] - half / tilt, axis=2)
