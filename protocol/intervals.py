@@ -8,11 +8,11 @@ Adaptive conformal inference (Gibbs & Candès 2021, arXiv 2106.00170) in the for
     tilt                               a slow balance between the lower and the upper side, for skewed errors
 
 While `log_width` is inside its bounds, the share of misses over T arrivals differs from 1 - level by at most
-(its range + rate) / (rate * T), for every sequence of values: no distribution is assumed. Errors so far beyond the upper
-bound (60 units) that they would be missed again and again move the scale by a third each, so they do not stay there; a
-signal that repeats itself exactly is held more often than promised. An error of horizon h
-arrives h steps late and is charged to the interval that was issued for it; long horizons learn in smaller steps, so that
-the delay cannot make the width swing. O(1) state per signal and horizon. Deterministic; no I/O."""
+(its range + rate) / (rate * T), for every sequence of values: no distribution is assumed. Errors beyond the upper bound
+(60 units) enlarge the scale by a third each, so nothing stays there; a signal that repeats itself exactly is held more
+often than promised. An error of horizon h arrives h steps late and is charged to the interval that was issued for it;
+long horizons learn in smaller steps, so that the delay cannot make the width swing. O(1) state per signal and horizon.
+Deterministic; no I/O."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ _FAR = 8.0
 
 class IntervalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """rate: step of log_width at horizon 1; scale_rate: of the running scale; tilt_rate: of the balance of sides;
-    delay_steps: the horizon at which all three are halved. Chosen on synthetic series of other seeds than the benchmark's
+    delay_steps: the horizon at which all three are halved (they fall with its square); start_rate: c in a step of
+    c / (seen + 10) at first. Chosen on synthetic series of other seeds than the benchmark's
     and on the inner train part of M4 Hourly."""
 
     levels: tuple[float, ...] = LEVELS
@@ -77,7 +78,7 @@ class Intervals:
             raise BadMessage(Reason.WRONG_TYPE, f"levels {levels}: ascending ones of {sorted(_NORMAL)} can be had")
         self._miss = 1.0 - np.array(levels)
         self._start = np.log([_NORMAL[level] / MEAN_ABSOLUTE for level in levels])
-        slower = 1.0 + (np.arange(horizon) / self.settings.delay_steps) ** 1.5
+        slower = 1.0 + (np.arange(horizon) / self.settings.delay_steps) ** 2
         self._rate = self.settings.rate / slower
         self._scale_rate = self.settings.scale_rate / slower
         self._tilt_rate = self.settings.tilt_rate / slower

@@ -20,6 +20,7 @@ _ALGORITHM = {
     "naive": ("the simple reference (running level)", "简单基准（滑动水平）"),
     "arima": ("ARIMA", "ARIMA"),
     "lstm": ("LSTM", "LSTM"),
+    "combined": ("a combination of forecasters", "组合预测"),
     "item_neighbours": ("item-based collaborative filtering", "基于物品的协同过滤"),
 }
 

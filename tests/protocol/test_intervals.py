@@ -54,7 +54,9 @@ def test_the_promised_share_holds_while_the_scale_triples_half_way() -> None:
 def test_a_far_horizon_keeps_its_promise_although_its_errors_come_late() -> None:
     rng = np.random.default_rng(6)
     noise = rng.standard_normal((6, 2500)).cumsum(axis=1)
-    walk = noise - np.pad(noise, ((0, 0), (HORIZON, 0)))[:, :-HORIZON]  # what a last-value forecast is off, HORIZON ahead
+    walk = (
+        noise - np.pad(noise, ((0, 0), (HORIZON, 0)))[:, :-HORIZON]
+    )  # what a last-value forecast is off, HORIZON ahead
     made = Intervals(HORIZON)
     rows, kept, inside = np.arange(6), [], []
     for t in range(walk.shape[1]):
