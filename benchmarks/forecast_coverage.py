@@ -352,7 +352,7 @@ def m4_hourly(sheet: contract.Sheet) -> None:
             if base == "seasonal naive":
                 rolled = seasonal_naive(np.stack(trains), SEASON, 2 * SEASON, HORIZON)
             else:
-                rolled = together(shared_ridge(trains, length // 2, HORIZON))
+                rolled = together(shared_ridge(trains, max(length // 2, 264), HORIZON))
             for name, answer in _warmed(rolled).items():
                 lasts.setdefault(name, []).append(Answer(answer.low[:, -1:], answer.high[:, -1:]))
                 if name == "ours":

@@ -152,6 +152,14 @@ class Agent:
             self.tally.note(f"refused.{why.reason}")
             log.warning("the forecaster starts anew: %s", why)
 
+    def _save_learned(self) -> None:
+        """A full disk costs what was learned since the last time, not the gateway."""
+        try:
+            write_durably(self._folder / "forecast.state", self._forecast.state())
+        except OSError as error:
+            self.tally.note("forecast.not_saved")
+            log.warning("what the forecaster has learned was not saved: %s", error)
+
     # life -----------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -173,7 +181,7 @@ class Agent:
             self._uplink.pump()
             self._hear_uplink(0.05)
         self._write_status()
-        write_durably(self._folder / "forecast.state", self._forecast.state())
+        self._save_learned()
         if self._link.connected:
             self._say(Channel.STATE, encode(self._state(online=False)), retain=True)
         self._link.close()
@@ -539,7 +547,7 @@ class Agent:
             self._say_reported()
         if now_s - self._learned_s >= LEARNED_S:
             self._learned_s = now_s
-            write_durably(self._folder / "forecast.state", self._forecast.state())
+            self._save_learned()
         if now_s - self._forget_s >= 3600:
             self._forget_s = now_s
             oldest_ms = self._now_ms() - int(self._settings.history_days * 86_400_000)
