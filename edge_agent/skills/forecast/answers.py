@@ -76,7 +76,12 @@ def _ask_graph(model: LoadedModel, spec: WindowSpec, stack: Floats, into: Answer
     steps = min(into.mean.shape[1], spec.horizon)
     q = np.sort(model.quantiles(made.x[use]), axis=2)[:, :steps].astype(np.float64)
     q = q * made.scale[use, None, None] + made.center[use, None, None]
-    levels = model.passport.levels or [0.1, 0.5, 0.9]
-    into.mean[use, :steps] = q[:, :, q.shape[2] // 2]
-    into.prior[use, :steps] = prior_from_quantiles(q[:, :, 0], q[:, :, -1], levels[-1] - levels[0])
+    into.mean[use, :steps], into.prior[use, :steps] = mean_and_prior(q, model.passport.levels or [0.1, 0.5, 0.9])
     return len(use)
+
+
+def mean_and_prior(q: Floats, levels: list[float]) -> tuple[Floats, Floats]:
+    """The median and the prior of quantiles [N, H, Q] at `levels` [Q]: from those nearest to 0.1 and 0.9, whose place is
+    better known than that of the tails."""
+    low, middle, high = (min(range(len(levels)), key=lambda i: abs(levels[i] - at)) for at in (0.1, 0.5, 0.9))
+    return q[:, :, middle], prior_from_quantiles(q[:, :, low], q[:, :, high], levels[high] - levels[low])
