@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.forecast import COMBINED, MIN_SCORED, NAIVE, ForecastSkill
-from edge_agent.skills.forecast.choose import lowest, shares
+from edge_agent.skills.forecast.answers import Answer
+from edge_agent.skills.forecast.choose import combine, lowest, promised_shares, shares
 from edge_agent.skills.forecast.track import INHERITED
 from protocol.bundles import Golden, Lineage, Parity, Passport, Quality, Runtime
 from protocol.errors import BadMessage
@@ -195,6 +197,41 @@ def test_shares_follow_the_inverse_square_of_errors_and_leave_out_who_is_far_beh
     np.testing.assert_allclose(made[:, 1], [0.5, 0.5, 0.0])
     np.testing.assert_array_equal(made[:, 2], 0.0)
     assert lowest({"a": np.array([0.9, np.nan, 1.0])}, "r") == ["a", "r", "r"]
+
+
+def test_shares_of_a_validated_combination_are_taken_from_the_passports_until_they_were_scored_here() -> None:
+    def stating(pair: list[float], error: float | None) -> Any:
+        return SimpleNamespace(
+            model=SimpleNamespace(passport=SimpleNamespace(weights={"P-1/flow": pair}, combined=error))
+        )
+
+    whole = [stating([0.5, 0.2], 0.7), stating([0.3, 0.2], 0.7)]
+    stated, error = promised_shares(whole, [PUMP, FAN])
+    np.testing.assert_allclose(stated[:, 0], [0.2, 0.5, 0.3])
+    assert error[0] == 0.7
+    assert np.isnan(stated[:, 1]).all()
+    part, _ = promised_shares(
+        whole[:1], [PUMP]
+    )  # a member is a shadow, or has gone: the shares are not what was validated
+    assert np.isnan(part).all()
+    ones = np.ones((1, 2))
+    answers = [Answer(0 * ones, ones), Answer(10 * ones, 2 * ones), Answer(20 * ones, 3 * ones)]
+    given, made, as_stated = combine(answers, np.full((3, 1), 1.0), stated[:, :1])
+    np.testing.assert_allclose(made.mean, 11.0)
+    np.testing.assert_allclose(made.prior, 2.1)
+    assert as_stated.all()
+    silent = [answers[0], Answer(np.nan * ones, ones), answers[2]]
+    given, made, as_stated = combine(silent, np.full((3, 1), 1.0), stated[:, :1])
+    np.testing.assert_allclose(given[:, 0], [0.5, 0.0, 0.5])
+    assert not as_stated.any()
+
+
+def test_where_the_reference_is_never_off_no_boast_of_a_passport_counts() -> None:
+    line = Line(installed(says=absurd))
+    last: list[Forecast] = []
+    for _ in range(80):
+        last = line.tell({PUMP: 7.0}) or last
+    assert [f.model for f in last] == [NAIVE]
 
 
 def test_a_shadow_is_measured_and_never_shown() -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.skills import Key
-from edge_agent.skills.forecast.answers import Slot
+from edge_agent.skills.forecast.answers import Answer, Slot
 from protocol.windows import Floats
 
 NEAR_THE_BEST = 1.5
@@ -53,6 +54,25 @@ def shares(errors: Floats) -> Floats:
         power = np.where(errors <= NEAR_THE_BEST * best, np.maximum(errors, 1e-3) ** -2.0, 0.0)
     power = np.nan_to_num(power)
     return np.asarray(power / np.maximum(power.sum(axis=0), 1e-300))
+
+
+def combine(answers: Sequence[Answer], errors: Floats, stated: Floats) -> tuple[Floats, Answer, NDArray[np.bool_]]:
+    """The weighted mean of several answers, with shares as stated [M, N] where they are (no NaN) and all that count answer,
+    else by errors [M, N]. Returns (shares [M, N], the answer with NaN rows where fewer than two count, whether its shares
+    are the stated ones [N]). Its prior is the mean of the members': they are not taken for independent."""
+    answerable = np.stack([answer.usable() for answer in answers])
+    as_stated = np.isfinite(stated).all(axis=0)
+    stated = np.nan_to_num(stated)
+    as_stated &= (answerable | (stated == 0)).all(axis=0)
+    given = np.where(as_stated, stated, shares(np.where(answerable, errors, np.nan)))
+    several = (given > 0).sum(axis=0) > 1
+    made = [np.zeros_like(answers[0].mean), np.zeros_like(answers[0].mean)]
+    for share, answer in zip(given, answers, strict=True):
+        rows = share > 0
+        made[0][rows] += share[rows, None] * answer.mean[rows]
+        made[1][rows] += share[rows, None] * answer.prior[rows]
+    mean, prior = (np.where(several[:, None], part, np.nan) for part in made)
+    return given, Answer(mean, prior), as_stated & several
 
 
 def lowest(errors: dict[str, Floats], reference: str) -> list[str]:

@@ -358,30 +358,20 @@ class ForecastSkill:
         serving = [n for n in answers if n in self._slots and self._slots[n].role is Role.SERVING]
         if not serving:
             return [], np.zeros((0, len(inputs.keys))), {}
+        slots, members = [self._slots[name] for name in serving], [NAIVE.slot, *serving]
         errors: dict[str, Floats] = {}
-        for name in serving:
+        for name, slot in zip(serving, slots, strict=True):
             live = self._tracks[name].scores.scaled(inputs.rows, MIN_SCORED)
-            stated = choose.promised(self._slots[name], inputs.keys)
-            errors[name] = np.where(answers[name].usable(), np.where(np.isfinite(live), live, stated), np.nan)
-        members = [NAIVE.slot, *serving]
-        shares = choose.shares(np.stack([np.ones(len(inputs.keys)), *errors.values()]))
-        stated_shares, stated_error = choose.promised_shares([self._slots[n] for n in serving], inputs.keys)
+            known = np.where(np.isnan(live), choose.promised(slot, inputs.keys), live)
+            errors[name] = np.where(answers[name].usable(), known, np.nan)
         live = self._tracks[COMBINED.slot].scores.scaled(inputs.rows, MIN_SCORED)
-        answerable = np.stack([answers[name].usable() for name in members])
-        stated_holds = np.isfinite(stated_shares).all(axis=0) & np.isnan(live)
-        stated_holds &= (answerable | (np.nan_to_num(stated_shares) == 0)).all(axis=0)
-        shares = np.where(stated_holds, np.nan_to_num(stated_shares), shares)
-        mean, prior = (
-            sum(s[:, None] * np.where(s[:, None] > 0, part, 0.0) for s, part in zip(shares, parts, strict=True))
-            for parts in ([answers[n].mean for n in members], [answers[n].prior for n in members])
-        )
-        several = (shares > 0).sum(axis=0) > 1
-        answers[COMBINED.slot] = Answer(
-            np.where(several[:, None], mean, np.nan), np.where(several[:, None], prior, np.nan)
-        )
-        errors[COMBINED.slot] = np.where(
-            several, np.where(np.isnan(live), np.where(stated_holds, stated_error, np.nan), live), np.nan
-        )
+        stated, error = choose.promised_shares(slots, inputs.keys)
+        stated[:, ~np.isnan(live)] = np.nan  # what was measured here counts for more
+        table = np.stack([np.ones(len(inputs.keys)), *errors.values()])
+        shares, combined, as_stated = choose.combine([answers[name] for name in members], table, stated)
+        answers[COMBINED.slot] = combined
+        known = np.where(np.isnan(live) & as_stated, error, live)
+        errors[COMBINED.slot] = np.where(combined.usable(), known, np.nan)
         return members, shares, errors
 
     def _forecast(
