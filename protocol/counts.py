@@ -82,7 +82,9 @@ def size_of(mean: Floats, variance: Floats) -> Floats:
     """The size of the negative binomial with this mean and variance; Poisson where the variance is not larger."""
     over = np.asarray(variance, dtype=np.float64) - mean
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(over > 0, np.minimum(mean**2 / np.maximum(over, 1e-300), LARGEST_SIZE), LARGEST_SIZE))
+        return np.asarray(
+            np.where(over > 0, np.minimum(mean**2 / np.maximum(over, 1e-300), LARGEST_SIZE), LARGEST_SIZE)
+        )
 
 
 def _gamma_quantile(level: Floats, mean: Floats, size: Floats) -> Floats:

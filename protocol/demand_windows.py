@@ -10,6 +10,7 @@ its own: months of one part move together, so the total of a lead time scatters 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -37,7 +38,11 @@ SMOOTH, ERRATIC, INTERMITTENT, LUMPY, RARE = range(5)
 CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "rare")
 """Syntetos, Boylan & Croston 2005: mean interval between demands above 1.32 or not, squared variation of their sizes above
 0.49 or not; `rare` had fewer than two demands to judge by."""
+SPARE_PARTS = "supply.demand"
+"""The slot of a demand model."""
 MAX_MONTHS = 1200
+KNOWN_WELL = 12
+"""Months of history beyond which more are no input: parts that entered together would tell the calendar by them."""
 _FARTHEST = 3.0
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -165,7 +170,7 @@ def demand_windows(history: Floats, next_month: int | NDArray[np.int64], spec: D
         window[:, :, 2] = seen[:, recent]
         window[:, :, 3] = filled[:, recent] > 0
         window[:, :, 4] = np.log1p(age - last_age)[:, recent] / 3
-        window[:, :, 7] = np.log1p(age[:, recent]) / 4
+        window[:, :, 7] = np.minimum(age[:, recent], KNOWN_WELL) / KNOWN_WELL
     x[:, :, 5] = (np.log(rate) / 3)[:, None]
     x[:, :, 6] = np.log(long_run / rate)[:, None]
     if spec.calendar:
@@ -188,3 +193,26 @@ def demand_ahead(windows: DemandWindows, answer: NDArray[np.floating], spec: Dem
         total_mean=np.cumsum(month_mean, axis=1),
         total_size=np.asarray(spec.total_size) * np.exp(steps[..., 2]) * total_tail,
     )
+
+
+def month_number(name: str) -> int:
+    """Months since year 0 of "2026-04". Raises BadMessage for anything else."""
+    year, dash, month = name.partition("-")
+    if not (dash and len(year) == 4 and year.isdigit() and month.isdigit() and 1 <= int(month) <= 12):
+        raise BadMessage(Reason.BAD_TIME, f"month {name[:20]!r}: write it as 2026-04")
+    return int(year) * 12 + int(month) - 1
+
+
+def month_name(number: int) -> str:
+    """The opposite of `month_number`."""
+    return f"{number // 12:04d}-{number % 12 + 1:02d}"
+
+
+def month_start_ms(number: int) -> int:
+    """Milliseconds UTC of the first instant of a month; its end is the start of the next one."""
+    return int(datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC).timestamp() * 1000)
+
+
+def usual_horizon(months: int) -> int:
+    """How far ahead a fleet with so many months of history is looked: a year, or half of one below three years."""
+    return 12 if months >= 36 else 6

@@ -11,7 +11,7 @@ network is fitted again with all months."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import msgspec
@@ -43,6 +43,7 @@ PRIORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 TAILS = tuple(float(tail) for tail in np.round(np.exp(np.linspace(-1.4, 1.4, 15)), 3))
 TAIL_LEVELS = (0.9, 0.95, 0.98)
 FEWEST_ORIGIN_MONTHS = 3
+LEVEL_BOUNDS = (0.7, 1.4)
 STATIC = (CHANNELS.index("log_rate"), CHANNELS.index("long_run"), CHANNELS.index("age"))
 
 
@@ -64,7 +65,6 @@ class DemandSettings:
     cold: float = 0.15
     total_weight: float = 1.0
     square_weight: float = 0.3
-    level_trust: float = 0.5
     seed: int = 7
 
 
@@ -78,8 +78,8 @@ class DemandLstm(nn.Module):
         self.members = nn.ModuleList(_Member(horizon, hidden, dropout) for _ in range(members))
 
     def forward(self, x: Tensor) -> Tensor:
-        answers = [member(x) for member in self.members]
-        return sum(answers[1:], start=answers[0]) / len(answers)
+        answers: list[Tensor] = [member(x) for member in self.members]
+        return torch.stack(answers).mean(dim=0)
 
 
 class _Member(nn.Module):
@@ -96,7 +96,8 @@ class _Member(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         state, _ = self.lstm(x)  # [N, length, hidden]
         last = torch.cat([self.drop(state[:, -1]), x[:, -1, STATIC[0] : STATIC[-1] + 1]], dim=1)
-        return self.head(self.drop(torch.tanh(self.mix(last)))).reshape(-1, self.horizon, len(ANSWERS))
+        answered: Tensor = self.head(self.drop(torch.tanh(self.mix(last))))
+        return answered.reshape(-1, self.horizon, len(ANSWERS))
 
 
 @dataclass(frozen=True)
@@ -149,17 +150,18 @@ def fit(
     net, epochs = _trained(
         _rows(inner, spec, _origins(split), month - horizon), check, spec, settings, lambda f, s: progress(0.5 * f, s)
     )
-    spec = _calibrated(net, demand_windows(inner, month - horizon, spec), after, spec, settings)
+    spec = _levelled(net, inner, month - horizon, spec)
+    spec = _with_tails(net, demand_windows(inner, month - horizon, spec), after, spec)
     final = msgspec.structs.replace(spec, prior_rate=_fleet_rate(table))
     net, _ = _trained(
         _rows(table, final, _origins(months), month),
         None,
         final,
-        replace(settings, epochs=settings.epochs),
+        settings,
         lambda f, s: progress(0.5 + 0.5 * f, s),
         stop_after=epochs,
     )
-    return FittedDemand(net, final, epochs)
+    return FittedDemand(net, _levelled(net, table, month, final), epochs)
 
 
 def answer(net: DemandLstm, x: Float32s) -> Float32s:
@@ -263,8 +265,8 @@ def _trained(
         for rows in torch.from_numpy(order.permutation(len(learn.y))[:each]).split(settings.batch):
             optimiser.zero_grad()
             batch = _shortened(x[rows], settings.cold, order)
-            answers = [member(batch) for member in net.members]
-            sum(loss(each_, rate[rows], y[rows], spec, settings, yard) for each_ in answers).backward()
+            each_one = [loss(one(batch), rate[rows], y[rows], spec, settings, yard) for one in net.members]
+            torch.stack(each_one).sum().backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
             schedule.step()
@@ -280,9 +282,7 @@ def _trained(
     return net.eval(), best_epoch
 
 
-def loss(
-    answered: Tensor, rate: Tensor, y: Tensor, spec: DemandSpec, settings: DemandSettings, yard: float
-) -> Tensor:
+def loss(answered: Tensor, rate: Tensor, y: Tensor, spec: DemandSpec, settings: DemandSettings, yard: float) -> Tensor:
     """Negative log likelihood of the months and of the totals over each lead time, observed ones only."""
     mean = rate[:, None] * torch.exp(answered[..., 0].clamp(-3, 3))
     month_size = torch.tensor(spec.month_size) * torch.exp(answered[..., 1].clamp(-3, 3))
@@ -326,7 +326,9 @@ def _shortened(x: Tensor, share: float, order: np.random.Generator) -> Tensor:
     cut = np.where(order.random(len(x)) < share, order.integers(0, length + 1, len(x)), 0)
     kept = torch.from_numpy(np.arange(length)[None, :] >= cut[:, None])
     dynamic = torch.ones(x.shape[2], dtype=torch.bool)
-    dynamic[[i for i, name in enumerate(CHANNELS) if name in ("log_rate", "long_run", "sin_month", "cos_month")]] = False
+    dynamic[[i for i, name in enumerate(CHANNELS) if name in ("log_rate", "long_run", "sin_month", "cos_month")]] = (
+        False
+    )
     return torch.where(kept[:, :, None] | ~dynamic, x, torch.zeros_like(x))
 
 
@@ -334,18 +336,40 @@ def _copy(net: DemandLstm) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
-def _calibrated(
-    net: DemandLstm, windows: DemandWindows, after: Floats, spec: DemandSpec, settings: DemandSettings
-) -> DemandSpec:
-    """Level and tails from the validation months: the factor that removes the bias of the totals, and per intermittency
-    class the factor on the sizes with the least pinball loss in the upper tail."""
-    answered = answer(net, windows.x)
-    plain = demand_ahead(windows, answered, spec)
-    seen = np.isfinite(after)
-    expected = float(plain.month_mean[seen].sum())
-    level = float(np.clip(after[seen].sum() / expected, 0.7, 1.4)) ** settings.level_trust if expected > 0 else 1.0
-    spec = msgspec.structs.replace(spec, level=level)
-    ahead = demand_ahead(windows, answered, spec)
+def fleet_ahead(table: Floats, horizon: int) -> float:
+    """Mean demand per part and month over the coming `horizon` months, from the fleet's own monthly means: the mean of its
+    last 3, 6 and 12 months, each carried on by half of the change between the last two years where there are two. The
+    fleet as a whole moves smoothly; its parts do not. NaN for a table without a record in its last 12 months."""
+    alive = np.isfinite(table[:, -12:]).any(axis=1)
+    seen = np.isfinite(table[alive])
+    count = seen.sum(axis=0)
+    means = np.where(seen, table[alive], 0.0).sum(axis=0)[count > 0] / count[count > 0]
+    if not len(means):
+        return float("nan")
+    change = 0.0
+    if len(means) >= 24 and means[-12:].sum() > 0 and means[-24:-12].sum() > 0:
+        change = 0.5 * float(np.log(means[-12:].mean() / means[-24:-12].mean())) / 12
+    spans = [min(span, len(means)) for span in (3, 6, 12)]
+    return float(np.mean([means[-span:].mean() * np.exp(change * (span + horizon) / 2) for span in spans]))
+
+
+def _levelled(net: DemandLstm, table: Floats, next_month: int, spec: DemandSpec) -> DemandSpec:
+    """The factor that brings the sum over parts to the fleet's own forecast (top-down reconciliation): what a network
+    learns about the whole fleet's ups and downs rests on few distinct months."""
+    alive = table[np.isfinite(table[:, -12:]).any(axis=1)]
+    expected = fleet_ahead(table, spec.horizon)
+    windows = demand_windows(alive, next_month, spec)
+    plain = demand_ahead(windows, answer(net, windows.x), msgspec.structs.replace(spec, level=1.0))
+    if not (expected > 0 and plain.month_mean.size):
+        return spec
+    level = float(np.clip(expected / plain.month_mean.mean(), *LEVEL_BOUNDS))
+    return msgspec.structs.replace(spec, level=level)
+
+
+def _with_tails(net: DemandLstm, windows: DemandWindows, after: Floats, spec: DemandSpec) -> DemandSpec:
+    """Per intermittency class the factors on the sizes with the least pinball loss in the upper tail of the validation
+    months and of their totals."""
+    ahead = demand_ahead(windows, answer(net, windows.x), spec)
     totals = np.cumsum(after, axis=1)
     month_tail = _tails(after, ahead.month_mean, ahead.month_size, windows.kind)
     total_tail = _tails(totals, ahead.total_mean, ahead.total_size, windows.kind)

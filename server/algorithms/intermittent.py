@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -39,32 +40,25 @@ class Rates:
         return counts.quantile(level, mean, counts.size_of(mean, self.variance * months))
 
 
-@dataclass(frozen=True)
-class _Smoothed:
-    """One-step forecasts [N, T + 1] before each month and after the last one; NaN before the first demand."""
-
-    ahead: Floats
-
-
 def ses(history: Floats, weight: float | None = None) -> Rates:
     """Simple exponential smoothing of the counts themselves."""
-    return _best(history, [lambda table, a=a: _ses(table, a) for a in _weights(weight)])
+    return _best(history, [partial(_ses, weight=a) for a in _weights(weight)])
 
 
 def croston(history: Floats, weight: float | None = None) -> Rates:
     """Sizes and intervals smoothed apart, with one weight; rate = size / interval. Biased upwards."""
-    return _best(history, [lambda table, a=a: _croston(table, a, 0.0) for a in _weights(weight)])
+    return _best(history, [partial(_croston, weight=a, correction=0.0) for a in _weights(weight)])
 
 
 def sba(history: Floats, weight: float | None = None) -> Rates:
     """Croston's rate times (1 - weight / 2), which removes its bias to first order."""
-    return _best(history, [lambda table, a=a: _croston(table, a, SBA_FACTOR) for a in _weights(weight)])
+    return _best(history, [partial(_croston, weight=a, correction=SBA_FACTOR) for a in _weights(weight)])
 
 
 def tsb(history: Floats, size_weight: float | None = None, chance_weight: float | None = None) -> Rates:
     """Chance of demand smoothed in every month, size in months of demand: a part that dies out fades."""
     pairs = [(a, b) for a in _weights(size_weight) for b in _weights(chance_weight)]
-    return _best(history, [lambda table, a=a, b=b: _tsb(table, a, b) for a, b in pairs])
+    return _best(history, [partial(_tsb, size_weight=a, chance_weight=b) for a, b in pairs])
 
 
 def adida(history: Floats) -> Rates:
@@ -97,7 +91,7 @@ def mean_rate(history: Floats) -> Floats:
     seen = np.isfinite(table)
     total, count = np.where(seen, table, 0.0).sum(axis=1), seen.sum(axis=1)
     fleet = total.sum() / max(count.sum(), 1)
-    return np.where(count > 0, total / np.maximum(count, 1), fleet)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), fleet), dtype=np.float64)
 
 
 def _weights(given: float | None) -> tuple[float, ...]:
