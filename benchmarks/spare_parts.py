@@ -185,11 +185,9 @@ def _references(learned: Floats, horizon: int) -> dict[str, Answer]:
             ("imapa", intermittent.imapa),
         )
     }
-    mean = intermittent.mean_rate(learned)
-    spread = np.maximum(np.nan_to_num(np.nanvar(learned, axis=1)), mean)
-    stock = intermittent.Rates(mean, spread).total_quantile(LEVEL, horizon)
+    mean = intermittent.mean(learned)
     quantile = intermittent.empirical_quantile(learned, LEVEL)[:, None]
-    return {"empirical": Answer(quantile, mean * horizon, stock)} | found
+    return {"empirical": Answer(quantile, mean.rate * horizon, mean.total_quantile(LEVEL, horizon))} | found
 
 
 def _from_rates(rates: intermittent.Rates, horizon: int) -> Answer:
@@ -215,10 +213,8 @@ def _peers(sheet: contract.Sheet, learned: Floats, horizon: int, ours: dict[str,
         off = float(np.nanmax(np.abs(rate - mine)))
         near = float(np.nanmean(np.abs(rate - mine) <= 0.01 * np.abs(rate) + 1e-6))
         sheet.note(f"{name} and ours at the same settings: largest difference {off:.2g} a month, {near:.1%} within 1 %")
-        rate = np.where(np.isfinite(rate), rate, 0.0)
-        seen = np.isfinite(learned)
-        about = np.where(seen, (learned - rate[:, None]) ** 2, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-        found[name] = _from_rates(intermittent.Rates(rate, np.maximum(about, rate)), horizon)
+        rates = intermittent.about(learned, np.where(np.isfinite(rate), rate, 0.0))
+        found[name] = _from_rates(rates, horizon)
     return found
 
 

@@ -24,8 +24,8 @@ SBA_FACTOR = 0.5
 
 @dataclass(frozen=True)
 class Rates:
-    """rate [N]: demand per month from now on, the same for every month; variance [N]: of a month's count about the
-    one-step forecasts of its own history, at least the rate (Poisson)."""
+    """rate [N]: demand per month from now on, the same for every month; variance [N]: of the history's counts
+    about this rate, at least the rate itself (Poisson)."""
 
     rate: Floats
     variance: Floats
@@ -94,6 +94,18 @@ def mean_rate(history: Floats) -> Floats:
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), fleet), dtype=np.float64)
 
 
+def mean(history: Floats) -> Rates:
+    """`mean_rate` with the variance about it."""
+    return about(checked_history(history), mean_rate(history))
+
+
+def about(history: Floats, rate: Floats) -> Rates:
+    """Any rate [N] with the variance of a checked history [N, T] about it."""
+    seen = np.isfinite(history)
+    scatter = np.where(seen, (history - rate[:, None]) ** 2, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    return Rates(np.asarray(rate, dtype=np.float64), np.maximum(scatter, rate))
+
+
 def _weights(given: float | None) -> tuple[float, ...]:
     return WEIGHTS if given is None else (given,)
 
@@ -113,12 +125,8 @@ def _best(history: Floats, tries: list[Callable[[Floats], Floats]]) -> Rates:
 
 
 def _with_fallback(table: Floats, rate: Floats) -> Rates:
-    seen = np.isfinite(table)
-    nothing_yet = seen.any(axis=1) & np.isnan(rate)
-    rate = np.where(nothing_yet, 0.0, np.where(np.isnan(rate), mean_rate(table), rate))
-    count = np.maximum(seen.sum(axis=1), 1)
-    about = np.where(seen, (table - rate[:, None]) ** 2, 0.0).sum(axis=1) / count
-    return Rates(np.asarray(rate), np.maximum(about, rate))
+    nothing_yet = np.isfinite(table).any(axis=1) & np.isnan(rate)
+    return about(table, np.where(nothing_yet, 0.0, np.where(np.isnan(rate), mean_rate(table), rate)))
 
 
 def _squared_error(table: Floats, ahead: Floats) -> Floats:

@@ -16,6 +16,7 @@ NAN = float("nan")
 # demands 2 and 4, the first after two months, the second three months later
 SERIES = [0.0, 2.0, 0.0, 0.0, 4.0, 0.0]
 METHODS = [
+    intermittent.mean,
     intermittent.ses,
     intermittent.croston,
     intermittent.sba,
