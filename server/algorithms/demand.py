@@ -43,7 +43,7 @@ PRIORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 TAILS = tuple(float(tail) for tail in np.round(np.exp(np.linspace(-1.4, 1.4, 15)), 3))
 TAIL_LEVELS = (0.9, 0.95, 0.98)
 FEWEST_ORIGIN_MONTHS = 3
-LEVEL_BOUNDS = (0.7, 1.4)
+LEVEL_BOUNDS = (0.5, 2.0)
 STATIC = (CHANNELS.index("log_rate"), CHANNELS.index("long_run"), CHANNELS.index("age"))
 
 
@@ -64,7 +64,7 @@ class DemandSettings:
     batch: int = 384
     rows: int = 30_000
     epochs: int = 10
-    cold: float = 0.15
+    cold: float = 0.1
     total_weight: float = 1.0
     square_weight: float = 0.3
     calendar: bool = False
@@ -119,7 +119,9 @@ class FittedDemand:
 
 @dataclass(frozen=True)
 class _Rows:
-    """x [n, length, channels], rate [n], y [n, horizon] (NaN: not observed)."""
+    """x [n, length, channels], rate [n, horizon], y [n, horizon] (NaN: not observed). The rate is the anchor, scaled in
+    each month so that the parts sum to what the fleet did: the network learns how parts differ, not the few ups and downs
+    that all of them shared (`_levelled` brings the fleet's own forecast back)."""
 
     x: Float32s
     rate: Float32s
@@ -133,8 +135,9 @@ def fit(
     settings: DemandSettings,
     progress: Progress,
 ) -> FittedDemand:
-    """Fits on histories [N, T]. next_month: month of the year (0..11) that follows the history; None: unknown. Raises Refused where the history is too short to hold `horizon` months back or holds no demand,
-    BadMessage for negative counts. The same histories and seed give the same network on the same machine."""
+    """Fits on histories [N, T]. next_month: month of the year (0..11) that follows the history; None: unknown.
+    Raises Refused where the history is too short to hold `horizon` months back, holds no demand or no record
+    in those months; BadMessage for negative counts. The same histories and seed give the same network on the same machine."""
     table = checked_history(history)
     months = table.shape[1]
     if months < horizon + FEWEST_ORIGIN_MONTHS + 1 or not (np.nan_to_num(table) > 0).any():
@@ -150,13 +153,17 @@ def fit(
     month = 0 if next_month is None else next_month
     check = _rows(table, spec, [split], month)
     net, epochs = _trained(
-        _rows(inner, spec, _origins(split), month - horizon), check, spec, settings, lambda f, s: progress(0.5 * f, s)
+        _rows(inner, spec, _origins(split), month - horizon, settings.cold),
+        check,
+        spec,
+        settings,
+        lambda f, s: progress(0.5 * f, s),
     )
     spec = _levelled(net, inner, month - horizon, spec)
     spec = _with_tails(net, demand_windows(inner, month - horizon, spec), after, spec)
     final = msgspec.structs.replace(spec, prior_rate=_fleet_rate(table))
     net, _ = _trained(
-        _rows(table, final, _origins(months), month),
+        _rows(table, final, _origins(months), month, settings.cold),
         None,
         final,
         settings,
@@ -227,18 +234,32 @@ def _origins(months: int) -> list[int]:
     return list(range(FEWEST_ORIGIN_MONTHS, months))
 
 
-def _rows(table: Floats, spec: DemandSpec, origins: list[int], next_month: int) -> _Rows:
+def _rows(table: Floats, spec: DemandSpec, origins: list[int], next_month: int, cold: float = 0.0) -> _Rows:
     """Inputs and targets at each origin; targets beyond the table are NaN, rows without any target are dropped.
-    next_month: month of the year after the last column of `table`."""
+    next_month: month of the year after the last column of `table`; cold: share of histories that are shortened."""
     parts, months = table.shape
+    order = np.random.default_rng(months)
     padded = np.concatenate([table, np.full((parts, spec.horizon), np.nan)], axis=1)
     found: list[tuple[Float32s, Float32s, Float32s]] = []
     for at in origins:
-        windows = demand_windows(table[:, :at], (next_month - (months - at)) % 12, spec)
+        windows = demand_windows(_shortened(table[:, :at], cold, order), (next_month - (months - at)) % 12, spec)
         y = padded[:, at : at + spec.horizon].astype(np.float32)
-        kept = np.isfinite(y).any(axis=1) & (windows.known > 0)
-        found.append((windows.x[kept], windows.rate[kept].astype(np.float32), y[kept]))
+        kept = np.isfinite(y).any(axis=1) & np.isfinite(table[:, :at]).any(axis=1)
+        if kept.any():
+            found.append((windows.x[kept], _shared(windows.rate[kept], y[kept]), y[kept]))
+    if not found:
+        raise Refused(
+            Reason.NOT_ELIGIBLE,
+            f"no part has records before and after month {origins[-1]} of {months}: give months that were recorded",
+        )
     return _Rows(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def _shared(rate: Floats, y: Float32s) -> Float32s:
+    """Anchors [n] scaled to the months' sums over the observed parts: [n, horizon]."""
+    seen = np.isfinite(y)
+    factor = np.where(seen, y, 0.0).sum(axis=0) / np.maximum(rate @ seen, 1e-6)
+    return np.asarray(rate[:, None] * np.where(factor > 0, factor, 1.0), dtype=np.float32)
 
 
 def _trained(
@@ -266,8 +287,7 @@ def _trained(
         net.train()
         for rows in torch.from_numpy(order.permutation(len(learn.y))[:each]).split(settings.batch):
             optimiser.zero_grad()
-            batch = _shortened(x[rows], settings.cold, order)
-            each_one = [loss(one(batch), rate[rows], y[rows], spec, settings, yard) for one in net.members]
+            each_one = [loss(one(x[rows]), rate[rows], y[rows], spec, settings, yard) for one in net.members]
             torch.stack(each_one).sum().backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
@@ -286,7 +306,7 @@ def _trained(
 
 def loss(answered: Tensor, rate: Tensor, y: Tensor, spec: DemandSpec, settings: DemandSettings, yard: float) -> Tensor:
     """Negative log likelihood of the months and of the totals over each lead time, observed ones only."""
-    mean = rate[:, None] * torch.exp(answered[..., 0].clamp(-3, 3))
+    mean = rate * torch.exp(answered[..., 0].clamp(-3, 3))
     month_size = torch.tensor(spec.month_size) * torch.exp(answered[..., 1].clamp(-3, 3))
     total_size = torch.tensor(spec.total_size) * torch.exp(answered[..., 2].clamp(-3, 3))
     totals, total_mean = torch.cumsum(y, dim=1), torch.cumsum(mean, dim=1)
@@ -320,18 +340,11 @@ def _judge(net: DemandLstm, rows: _Rows, spec: DemandSpec, settings: DemandSetti
         return float(loss(answered, torch.from_numpy(rows.rate), torch.from_numpy(rows.y), spec, settings, yard))
 
 
-def _shortened(x: Tensor, share: float, order: np.random.Generator) -> Tensor:
-    """A share of the windows loses its oldest months. The anchor is left as it is: it is an input like the others."""
-    if share <= 0:
-        return x
-    length = x.shape[1]
-    cut = np.where(order.random(len(x)) < share, order.integers(0, length + 1, len(x)), 0)
-    kept = torch.from_numpy(np.arange(length)[None, :] >= cut[:, None])
-    dynamic = torch.ones(x.shape[2], dtype=torch.bool)
-    dynamic[[i for i, name in enumerate(CHANNELS) if name in ("log_rate", "long_run", "sin_month", "cos_month")]] = (
-        False
-    )
-    return torch.where(kept[:, :, None] | ~dynamic, x, torch.zeros_like(x))
+def _shortened(history: Floats, share: float, order: np.random.Generator) -> Floats:
+    """A share of the histories begins later than it did, or has not begun: [N, T]."""
+    parts, months = history.shape
+    first = np.where(order.random(parts) < share, order.integers(0, months + 1, parts), 0)
+    return np.where(np.arange(months) >= first[:, None], history, np.nan)
 
 
 def _copy(net: DemandLstm) -> dict[str, Tensor]:

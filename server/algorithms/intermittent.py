@@ -19,6 +19,8 @@ from protocol import counts
 from protocol.demand_windows import Floats, checked_history
 
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(1, 13))
+BLOCK_WEIGHTS = tuple(round(0.1 + 0.01 * i, 2) for i in range(21))
+"""The bounds 0.1 and 0.3 are those of statsforecast, which searches between them without a grid."""
 SBA_FACTOR = 0.5
 
 
@@ -206,7 +208,7 @@ def _blocked(table: Floats, block: int) -> Floats:
         return np.where(np.isfinite(table).any(axis=1), mean_rate(table), np.nan)
     lumps = packed[:, packed.shape[1] - blocks * block :].reshape(len(table), blocks, block).sum(axis=2)
     least, answer = np.full(len(table), np.inf), np.full(len(table), np.nan)
-    for weight in (0.1, 0.15, 0.2, 0.25, 0.3):
+    for weight in BLOCK_WEIGHTS:
         ahead = _ses(lumps, weight)
         error = _squared_error(lumps, ahead[:, :-1])
         better = (error < least) | np.isnan(answer)

@@ -135,6 +135,10 @@ def test_negative_counts_and_a_fleet_without_demand_are_refused() -> None:
     counts = np.zeros((3, 24))
     with pytest.raises(Refused, match="some demand"):
         train_demand(DemandTable(["a", "b", "c"], "", counts), DemandPlan(HORIZON, SMALL), WORLD, quiet)
+    retired = np.ones((3, 24))
+    retired[:, 10:] = np.nan
+    with pytest.raises(Refused, match="no part has records before and after"):
+        demand.fit(retired, HORIZON, None, SMALL, quiet)
     counts[1, 5] = -1
     with pytest.raises(BadMessage, match="part 1 in month 5 is -1"):
         train_demand(DemandTable(["a", "b", "c"], "", counts), DemandPlan(HORIZON, SMALL), WORLD, quiet)
