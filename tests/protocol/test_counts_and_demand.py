@@ -58,9 +58,11 @@ def test_extra_zeros_move_the_quantile() -> None:
     assert counts.chance_of_none(mean, size, zero) == pytest.approx(below[0])
 
 
-def test_a_very_large_count_is_near_enough() -> None:
-    exact = stats.nbinom(2.5, 2.5 / (2.5 + 50_000)).ppf(0.95)
-    assert counts.quantile(0.95, np.array(50_000.0), np.array(2.5)) == pytest.approx(exact, rel=0.02)
+@pytest.mark.parametrize("size", [0.2, 2.5, 400.0, 1e6])
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.95])
+def test_a_very_large_count_is_near_enough(size: float, level: float) -> None:
+    exact = stats.nbinom(size, size / (size + 50_000)).ppf(level)
+    assert counts.quantile(level, np.array(50_000.0), np.array(size)) == pytest.approx(exact, abs=50)
 
 
 def test_quantiles_of_nothing_and_of_what_is_not_known() -> None:
