@@ -44,6 +44,8 @@ TAILS = tuple(float(tail) for tail in np.round(np.exp(np.linspace(-1.4, 1.4, 15)
 TAIL_LEVELS = (0.9, 0.95, 0.98)
 FEWEST_ORIGIN_MONTHS = 3
 LEVEL_BOUNDS = (0.5, 2.0)
+FEWEST_FLEET_MONTHS = 6
+FEWEST_FLEET_TRIALS = 3
 STATIC = (CHANNELS.index("log_rate"), CHANNELS.index("long_run"), CHANNELS.index("age"))
 
 
@@ -352,20 +354,32 @@ def _copy(net: DemandLstm) -> dict[str, Tensor]:
 
 
 def fleet_ahead(table: Floats, horizon: int) -> float:
-    """Mean demand per part and month over the coming `horizon` months, from the fleet's own monthly means: the mean of its
-    last 3, 6 and 12 months, each carried on by half of the change between the last two years where there are two. The
-    fleet as a whole moves smoothly; its parts do not. NaN for a table without a record in its last 12 months."""
+    """Mean demand per part and month over the coming `horizon` months, from the fleet's own monthly means: a mean of the
+    newest months, or their exponential trend damped by half, whichever would have erred least over these very months.
+    The fleet as a whole moves smoothly; its parts do not. NaN for a table without a record in its last 12 months."""
     alive = np.isfinite(table[:, -12:]).any(axis=1)
     seen = np.isfinite(table[alive])
     count = seen.sum(axis=0)
     means = np.where(seen, table[alive], 0.0).sum(axis=0)[count > 0] / count[count > 0]
     if not len(means):
         return float("nan")
-    change = 0.0
-    if len(means) >= 24 and means[-12:].sum() > 0 and means[-24:-12].sum() > 0:
-        change = 0.5 * float(np.log(means[-12:].mean() / means[-24:-12].mean())) / 12
-    spans = [min(span, len(means)) for span in (3, 6, 12)]
-    return float(np.mean([means[-span:].mean() * np.exp(change * (span + horizon) / 2) for span in spans]))
+    origins = range(FEWEST_FLEET_MONTHS, len(means) - horizon + 1)
+    if len(origins) < FEWEST_FLEET_TRIALS:
+        return float(means[-12:].mean())
+    tried = np.log(np.maximum([_fleet_candidates(means[:at], horizon) for at in origins], 1e-9))
+    after = np.log(np.maximum([means[at : at + horizon].mean() for at in origins], 1e-9))
+    best = int(np.argmin(np.mean((tried - after[:, None]) ** 2, axis=0)))
+    return _fleet_candidates(means, horizon)[best]
+
+
+def _fleet_candidates(means: Floats, horizon: int) -> list[float]:
+    found = [float(means[-span:].mean()) for span in (len(means), 12, 6, 3)]
+    for span in (12, 24, len(means)):
+        recent = np.log(np.maximum(means[-span:], 1e-9))
+        at = np.arange(len(recent)) - (len(recent) - 1) / 2
+        slope = float(at @ recent / max(float(at @ at), 1e-9))
+        found.append(float(np.exp(recent.mean() + slope * ((len(recent) - 1) / 2 + (horizon + 1) / 4))))
+    return found
 
 
 def _levelled(net: DemandLstm, table: Floats, next_month: int, spec: DemandSpec) -> DemandSpec:

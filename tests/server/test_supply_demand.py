@@ -118,7 +118,8 @@ def test_the_fleet_carries_on_from_its_last_year() -> None:
     steady = np.full((5, 30), 2.0)
     assert demand.fleet_ahead(steady, 6) == pytest.approx(2.0)
     falling = steady * 0.97 ** np.arange(30)
-    assert falling[0, -1] * 0.97**6 < demand.fleet_ahead(falling, 6) < falling[0, -12]
+    assert falling[0, -1] * 0.97**6 < demand.fleet_ahead(falling, 6) < falling[0, -1]
+    assert demand.fleet_ahead(steady[:, :2], 6) == pytest.approx(2.0)
     retired = np.concatenate([steady, np.full((5, 30), np.nan)])
     retired[5:, :10] = 50.0
     assert demand.fleet_ahead(retired, 6) == pytest.approx(2.0)
