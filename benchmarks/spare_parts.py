@@ -28,7 +28,7 @@ from server.algorithms import demand, intermittent
 LEVEL = 0.95
 HOLDING, SHORTAGE = 1.0, 19.0
 MOST_BIAS = 0.05
-TARGETED = ("sba", "sba_0.1", "tsb", "empirical")
+TARGETED = ("sba", "sba_0.1", "tsb", "tsb_0.1", "empirical")
 FEWEST_MONTHS = 2 * 6 + demand.FEWEST_ORIGIN_MONTHS + 1
 _MONTH = re.compile(r"\d{4}-\d{2}")
 _MISSING = ("", "NA", "NaN", "nan")
@@ -201,6 +201,7 @@ def _references(learned: Floats, horizon: int) -> dict[str, Answer]:
             ("sba", intermittent.sba),
             ("sba_0.1", lambda table: intermittent.sba(table, 0.1)),
             ("tsb", intermittent.tsb),
+            ("tsb_0.1", lambda table: intermittent.tsb(table, 0.1, 0.1)),
             ("croston", intermittent.croston),
             ("ses", intermittent.ses),
             ("adida", intermittent.adida),
