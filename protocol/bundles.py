@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.demand_windows import DemandSpec
 from protocol.errors import BadBundle, Reason
 from protocol.observations import Name, Text, TimeMs
 from protocol.windows import WindowSpec
@@ -96,7 +97,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
 
     series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
     the tables' state has seen. items: names of a neighbour table. covariates: known inputs, in the order of the columns
-    of `gamma`. levels: nominal quantiles of a quantile model's last axis. files: sha256 of every other member."""
+    of `gamma`. levels: nominal quantiles of a quantile model's last axis. demand: how a spare-part model's answers are
+    read. files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     slot: Name
@@ -105,6 +107,7 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     version: Annotated[int, msgspec.Meta(ge=1)]
     runtime: Runtime
     window: WindowSpec | None = None
+    demand: DemandSpec | None = None
     levels: list[float] = []
     series: list[tuple[str, str]] = []
     series_until_ms: list[int] = []

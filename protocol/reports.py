@@ -10,6 +10,9 @@ import msgspec
 from protocol.names import MessageClass
 from protocol.observations import Name, StepMs, Text, TimeMs
 
+Month = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")]
+"""A calendar month, "2026-04"."""
+
 
 class Severity(StrEnum):
     NOTICE = "notice"
@@ -114,6 +117,40 @@ class Contribution(msgspec.Struct, frozen=True):
 
     because: Name
     amount: float
+
+
+class DemandForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of a spare part will be asked for. `month_mean[i]` is expected in the i-th month from `first_month` on
+    ("2026-04"); `quantiles[j]` whole units are enough for all the months together with probability `levels[j]`;
+    `none_probability`: nothing is asked for; `order_up_to` units, in stock or on order, reach `service_level`.
+
+    expected = baseline + the sum of the contributions, exactly: `baseline` is what a part without history would get, each
+    contribution ("month:2026-01") what that month of the history changed. `known_months` of history were recorded;
+    `inputs_until_ms` is the end of the newest one; `stale` says it was old. `machine` "*": for any machine of the site."""
+
+    type_name: ClassVar[str] = "millwright.demand_forecast.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.METRIC
+
+    id: Name
+    part: Name
+    machine: Name = "*"
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    issued_ms: TimeMs
+    inputs_until_ms: TimeMs
+    stale: bool = False
+    first_month: Month
+    known_months: Annotated[int, msgspec.Meta(ge=0)]
+    pattern: Name
+    month_mean: Annotated[list[float], msgspec.Meta(min_length=1, max_length=60)]
+    expected: float
+    levels: Annotated[list[float], msgspec.Meta(min_length=1, max_length=20)]
+    quantiles: Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1, max_length=20)]
+    none_probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    service_level: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.95
+    order_up_to: Annotated[int, msgspec.Meta(ge=0)]
+    baseline: float
+    contributions: Annotated[list[Contribution], msgspec.Meta(max_length=1300)] = []
+    model: ModelRef
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
 from protocol.reports import (
     Contribution,
+    DemandForecast,
     Evidence,
     FaultEvent,
     Forecast,
@@ -160,6 +161,25 @@ EXAMPLES: dict[str, msgspec.Struct] = {
             )
         ],
         model=ModelRef("recommend.items", "item_cf", 1, DIGEST),
+    ),
+    "demand_forecast": DemandForecast(
+        id="demand-1",
+        part="bearing 6204",
+        unit="pcs",
+        issued_ms=T0 + 1,
+        inputs_until_ms=T0,
+        first_month="2025-11",
+        known_months=23,
+        pattern="intermittent",
+        month_mean=[0.5, 0.75],
+        expected=1.25,
+        levels=[0.5, 0.95],
+        quantiles=[1, 4],
+        none_probability=0.375,
+        order_up_to=4,
+        baseline=1.0,
+        contributions=[Contribution("month:earlier", -0.25), Contribution("month:2025-10", 0.5)],
+        model=ModelRef("supply.demand", "demand_lstm", 1, DIGEST),
     ),
     "report": REPORT,
     "feedback": Feedback(

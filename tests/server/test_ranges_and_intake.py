@@ -20,13 +20,14 @@ from protocol.errors import BadMessage, BadSettings
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
+from protocol.reports import DemandForecast, ModelRef
 from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Envelope, Message, decode, encode, envelope
 from protocol.twin import State
 from server import config, datasets, intake, ranges
 from server.__main__ import migrate
 from server.broker import Intake
 from server.config import BrokerSettings, Settings
-from server.database import Database, FeedbackRow, Gateway, Ledger, QuarantineRow, Table, WorkOrderRow
+from server.database import Database, FeedbackRow, Gateway, Ledger, QuarantineRow, StatementRow, Table, WorkOrderRow
 
 NOW = 1_790_000_000_000
 TOKEN = "k3Jx9QmW2vLs8RtZ5yBn7CdF"
@@ -193,3 +194,27 @@ def test_known_inputs_are_kept_in_every_version_and_reach_the_data_set(database:
         grid = datasets.SignalGrid(0, 1000, [("P-1", "v")], np.zeros((1, 3)), inputs)
         snapshot = datasets.freeze_signals(grid, tmp_path)
     assert datasets.read_signals(tmp_path / snapshot.path, snapshot.digest).inputs == inputs
+
+
+def test_a_demand_forecast_is_kept_once_and_found_by_its_part(database: Database) -> None:
+    told = DemandForecast(
+        id="demand-1",
+        part="bearing 6204",
+        issued_ms=NOW,
+        inputs_until_ms=NOW - 5,
+        first_month="2026-04",
+        known_months=0,
+        pattern="rare",
+        month_mean=[0.5],
+        expected=0.5,
+        levels=[0.95],
+        quantiles=[2],
+        none_probability=0.6,
+        order_up_to=2,
+        baseline=0.5,
+        model=ModelRef("supply.demand", "smoothed_rate"),
+    )
+    send(database, wrapped(told, 1), wrapped(told, 2))
+    with database.begin() as session:
+        kept = list(session.scalars(select(StatementRow).where(StatementRow.subject == "bearing 6204")))
+        assert [msgspec.convert(row.body, DemandForecast) for row in kept] == [told]

@@ -1,0 +1,206 @@
+"""From a fleet's histories of spare-part demand to a sealed forecaster: fit, pack, measure what packing cost, measure
+against the best simple reference and the champion on the newest months, which nothing was chosen on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export import parity
+from export.bundle import Draft, seal
+from protocol.bundles import Golden, Quality, Runtime, unpack
+from protocol.demand_windows import (
+    SPARE_PARTS,
+    DemandAhead,
+    DemandSpec,
+    Floats,
+    checked_history,
+    demand_ahead,
+    demand_windows,
+    month_number,
+    usual_horizon,
+)
+from protocol.errors import Reason, Refused
+from server.algorithms import demand, intermittent
+from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
+
+SERVICE = 0.95
+PINBALL, TOTAL_RMSE, TOTAL_BIAS = (
+    "pinball_95_of_monthly_demand",
+    "rmse_of_period_total",
+    "absolute_bias_of_period_total",
+)
+INT8_ATOL = 0.1
+"""In logarithms of factors: the same int8 graph rounds differently on CPUs with and without VNNI."""
+
+
+@dataclass(frozen=True)
+class DemandTable:
+    """Histories side by side. counts [N, T]: units per month, newest last, NaN: not recorded. first_month: "2024-01", or
+    "" where the calendar is unknown."""
+
+    parts: list[str]
+    first_month: str
+    counts: Floats
+
+
+@dataclass(frozen=True)
+class DemandPlan:
+    """`horizon` 0: `usual_horizon` of the months at hand."""
+
+    horizon: int = 0
+    settings: demand.DemandSettings = field(default_factory=demand.DemandSettings)
+
+
+def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, progress: Progress) -> Candidate:
+    """One candidate for the slot `supply.demand`, fitted without the newest `horizon` months, which judge it. Raises
+    Refused where the months do not suffice, BadMessage for a negative count."""
+    import torch
+
+    from export.quantize import quantize
+    from export.to_onnx import to_onnx
+
+    history = checked_history(table.counts)
+    months = history.shape[1]
+    horizon = plan.horizon or usual_horizon(months)
+    if months <= 2 * horizon + demand.FEWEST_ORIGIN_MONTHS:
+        raise Refused(
+            Reason.NOT_ELIGIBLE,
+            f"{months} months of demand; more than {2 * horizon + demand.FEWEST_ORIGIN_MONTHS} are needed to learn and "
+            f"prove a look {horizon} months ahead: wait, or ask for a shorter horizon",
+        )
+    learned, held_out = history[:, :-horizon], history[:, -horizon:]
+    next_month = (month_number(table.first_month) + months - horizon) % 12 if table.first_month else None
+    fitted = demand.fit(learned, horizon, next_month, plan.settings, lambda f, step: progress(0.8 * f, step))
+    spec = fitted.spec
+    windows = demand_windows(learned, next_month or 0, spec)
+    graph = to_onnx(fitted.net, torch.from_numpy(np.tile(windows.x[:1], (2, 1, 1))))
+    progress(0.9, "quantizing to int8")
+    small = quantize(graph)
+    run = parity.Graph(small)
+    float_answer, answer = demand.answer(fitted.net, windows.x), run(windows.x)
+    ahead = demand_ahead(windows, answer, spec)
+    float_loss = _loss(demand_ahead(windows, float_answer, spec), held_out)
+    name, reference = _best_reference(learned, held_out)
+    champion = _champion(learned, next_month, world.champions.get(SPARE_PARTS), horizon)
+    inputs, outputs = parity.golden_graph(run, windows.x)
+    covered = np.mean((held_out <= ahead.month_quantile(SERVICE))[np.isfinite(held_out)])
+    draft = Draft(
+        slot=SPARE_PARTS,
+        family="forecast",
+        algorithm="demand_lstm",
+        version=world.versions.get(SPARE_PARTS, 1),
+        runtime=Runtime.ONNX,
+        demand=spec,
+        graph=small,
+        lineage=world.lineage(
+            plan.settings.seed,
+            {**asdict(plan.settings), "epochs_chosen": fitted.epochs, "parts": len(table.parts), "months": months},
+        ),
+        quality=_figures(ahead, reference, champion, held_out, name),
+        parity=parity.compare(float_answer, answer, float_loss, _loss(ahead, held_out), lower_is_better=True),
+        golden=Golden(atol=INT8_ATOL, rtol=0.0),
+        golden_inputs=inputs,
+        golden_outputs=outputs,
+        float_bytes=len(graph),
+        latency_us=parity.latency_us(lambda: run(windows.x[:1])),
+        intended_use="Demand of spare parts over a lead time as a distribution of whole units, and the stock to hold.",
+        limits=f"Months; at most {horizon} ahead; parts of the kind it was trained on. A part without history gets the "
+        "fleet's rate.",
+        words=f"{len(small) / len(graph):.0%} of the float size; the 95 % quantile held {covered:.0%} of held-out months.",
+        because=world.because,
+    )
+    progress(1.0, "demand sealed")
+    return Candidate(*seal(draft))
+
+
+def references(learned: Floats) -> dict[str, intermittent.Rates]:
+    """The point references that a demand model stands against."""
+    return {"sba": intermittent.sba(learned), "tsb": intermittent.tsb(learned)}
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """quantile [N] of one month; total [N] over the horizon."""
+
+    quantile: Floats
+    total: Floats
+
+
+def _best_reference(learned: Floats, held_out: Floats) -> tuple[str, _Reference]:
+    """The one with the least pinball loss among SBA, TSB and the part's own empirical quantile."""
+    horizon = held_out.shape[1]
+    found = {
+        name: _Reference(rates.month_quantile(SERVICE), rates.rate * horizon)
+        for name, rates in references(learned).items()
+    }
+    found["empirical_quantile"] = _Reference(
+        intermittent.empirical_quantile(learned, SERVICE), intermittent.mean_rate(learned) * horizon
+    )
+    best = min(found, key=lambda name: demand.pinball(held_out, found[name].quantile[:, None], SERVICE))
+    return best, found[best]
+
+
+def _loss(ahead: DemandAhead, held_out: Floats) -> float:
+    return demand.pinball(held_out, ahead.month_quantile(SERVICE), SERVICE)
+
+
+def _figures(
+    ahead: DemandAhead, reference: _Reference, champion: DemandAhead | None, held_out: Floats, name: str
+) -> list[Quality]:
+    total = ahead.total_mean[:, -1]
+    rows: list[tuple[str, float, float, float | None]] = [
+        (
+            PINBALL,
+            _loss(ahead, held_out),
+            demand.pinball(held_out, reference.quantile[:, None], SERVICE),
+            None if champion is None else _loss(champion, held_out),
+        )
+    ]
+    measures: list[tuple[str, Callable[[Floats, Floats], float]]] = [(TOTAL_RMSE, _rmse), (TOTAL_BIAS, _bias)]
+    for metric, measure in measures:
+        before = None if champion is None else measure(champion.total_mean[:, -1], held_out)
+        rows.append((metric, measure(total, held_out), measure(reference.total, held_out), before))
+    observed = int(np.isfinite(held_out).sum())
+    return [
+        Quality(
+            metric=metric,
+            lower_is_better=True,
+            model=round(model, DIGITS),
+            reference=round(simple, DIGITS),
+            reference_name=name,
+            champion=None if before is None else round(before, DIGITS),
+            split=f"newest {held_out.shape[1]} months of {len(held_out)} parts, held out in time order",
+            n=observed,
+        )
+        for metric, model, simple, before in rows
+    ]
+
+
+def _rmse(total: Floats, held_out: Floats) -> float:
+    actual = held_out.sum(axis=1)
+    seen = np.isfinite(actual)
+    return float(np.sqrt(np.mean((total[seen] - actual[seen]) ** 2))) if seen.any() else float("nan")
+
+
+def _bias(total: Floats, held_out: Floats) -> float:
+    actual = held_out.sum(axis=1)
+    seen = np.isfinite(actual)
+    asked = float(actual[seen].sum())
+    return abs(float(total[seen].sum()) / asked - 1) if asked > 0 else float("nan")
+
+
+def _champion(learned: Floats, next_month: int | None, archive: bytes | None, horizon: int) -> DemandAhead | None:
+    """The serving model's answers to the same histories; None if there is none, or it looks another distance ahead."""
+    if archive is None:
+        return None
+    bundle = unpack(archive)
+    spec: DemandSpec | None = bundle.passport.demand
+    if spec is None or spec.horizon != horizon or (spec.calendar and next_month is None):
+        return None
+    windows = demand_windows(learned, next_month or 0, spec)
+    answer: NDArray[np.float32] = parity.Graph(bundle.graph)(windows.x)
+    return demand_ahead(windows, answer, spec)
