@@ -14,7 +14,7 @@ from protocol.errors import Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
-from protocol.reports import FaultEvent, Forecast, Recommendation, Report
+from protocol.reports import FaultEvent, Forecast, ForecastExplanation, Recommendation, Report
 from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
@@ -139,6 +139,8 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
             return answers.store(session, message, gateway, int(str(arrived["seq"])), int(str(arrived["stored_ms"])))
         case KnownInput():
             return _keep_statement(session, message, message.covariate, message.known_ms, arrived)
+        case ForecastExplanation():
+            return _keep_statement(session, message, message.signal, message.issued_ms, arrived)
         case Heartbeat():
             row = session.get_one(Gateway, gateway)
             row.heartbeat = msgspec.to_builtins(message)
