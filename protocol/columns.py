@@ -73,6 +73,13 @@ class Wanted:
         return list(dict.fromkeys([self.time, *self.labels, *self.numbers]))
 
 
+def read(stream: BinaryIO, wanted: Wanted) -> Columns:
+    """Reads the wanted columns of a CSV or a Parquet file, whichever its first bytes say it is."""
+    magic = stream.read(4)
+    stream.seek(0)
+    return read_parquet(stream, wanted) if magic == b"PAR1" else read_csv(stream, wanted)
+
+
 def read_csv(stream: BinaryIO, wanted: Wanted, *, arrow: bool = True) -> Columns:
     """Reads the wanted columns of a CSV with a header (UTF-8; comma, semicolon or tab; decimal comma where the separator
     is a semicolon). Raises Refused: a column is missing, a name stands twice, or nothing can be read."""
