@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -149,16 +150,23 @@ def _stamps_of_text(texts: list[str], time_format: str) -> Stamps:
             r"(19|20)\d{2}|(19|20)\d{6}", sample
         ):
             return _numbered(_numbers(texts)[0])
-        if sample and not _ZONE.search(sample[10:]):
-            try:
-                return stamps(np.array(["NaT" if text in EMPTY else text for text in texts]).astype("datetime64[ms]"))
-            except ValueError:
-                pass  # some stamp is not plain ISO 8601: they are read one by one
+        if sample and not _ZONE.search(sample[10:]) and (plain := _plain(texts)) is not None:
+            return plain
     known: dict[str, tuple[int, bool] | None] = {}
     read = [known[t] if t in known else known.setdefault(t, _stamp(t, time_format)) for t in texts]
     wall = np.array([0 if r is None else r[0] for r in read], dtype=np.int64)
     zoned = np.array([r is not None and r[1] for r in read], dtype=bool)
     return Stamps(wall, zoned, np.array([r is not None for r in read], dtype=bool))
+
+
+def _plain(texts: list[str]) -> Stamps | None:
+    """Stamps that are all ISO 8601 without a zone; None if one is not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy only warns of a zone, and then applies it
+        try:
+            return stamps(np.array(["NaT" if text in EMPTY else text for text in texts]).astype("datetime64[ms]"))
+        except (ValueError, UserWarning, DeprecationWarning):
+            return None
 
 
 def _stamp(text: str, time_format: str) -> tuple[int, bool] | None:

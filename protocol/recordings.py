@@ -13,6 +13,7 @@ Rules, each counted in a Finding when it was used:
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.columns import Columns, Stamps, Wanted
+from protocol.covariates import KnownInput, Source
 from protocol.errors import BadMessage, BadSettings, Reason, Refused
+from protocol.names import stable_id
 from protocol.windows import DAY_MS, MAX_BUCKETS, Floats
 
 MOST_CELLS = 20_000_000
@@ -98,6 +101,31 @@ class Recordings:
     def until_ms(self) -> int:
         """Start of the bucket after the last one."""
         return self.start_ms + self.step_ms * int(self.values.shape[1])
+
+
+def known_inputs(recordings: Recordings) -> list[KnownInput]:
+    """The known columns as what forecasters are told of a machine's future: one input a run of equal values, known from
+    the start. What is 0 or empty says nothing."""
+    made: dict[str, KnownInput] = {}
+    start, step = recordings.start_ms, recordings.step_ms
+    for name, table in recordings.known.items():
+        for (machine, _), row in zip(recordings.series, np.nan_to_num(table), strict=True):
+            edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
+            for first, behind in itertools.pairwise(edges):
+                if row[first] == 0.0:
+                    continue
+                known = KnownInput(
+                    id=stable_id("known", "file", machine, name, start + first * step),
+                    machine=machine,
+                    covariate=name,
+                    start_ms=max(start + first * step, 0),
+                    end_ms=max(start + behind * step, 0),
+                    known_ms=0,
+                    value=float(np.clip(row[first], -1e12, 1e12)),
+                    source=Source.SCHEDULE,
+                )
+                made[known.id] = known
+    return list(made.values())
 
 
 def parse_step(text: str) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from protocol import columns
 from protocol.bundles import Lineage, digest
 from protocol.errors import BadSettings, Reason, Refused
-from protocol.recordings import Layout, Recordings, lay_out, step_words
+from protocol.recordings import Layout, Recordings, known_inputs, lay_out, step_words
 from protocol.windows import DAY_MS, Floats, WindowSpec
 from server import evaluation
 from server.datasets import SignalGrid
@@ -113,9 +113,17 @@ def train_forecast_file(
         layout=msgspec.json.encode(layout).decode(),
     )
     candidates, why = _train(grid, spec, plan, world, progress)
+    if layout.known and candidates and not any(_reads_known(candidate) for candidate in candidates):
+        words = f"none of the forecasters reads {', '.join(layout.known)}: told too seldom, or not taken by them"
+        findings.append(SaidFinding(kind="known_unread", count=len(layout.known), words=words))
     with written_whole(out) as folder:
         report = _write(folder, path, recordings, grid, spec, candidates, why, left_out, findings, world.dataset_digest)
     return Trained(out, report, candidates)
+
+
+def _reads_known(candidate: Candidate) -> bool:
+    passport = candidate.passport
+    return bool(getattr(passport, "covariates", None) or getattr(passport.window, "covariates", None))
 
 
 def read_file(path: Path, layout: Layout) -> Recordings:
@@ -174,7 +182,8 @@ def _grid(recordings: Recordings) -> tuple[SignalGrid, dict[str, str], list[Said
     moving = [i for i, row in enumerate(values) if _moves(row)]
     for i in sorted(set(range(len(values))) - set(moving)):
         left_out["/".join(recordings.series[i])] = "never changes: the forecast is its value"
-    grid = SignalGrid(start, recordings.step_ms, [recordings.series[i] for i in moving], values[moving])
+    series = [recordings.series[i] for i in moving]
+    grid = SignalGrid(start, recordings.step_ms, series, values[moving], tuple(known_inputs(recordings)))
     return grid, left_out, findings
 
 
