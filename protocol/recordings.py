@@ -148,10 +148,11 @@ def lay_out(columns: Columns, layout: Layout) -> Recordings:
     """The table as regular series. Raises Refused where no series has two values or the grid would be too large, and
     BadSettings for an unknown time zone; the message names the remedy."""
     findings: list[Finding] = []
+    zone = _zone(layout.time_zone) if layout.time_zone else None
     if not columns.rows:
         raise Refused(Reason.WRONG_TYPE, "the file has a header and no rows")
     machine, names = _machines(columns, layout)
-    times, good = _instants(columns.time, machine, layout, findings)
+    times, good = _instants(columns.time, machine, layout, zone, findings)
     _count_unread(columns, layout, findings)
     numbers = {name: np.where(np.isfinite(v), v, np.nan) for name, v in columns.numbers.items()}
     if layout.counts:
@@ -165,7 +166,7 @@ def lay_out(columns: Columns, layout: Layout) -> Recordings:
             Reason.NOT_ELIGIBLE, f"no row has a time and a number in {', '.join(layout.targets)}: check the columns"
         )
     order = _in_order(machine, times, good, findings)
-    step = layout.step_ms or _step(machine[order], times[order], told[order])
+    step = layout.step_ms or _step(machine[order], times[order])
     step, start, stamp = _anchor(times[order], step, layout.step_ms is not None)
     grid = _Grid(start, step, names)
     ends = int((times[good & told].max() - start) // step) + 1
@@ -229,7 +230,7 @@ def _machines(columns: Columns, layout: Layout) -> tuple[NDArray[np.int64], list
 
 
 def _instants(
-    stamps: Stamps, machine: NDArray[np.int64], layout: Layout, findings: list[Finding]
+    stamps: Stamps, machine: NDArray[np.int64], layout: Layout, zone: ZoneInfo | None, findings: list[Finding]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Milliseconds UTC of every row, and whether it has one."""
     good = stamps.good
@@ -247,8 +248,8 @@ def _instants(
     times = stamps.wall_ms
     bare = good & ~stamps.zoned
     if bare.any():
-        if layout.time_zone:
-            local, ambiguous, missing = _from_local(times, bare, machine, _zone(layout.time_zone))
+        if zone is not None:
+            local, ambiguous, missing = _from_local(times, bare, machine, zone)
             times = local
             if ambiguous:
                 findings.append(
@@ -404,14 +405,13 @@ def _in_order(
     return rows
 
 
-def _step(machine: NDArray[np.int64], times: NDArray[np.int64], told: NDArray[np.bool_]) -> int:
-    """Median difference of consecutive stamps of a series, snapped to a round step within 2 %."""
-    machine, times = machine[told], times[told]
+def _step(machine: NDArray[np.int64], times: NDArray[np.int64]) -> int:
+    """Median difference of consecutive stamps of a series (the lower one of two), snapped to a round step within 2 %."""
     gaps = np.diff(times)[np.diff(machine) == 0]
     gaps = gaps[gaps > 0]
     if not len(gaps):
         return DAY_MS
-    typical = float(np.median(gaps))
+    typical = float(np.partition(gaps, (len(gaps) - 1) // 2)[(len(gaps) - 1) // 2])
     for low, high, months in _CALENDAR:
         if low * DAY_MS <= typical <= high * DAY_MS:
             return months * MONTH_MS

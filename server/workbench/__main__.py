@@ -22,7 +22,7 @@ from server.workbench.worth import summary
 
 def main(argv: list[str]) -> int:
     """`millwright train forecast …`."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     layout = Layout(
         time=arguments.time,
         targets=_names(arguments.target),
@@ -56,9 +56,10 @@ def main(argv: list[str]) -> int:
     return 0 if trained.eligible else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="millwright train", description="Learn from a file of your own.")
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `millwright train`."""
+    made = argparse.ArgumentParser(prog="millwright train", description="Learn from a file of your own.")
+    kinds = made.add_subparsers(dest="kind", required=True, metavar="WHAT")
     forecast = kinds.add_parser(
         "forecast",
         help="forecasters of signals: ARIMA and an LSTM, against the simple reference",
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=7, metavar="N", help="default: 7")
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
     add("--plot", type=Path, metavar="FILE", help="also write the picture of held-out forecasts here (png)")
-    return parser
+    return made
 
 
 def _names(text: str) -> tuple[str, ...]:

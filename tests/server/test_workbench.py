@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from edge_agent import once
 from protocol.errors import BadSettings
 from protocol.recordings import Layout
 from server import workbench
+from server.workbench import __main__ as command
 from server.workbench import training
 from server.workbench.worth import class_rows, signal_class, winners
 
@@ -295,6 +298,44 @@ def test_forecasting_needs_only_the_base_install() -> None:
     code = f"import sys, edge_agent.once; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def fenced(language: str) -> str:
+    text = (ROOT / "docs" / "forecasting.md").read_text(encoding="utf-8")
+    return text.split(f"```{language}\n", 1)[1].split("```", 1)[0]
+
+
+def test_the_documented_commands_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place.folder)
+    train, answer = (shlex.split(text)[1:] for text in fenced("sh").strip().splitlines())
+    asked = command.parser().parse_args(train[1:])
+    assert (asked.data, asked.out, asked.horizon) == (Path("line.csv"), Path("models"), 24)
+    assert millwright.main(answer) == 0
+    assert "P-101 / temperature" in capsys.readouterr().out
+    assert Path("forecast.svg").stat().st_size > 1000
+    assert Path("forecast.csv").read_text().startswith("machine,signal,time,mean")
+
+
+def test_the_documented_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "line.csv", [row for row in line(24 * 6) if row[1] == "P-101"])
+    exec(compile(fenced("python"), "forecasting.md", "exec"), {})  # noqa: S102 - it is our own documentation
+    told = capsys.readouterr().out
+    assert told.startswith(("arima", "naive"))
+    assert "P-101" in told
+
+
+def test_every_fallback_and_finding_is_documented() -> None:
+    text = (ROOT / "docs" / "forecasting.md").read_text(encoding="utf-8")
+    assert once.__doc__ is not None
+    fallbacks = re.findall(r"^- `(\w+)`", once.__doc__, flags=re.MULTILINE)
+    assert len(fallbacks) == 7
+    for fallback in fallbacks:
+        assert f"`{fallback}`" in text
 
 
 def test_bundles_not_trained_on_a_file_need_their_columns(place: Place) -> None:
