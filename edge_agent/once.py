@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edge_agent.explain import explain_forecast
+from edge_agent.explain import combined, explain_forecast
 from edge_agent.explain.picture import draw
 from edge_agent.runtimes import LoadedModel, load
 from edge_agent.skills import Key
@@ -213,13 +213,17 @@ class _Run:
             fallback.append("unknown_series")
         if len(seen) < self._enough(near):
             fallback.append("short_history")
-        factor = math.prod(_WIDER.get(name, 1.0) for name in fallback)
+        told = getattr(near, "fallback", "")  # what the gateway's own code has widened already
+        factor = math.prod(_WIDER.get(name, 1.0) for name in fallback if name != told)
         behind = len(history) - 1 - int(seen[-1])
         ahead = np.arange(1, len(mean) + 1)
         wider = np.full(len(mean), factor)
         if behind >= STALE_AFTER_BUCKETS:
             fallback.append("stale_inputs")
-            wider = wider * np.sqrt((ahead + behind) / ahead)
+            if told != "stale_inputs":
+                wider = wider * np.sqrt((ahead + behind) / ahead)
+        if told and told not in fallback:
+            fallback.append(told)
         least = 1e-3 * float(np.ptp(history[seen]))  # an interval without width is never meant
         low = mean - np.maximum((mean - low) * wider, least)
         high = mean + np.maximum((high - mean) * wider, least)
@@ -282,7 +286,15 @@ class _Run:
         return [first + i * self._recordings.step_ms for i in range(steps)]
 
     def _why(self, forecast: Forecast, history: Floats) -> ForecastExplanation | None:
-        return explain_forecast(forecast, self._by_slot.get(forecast.model.slot), history, season=self._season)
+        def one(slot: str) -> ForecastExplanation | None:
+            return explain_forecast(forecast, self._by_slot.get(slot), history, season=self._season)
+
+        slot = forecast.model.slot
+        if slot == NAIVE.slot or slot in self._by_slot:
+            return one(slot)
+        members = [(m.weight, one(m.model.slot)) for m in getattr(forecast, "members", [])]
+        explained = [(weight, why) for weight, why in members if why is not None]
+        return combined(explained, forecast) if len(explained) == len(members) else None
 
 
 def _rewind(model: LoadedModel, recordings: Recordings) -> None:

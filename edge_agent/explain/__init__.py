@@ -5,7 +5,15 @@ from __future__ import annotations
 from edge_agent.explain.cases import nearest_cases
 from edge_agent.explain.citing import STATISTICS, evidence
 from edge_agent.explain.labels import Labels, Words
-from edge_agent.explain.shares import Part, Shares, explain_forecast, linear_shares, shapley_shares, time_parts
+from edge_agent.explain.shares import (
+    Part,
+    Shares,
+    combined,
+    explain_forecast,
+    linear_shares,
+    shapley_shares,
+    time_parts,
+)
 
 __all__ = [
     "STATISTICS",
@@ -13,6 +21,7 @@ __all__ = [
     "Part",
     "Shares",
     "Words",
+    "combined",
     "evidence",
     "explain_forecast",
     "linear_shares",

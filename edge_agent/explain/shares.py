@@ -9,12 +9,14 @@ baseline: the window's mean for its values and for last season's, no time of day
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +34,20 @@ MOST_PARTS = 8
 EVALUATIONS = 128
 Without = Callable[[tuple[bool, ...]], float]
 """The forecast's mean over the horizon with only the parts present that are True; the others at their baseline."""
+
+
+@runtime_checkable
+class TakenApart(Protocol):
+    """A linear table that says itself what every value of a window adds: `contributions(context [1, T], rows [1])` has
+    `anchor` [1, H] and `parts` [1, L, H], whose sum over L with the anchor is the forecast; `lags` [L] count back from the
+    window's end (1: the newest); `context` is how many values it wants."""
+
+    lags: NDArray[np.int64]
+
+    @property
+    def context(self) -> int: ...
+
+    def contributions(self, context: Floats, rows: NDArray[np.int64]) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,12 @@ def explain_forecast(
         length = model.passport.window.length if model.passport.window else 96
         parts, shares = _filtered(model.state_space, row, history[-length:], end, step, horizon)
         baseline = "every value as the calendar alone expects it", "各值取仅由日历预期的值"
+    elif isinstance(model.table, TakenApart):
+        row = model.passport.series.index(key) if key in model.passport.series else -1
+        parts, shares = _by_lags(model.table, row, history, step, horizon)
+        baseline = "the window's level", "窗口水平"
     elif model.session is not None and model.passport.window is not None:
-        found = _windowed(model, history, end, horizon, evaluations)
+        found = _windowed(model, key, history, end, horizon, evaluations)
         if found is None:
             return None
         parts, shares = found
@@ -105,6 +125,35 @@ def explain_forecast(
         total=shares.total,
         shares=[_share(part, shares, i, end, step) for i, part in enumerate(parts)],
         cases=nearest_cases(history, end, step, min(length, len(history) // 3), horizon, cases),
+        model=forecast.model,
+    )
+
+
+def combined(members: list[tuple[float, ForecastExplanation]], forecast: Forecast) -> ForecastExplanation | None:
+    """The explanation of a weighted combination: (weight, explanation) of its members, added up part by part, which keeps
+    the sum exact. Standard errors add as if they went together, which overstates. None without members."""
+    if not members:
+        return None
+    first = members[0][1]
+    parts: dict[tuple[str, str], ForecastShare] = {}
+    for weight, why in members:
+        for share in why.shares:
+            before = parts.get((share.kind, share.label_en))
+            amount, error = weight * share.amount, abs(weight) * share.error
+            if before is not None:
+                amount, error = amount + before.amount, error + before.error
+            parts[share.kind, share.label_en] = msgspec.structs.replace(share, amount=amount, error=error)
+    return msgspec.structs.replace(
+        first,
+        id=stable_id("why", forecast.id, first.event),
+        forecast=forecast.id,
+        method="sampled" if any(why.method == "sampled" for _, why in members) else "exact",
+        orders=max(why.orders for _, why in members),
+        baseline_en="each member of the combination at its own baseline",
+        baseline_zh="组合中各模型取各自基线",
+        base=sum(weight * why.base for weight, why in members),
+        total=sum(weight * why.total for weight, why in members),
+        shares=list(parts.values()),
         model=forecast.model,
     )
 
@@ -197,14 +246,14 @@ def _filtered(
     the state held before them."""
     length = len(window)
     start = end_ms - length * step_ms
-    still = copy.copy(model)
+    still = copy.deepcopy(model)
     still.a = np.zeros_like(model.a)
     expected = still.forecast(start, step_ms, length + horizon)[0][row]
     constant = float(model.center[row] + model.scale[row] * model.beta[row, 0])
     parts = time_parts(length, step_ms)
 
     def ahead(values: Floats) -> float:
-        trial = copy.copy(still)
+        trial = copy.deepcopy(still)
         trial.p = model.p.copy()
         for t in range(length):
             taken = np.full(len(model), np.nan)
@@ -228,11 +277,24 @@ def _filtered(
     return parts, Shares(constant, total, np.array([*amounts, earlier, calendar]), np.zeros(len(parts)))
 
 
+def _by_lags(table: TakenApart, row: int, history: Floats, step_ms: int, horizon: int) -> tuple[list[Part], Shares]:
+    """Exact: what the values of each stretch add, summed from what every lag adds."""
+    context = np.full((1, max(table.context, len(history))), np.nan)
+    context[0, context.shape[1] - len(history) :] = history
+    made = table.contributions(context, np.array([row], dtype=np.int64))
+    by_lag = np.asarray(made.parts[0, :, :horizon], dtype=np.float64).mean(axis=1)
+    base = float(np.asarray(made.anchor)[0, :horizon].mean())
+    parts = time_parts(int(table.lags.max()), step_ms)
+    spans = [part.span for part in parts if part.span is not None]
+    amounts = [float(by_lag[(table.lags <= -first) & (table.lags > -behind)].sum()) for first, behind in spans]
+    return parts, Shares(base, base + sum(amounts), np.array(amounts), np.zeros(len(parts)))
+
+
 _CALENDAR = Part("calendar", ("time of day", "一天中的时刻"))
 
 
 def _windowed(
-    model: LoadedModel, history: Floats, end_ms: int, horizon: int, evaluations: int
+    model: LoadedModel, key: tuple[str, str], history: Floats, end_ms: int, horizon: int, evaluations: int
 ) -> tuple[list[Part], Shares] | None:
     """A network that sees scaled windows: parts are stretches of the value channel, last season, and the calendar."""
     spec = model.passport.window
@@ -243,6 +305,9 @@ def _windowed(
     made = windows(context, np.array([end_ms], dtype=np.int64), spec)
     if not made.usable[0]:
         return None
+    who = getattr(model.passport, "who", None)  # a network that knows its machines is asked about this one
+    given: dict[str, Any] = {} if who is None else {"who": who([key])}
+    ask = functools.partial(model.quantiles, **given)
     steps = min(horizon, spec.horizon)
     value = CHANNELS.index("value")
     timed = time_parts(spec.length, spec.step_ms)
@@ -262,7 +327,7 @@ def _windowed(
             if not here:
                 for channel in channels:
                     x[0, rows, channel] = 0.0
-        q = np.sort(model.quantiles(x), axis=2)[0, :steps].astype(np.float64)
+        q = np.sort(ask(x), axis=2)[0, :steps].astype(np.float64)
         return float(made.center[0] + made.scale[0] * q[:, q.shape[1] // 2].mean())
 
     return parts, shapley_shares(without, len(parts), evaluations)

@@ -4,6 +4,8 @@ planted in the past is found."""
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_agent.explain import (
     Labels,
+    combined,
     evidence,
     explain_forecast,
     linear_shares,
@@ -22,7 +25,7 @@ from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.forecast import ForecastSkill
 from protocol.bundles import Golden, Lineage, Parity, Passport, Runtime
 from protocol.reports import Forecast, ForecastExplanation
-from protocol.tables import StateSpace
+from protocol.tables import StateSpace, Tables
 from protocol.twin import Role
 from protocol.windows import CHANNELS, Floats, WindowSpec
 
@@ -141,6 +144,48 @@ def test_the_shares_of_a_network_add_up_exactly_whether_all_subsets_were_asked_o
     assert drawn.orders == 8
     for mine, true in zip(drawn.shares, exact.shares, strict=True):
         assert abs(mine.amount - true.amount) <= 4 * mine.error + 1e-6
+
+
+@dataclass
+class Lags:
+    """A linear table that takes itself apart."""
+
+    lags: NDArray[np.int64]
+    weights: Floats
+    context: int = 24
+
+    def contributions(self, context: Floats, rows: NDArray[np.int64]) -> SimpleNamespace:
+        level = context[:, -self.context :].mean(axis=1)
+        parts = (context[:, -self.lags] - level[:, None])[:, :, None] * self.weights[None]
+        return SimpleNamespace(anchor=np.repeat(level[:, None], 6, axis=1), parts=parts)
+
+    def golden(self, inputs: Tables, outputs: Tables) -> Tables:
+        return outputs
+
+
+def test_a_table_that_takes_itself_apart_is_explained_by_stretches_of_its_lags() -> None:
+    table = Lags(np.array([1, 2, 3, 12, 24]), np.random.default_rng(2).normal(size=(5, 6)))
+    model = LoadedModel(passport(Runtime.RIDGE, [KEY]), "a" * 64, table=table)
+    values = history()
+    why = explain_forecast(issued(None, values), model, values)
+    assert why is not None
+    adds_up(why)
+    made = table.contributions(values[None], np.array([0]))
+    assert why.total == pytest.approx((made.anchor[0] + made.parts[0].sum(axis=0)).mean())
+    assert why.shares[0].amount == pytest.approx(made.parts[0, :3].sum(axis=0).mean())
+
+
+def test_a_combination_is_explained_by_its_members() -> None:
+    model, values = filter_of_two(), history()
+    forecast = issued(model, values)
+    one, two = explain_forecast(forecast, model, values), explain_forecast(forecast, None, values, season=24)
+    assert one is not None
+    assert two is not None
+    both = combined([(0.75, one), (0.25, two)], forecast)
+    assert both is not None
+    adds_up(both)
+    assert both.total == pytest.approx(0.75 * one.total + 0.25 * two.total)
+    assert combined([], forecast) is None
 
 
 def test_the_simple_reference_is_explained_by_the_values_it_repeats() -> None:
