@@ -9,7 +9,6 @@ baseline: the window's mean for its values and for last season's, no time of day
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -307,7 +306,6 @@ def _windowed(
         return None
     who = getattr(model.passport, "who", None)  # a network that knows its machines is asked about this one
     given: dict[str, Any] = {} if who is None else {"who": who([key])}
-    ask = functools.partial(model.quantiles, **given)
     steps = min(horizon, spec.horizon)
     value = CHANNELS.index("value")
     timed = time_parts(spec.length, spec.step_ms)
@@ -327,7 +325,7 @@ def _windowed(
             if not here:
                 for channel in channels:
                     x[0, rows, channel] = 0.0
-        q = np.sort(ask(x), axis=2)[0, :steps].astype(np.float64)
+        q = np.sort(model.quantiles(x, **given), axis=2)[0, :steps].astype(np.float64)
         return float(made.center[0] + made.scale[0] * q[:, q.shape[1] // 2].mean())
 
     return parts, shapley_shares(without, len(parts), evaluations)

@@ -260,7 +260,7 @@ def test_an_interrupted_training_leaves_what_was_there_before(place: Place, tmp_
     shutil.copytree(place.bundles, before)
 
     def interrupt(share: float, _step: str) -> None:
-        if share > 0.02:
+        if share >= 0.02:
             raise KeyboardInterrupt
 
     layout = Layout(time="time", series=("machine",), targets=("temperature",))
