@@ -7,13 +7,15 @@ the same result. Nothing is opened here: streams come from the caller, and must 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,9 +77,14 @@ class Wanted:
 
 
 def read(stream: BinaryIO, wanted: Wanted) -> Columns:
-    """Reads the wanted columns of a CSV or a Parquet file, whichever its first bytes say it is."""
+    """Reads the wanted columns of a CSV (also gzipped) or a Parquet file, whichever its first bytes say it is."""
     magic = stream.read(4)
     stream.seek(0)
+    if magic.startswith(b"\x1f\x8b"):
+        try:
+            return read_csv(cast("BinaryIO", gzip.GzipFile(fileobj=stream)), wanted)
+        except (OSError, EOFError, zlib.error) as error:
+            raise Refused(Reason.WRONG_TYPE, f"not a readable gzip file: {error}") from error
     return read_parquet(stream, wanted) if magic == b"PAR1" else read_csv(stream, wanted)
 
 

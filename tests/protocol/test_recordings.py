@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,6 +267,25 @@ def test_parquet_gives_what_the_csv_gives() -> None:
     assert got.start_ms == ms("2026-01-01")
     with pytest.raises(Refused, match="Parquet"):
         columns.read(io.BytesIO(b"PAR1" + b"x" * 50), LAYOUT.wanted)
+
+
+def test_a_gzipped_csv_is_read_and_a_torn_one_is_refused() -> None:
+    packed = gzip.compress(table(hourly(30)).encode())
+    got = lay_out(columns.read(io.BytesIO(packed), LAYOUT.wanted), LAYOUT)
+    np.testing.assert_array_equal(got.values, read(table(hourly(30))).values)
+    with pytest.raises(Refused, match="gzip"):
+        columns.read(io.BytesIO(packed[:60]), LAYOUT.wanted)
+
+
+def test_parquet_without_pyarrow_says_what_to_install() -> None:
+    code = (
+        "import io, sys; sys.modules['pyarrow'] = None; from protocol import columns as c; "
+        "print(len(c.read(io.BytesIO(b't,v\\n1,2\\n'), c.Wanted('t', (), ('v',))).numbers['v'])); "
+        "c.read(io.BytesIO(b'PAR1'), c.Wanted('t', (), ('v',)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.stdout.strip() == "1"
+    assert "pip install pyarrow" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["15min", "1h", "30s", "1d", "500ms", "1month"])
