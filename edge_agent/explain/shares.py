@@ -173,7 +173,7 @@ def linear_shares(without: Without, parts: int) -> Shares:
 
 def shapley_shares(without: Without, parts: int, evaluations: int = EVALUATIONS, seed: int = 7) -> Shares:
     """Shapley values of up to MOST_PARTS parts: exact where 2**parts <= evaluations, else sampled with as many antithetic
-    pairs of orders as `evaluations` allow (one at least). Raises ValueError beyond MOST_PARTS."""
+    pairs of orders as `evaluations` allow (two at least). Raises ValueError beyond MOST_PARTS."""
     if parts > MOST_PARTS:
         raise ValueError(f"{parts} parts; at most {MOST_PARTS} can be told apart")
     asked: dict[tuple[bool, ...], float] = {}
@@ -186,13 +186,13 @@ def shapley_shares(without: Without, parts: int, evaluations: int = EVALUATIONS,
     base, total = ask((False,) * parts), ask((True,) * parts)
     if 2**parts <= evaluations:
         return Shares(base, total, _all_subsets(ask, parts), np.zeros(parts))
-    pairs = max((evaluations - 2) // (2 * max(parts - 1, 1)), 1)
+    pairs = max((evaluations - 2) // (2 * max(parts - 1, 1)), 2)
     rng = np.random.default_rng(seed)
     amounts = np.zeros((pairs, parts))
     for pair in range(pairs):
         order = rng.permutation(parts)
         amounts[pair] = (_along(ask, order) + _along(ask, order[::-1])) / 2
-    error = amounts.std(axis=0, ddof=1) / math.sqrt(pairs) if pairs > 1 else np.abs(amounts[0])
+    error = amounts.std(axis=0, ddof=1) / math.sqrt(pairs)
     return Shares(base, total, amounts.mean(axis=0), error, 2 * pairs)
 
 
