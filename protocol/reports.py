@@ -91,6 +91,60 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     members: Annotated[list[Member], msgspec.Meta(max_length=20)] = []
 
 
+class ForecastShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What one part of a model's input adds to the mean of its forecast, in the signal's unit. `kind`: `recent` (a stretch
+    of the window, start_ms to end_ms), `season` (the same time last season), `calendar`, `known` (an input known ahead),
+    `signal` (another signal), `earlier` (what came before the window). `error` is the standard error of a sampled
+    amount; 0 where the amount is exact."""
+
+    kind: Name
+    label_en: Name
+    label_zh: Name
+    signal: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    start_ms: TimeMs | None = None
+    end_ms: TimeMs | None = None
+    amount: float
+    error: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class PastCase(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of the same signal's past that moved like its newest one, and what came after it. `similarity` is the
+    correlation of the two shapes (1: the same); `followed[i]` the value of step i after end_ms, None where nothing was
+    observed."""
+
+    start_ms: TimeMs
+    end_ms: TimeMs
+    similarity: Annotated[float, msgspec.Meta(ge=-1, le=1)]
+    followed: Annotated[list[float | None], msgspec.Meta(max_length=1000)]
+
+
+class ForecastExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a forecast's mean over its horizon is what it is: base + the sum of the shares' amounts = total, always. `base`
+    is what the model says where every part is put to its baseline, which `baseline_en`, `baseline_zh` name. `method`:
+    `exact`, or `sampled` over `orders` orders of the parts, whose errors are then given. `forecast`, `event`: ids of what
+    is explained and of the event that asked for it."""
+
+    type_name: ClassVar[str] = "millwright.forecast_explanation.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.REPORT
+
+    id: Name
+    forecast: Name
+    event: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    machine: Name
+    signal: Name
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    issued_ms: TimeMs
+    method: Name
+    orders: Annotated[int, msgspec.Meta(ge=0)] = 0
+    baseline_en: Text
+    baseline_zh: Text
+    base: float
+    total: float
+    shares: Annotated[list[ForecastShare], msgspec.Meta(max_length=50)]
+    cases: Annotated[list[PastCase], msgspec.Meta(max_length=20)] = []
+    model: ModelRef
+
+
 class FaultEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something is not as expected. `kind` is what was seen (`above_expected`, `below_expected`, `stuck`, `silent`);
     `score` is in robust standard deviations of the forecast's residual. A closed event repeats its id with `end_ms`."""

@@ -14,7 +14,7 @@ from protocol.errors import Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
-from protocol.reports import DemandForecast, FaultEvent, Forecast, Recommendation, Report
+from protocol.reports import DemandForecast, FaultEvent, Forecast, ForecastExplanation, Recommendation, Report
 from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
@@ -141,6 +141,8 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
             return _keep_statement(session, message, message.covariate, message.known_ms, arrived)
         case DemandForecast():
             return _keep_statement(session, message, message.part, message.issued_ms, arrived)
+        case ForecastExplanation():
+            return _keep_statement(session, message, message.signal, message.issued_ms, arrived)
         case Heartbeat():
             row = session.get_one(Gateway, gateway)
             row.heartbeat = msgspec.to_builtins(message)

@@ -33,11 +33,12 @@ VNNI."""
 
 @dataclass(frozen=True)
 class ForecastPlan:
-    """What the forecasters of a site look at and answer."""
+    """What the forecasters of a site look at and answer. slots: which of them to train."""
 
     window: WindowSpec
     epochs: int = 12
     seed: int = 7
+    slots: tuple[str, ...] = FORECAST_SLOTS
 
 
 def train_forecast(grid: SignalGrid, plan: ForecastPlan, world: Circumstances, progress: Progress) -> list[Candidate]:
@@ -49,8 +50,11 @@ def train_forecast(grid: SignalGrid, plan: ForecastPlan, world: Circumstances, p
         raise Refused(Reason.NOT_ELIGIBLE, f"{have} buckets of history; {needed} are needed: wait until more is shared")
     tail = evaluation.hold_out(grid.values, grid.start_ms, grid.step_ms, spec.season, spec.horizon)
     progress(0.02, f"{len(grid.series)} signals, {grid.values.shape[1]} buckets")
-    candidates = [_train_arima(grid, tail, plan, world, lambda f, step: progress(0.02 + 0.38 * f, step))]
-    candidates.append(_train_lstm(grid, tail, plan, world, lambda f, step: progress(0.4 + 0.6 * f, step)))
+    candidates: list[Candidate | None] = []
+    if ARIMA in plan.slots:
+        candidates.append(_train_arima(grid, tail, plan, world, lambda f, step: progress(0.02 + 0.38 * f, step)))
+    if LSTM in plan.slots:
+        candidates.append(_train_lstm(grid, tail, plan, world, lambda f, step: progress(0.4 + 0.6 * f, step)))
     found = [candidate for candidate in candidates if candidate is not None]
     if not found:
         raise Refused(
@@ -234,15 +238,15 @@ def _champion_error(tail: Tail, grid: SignalGrid, kept: list[int], archive: byte
     if bundle.passport.runtime is Runtime.ONNX:
         middle = bundle.passport.levels.index(0.5)
         return tail.relative_error(evaluation.window_answers(tail, spec, parity.Graph(bundle.graph))[..., middle])[0]
-    return tail.relative_error(_champion_filter(tail, grid, kept, bundle))[0]
+    return tail.relative_error(restarted_filter(tail, grid, kept, bundle)[0])[0]
 
 
-def _champion_filter(tail: Tail, grid: SignalGrid, kept: list[int], bundle: Bundle) -> Floats:
-    """The champion's parameters, walked over all the data from an unknown state: its own state has seen the
-    future."""
+def restarted_filter(tail: Tail, grid: SignalGrid, kept: list[int], bundle: Bundle) -> tuple[Floats, Floats]:
+    """Means and deviations [S, O, H] of a sealed filter's parameters, walked over all the data from an unknown
+    state: its own state has seen the future. NaN for series it does not hold."""
     place = {key: row for row, key in enumerate(bundle.passport.series)}
     rows = [(i, place[grid.series[s]]) for i, s in enumerate(kept) if grid.series[s] in place]
-    answers = np.full(tail.targets.shape, np.nan)
+    answers, deviations = np.full(tail.targets.shape, np.nan), np.full(tail.targets.shape, np.nan)
     if rows:
         mine, theirs = [i for i, _ in rows], [row for _, row in rows]
         filter_ = StateSpace({name: table[theirs] for name, table in bundle.tables.items()})
@@ -255,8 +259,8 @@ def _champion_filter(tail: Tail, grid: SignalGrid, kept: list[int], bundle: Bund
             naive=tail.naive[mine],
             yard=tail.yard[mine],
         )
-        answers[mine] = evaluation.filter_answers(part, filter_, 0)[0]
-    return answers
+        answers[mine], deviations[mine] = evaluation.filter_answers(part, filter_, 0)
+    return answers, deviations
 
 
 def _forecast_quality(tail: Tail, error: float, n: int, champion: float | None) -> Quality:

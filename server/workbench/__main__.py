@@ -1,0 +1,148 @@
+"""`millwright train`: learns from a file of the user's own. Exit status: 0 a model may serve, 1 trained and none is eligible
+(the folder says why), 2 wrong input."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from protocol.errors import BadSettings
+from protocol.recordings import Layout, parse_step
+from server.training import Progress
+from server.workbench import MODELS, Trained, train_forecast_file
+from server.workbench.training import quiet
+from server.workbench.worth import summary
+
+
+def main(argv: list[str]) -> int:
+    """`millwright train forecast …`."""
+    arguments = parser().parse_args(argv)
+    layout = Layout(
+        time=arguments.time,
+        targets=_names(arguments.target),
+        series=_names(arguments.series),
+        known=_names(arguments.known),
+        step_ms=parse_step(arguments.step) if arguments.step else None,
+        time_zone=arguments.time_zone,
+        time_format=arguments.time_format,
+        counts=arguments.counts,
+    )
+    _check_picture(arguments.plot)
+    with _progress(quietly=arguments.json) as progress:
+        trained = train_forecast_file(
+            arguments.data,
+            layout,
+            arguments.out,
+            horizon=arguments.horizon,
+            season=arguments.season,
+            models=_names(arguments.models),
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    if arguments.plot is not None:
+        _copy_picture(trained, arguments.plot)
+    if arguments.json:
+        told = msgspec.to_builtins(trained.report) | {"folder": str(trained.folder)}
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+    else:
+        sys.stdout.write(summary(trained.report) + f"\nWritten to {trained.folder}\n")
+    return 0 if trained.eligible else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `millwright train`."""
+    made = argparse.ArgumentParser(prog="millwright train", description="Learn from a file of your own.")
+    kinds = made.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    forecast = kinds.add_parser(
+        "forecast",
+        help="forecasters of signals: ARIMA and an LSTM, against the simple reference",
+        description="Trains forecasters on a long table (CSV or Parquet): one row a time and series. Writes a folder with "
+        "one sealed bundle a forecaster, report.json, report.md and a picture of held-out forecasts.",
+    )
+    add = forecast.add_argument
+    add("--data", type=Path, required=True, metavar="FILE", help="CSV with a header, or Parquet")
+    add("--time", required=True, metavar="COL", help="column of times: ISO 8601, epoch numbers, or see --time-format")
+    add("--series", default="", metavar="COL[,COL]", help="columns that together name a machine; none: one machine")
+    add("--target", required=True, metavar="COL[,COL]", help="columns to forecast")
+    add("--horizon", type=int, required=True, metavar="N", help="steps to forecast")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; an earlier training's is replaced")
+    add("--season", type=int, metavar="N", help="steps of a season; 0: none; default: a day, week or year by the step")
+    add("--step", default="", metavar="STEP", help="width of a bucket, such as 15min, 1h, 1d; default: the median step")
+    add("--known", default="", metavar="COL[,COL]", help="columns known ahead, filled beyond the last target")
+    add(
+        "--time-zone",
+        default="",
+        metavar="ZONE",
+        help="zone of stamps that name none, such as Europe/Berlin; default: UTC",
+    )
+    add(
+        "--time-format",
+        default="",
+        metavar="FORMAT",
+        help="strptime format of other stamps, such as %%d.%%m.%%Y %%H:%%M",
+    )
+    add("--counts", action="store_true", help="the targets count things: a negative value is taken as missing")
+    add("--models", default=",".join(MODELS), metavar="NAME[,NAME]", help=f"of {', '.join(MODELS)}; default: all")
+    add("--epochs", type=int, default=12, metavar="N", help="at most this many epochs of the LSTM; default: 12")
+    add("--seed", type=int, default=7, metavar="N", help="default: 7")
+    add("--json", action="store_true", help="print the report as one JSON object, and no progress")
+    add("--plot", type=Path, metavar="FILE", help="also write the picture of held-out forecasts here (png)")
+    return made
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _check_picture(path: Path | None) -> None:
+    if path is not None and (path.suffix.lower() != ".png" or not path.parent.is_dir()):
+        raise BadSettings(f"--plot {path}: name a .png in a folder that exists")
+
+
+def _copy_picture(trained: Trained, path: Path) -> None:
+    if not trained.report.picture:
+        sys.stderr.write(f"no picture was drawn, so {path} was not written: {trained.report.why or 'no matplotlib'}\n")
+        return
+    shutil.copyfile(trained.folder / trained.report.picture, path)
+
+
+@contextlib.contextmanager
+def _progress(*, quietly: bool) -> Iterator[Progress]:
+    """A bar on a terminal, a line each tenth elsewhere, nothing beside JSON."""
+    if quietly:
+        yield quiet
+    elif sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed}", file=sys.stderr) as bar:
+
+            def move(share: float, step: str) -> None:
+                bar.set_description_str(step[:48], refresh=False)
+                bar.n = round(100 * share)
+                bar.refresh()
+
+            yield move
+    else:
+        yield _lines()
+
+
+def _lines() -> Progress:
+    told = [-1]
+
+    def line(share: float, step: str) -> None:
+        if int(10 * share) > told[0]:
+            told[0] = int(10 * share)
+            sys.stderr.write(f"{share:4.0%} {step}\n")
+
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""Held-out forecasts beside what came: one panel a series, the newest origin, every model's mean and interval."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from protocol.windows import Floats
+from server.evaluation import Tail
+
+PANELS = 6
+COLOURS = ("#0f766e", "#b45309", "#2563eb", "#9333ea")
+
+
+def draw_held_out(
+    path: Path, tail: Tail, series: list[tuple[str, str]], answers: dict[str, tuple[Floats, Floats, Floats]]
+) -> None:
+    """Writes the picture; its ending says the format (png, svg, pdf). At most PANELS series, spread over all of them."""
+    shown = sorted({round(i) for i in np.linspace(0, len(series) - 1, min(PANELS, len(series))).tolist()})
+    figure = Figure(figsize=(10, 2.4 * len(shown) + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for panel, s in zip(panels, shown, strict=True):
+        _panel(panel, tail, s, answers)
+        panel.set_title(_drawable(" / ".join(series[s])), fontsize=9, loc="left")
+    panels[0].legend(loc="upper left", fontsize=8, ncols=4)
+    figure.savefig(path, dpi=110)
+
+
+def _panel(panel: Any, tail: Tail, s: int, answers: dict[str, tuple[Floats, Floats, Floats]]) -> None:
+    horizon = tail.targets.shape[2]
+    origin = int(tail.origins[-1])
+    first = max(origin - 4 * horizon, 0)
+    seen = np.arange(first, min(origin + horizon, tail.values.shape[1]))
+    ahead = np.arange(origin, origin + horizon)
+    panel.plot(_moments(tail, seen), tail.values[s, seen], color="#16211f", lw=1, label="observed")
+    panel.plot(_moments(tail, ahead), tail.naive[s, -1], color="#8a9a97", lw=1, ls=":", label="simple reference")
+    for (name, (low, mean, high)), colour in zip(answers.items(), COLOURS, strict=False):
+        panel.plot(_moments(tail, ahead), mean[s, -1], color=colour, lw=1.4, label=name)
+        panel.fill_between(_moments(tail, ahead), low[s, -1], high[s, -1], color=colour, alpha=0.15, lw=0)
+    panel.tick_params(labelsize=8)
+
+
+def _moments(tail: Tail, buckets: NDArray[np.int64]) -> list[datetime]:
+    zero = datetime(1970, 1, 1, tzinfo=UTC)
+    return [zero + timedelta(milliseconds=tail.start_ms + int(b) * tail.step_ms) for b in buckets]
+
+
+def _drawable(text: str) -> str:
+    """Names in scripts that the built-in font has no glyphs for would warn; they are escaped."""
+    return text.encode("latin-1", "backslashreplace").decode("latin-1").replace("$", r"\$")
