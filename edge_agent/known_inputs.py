@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.history import History
 from protocol.covariates import EVERY_MACHINE, KnownInput, columns
@@ -32,13 +33,17 @@ class KnownInputs:
         return True
 
     def columns(
-        self, machine: str, covariates: Sequence[str], origin_ms: int, step_ms: int, before: int, ahead: int
+        self,
+        machine: str,
+        covariates: Sequence[str],
+        origins_ms: NDArray[np.int64],
+        step_ms: int,
+        before: int,
+        ahead: int,
     ) -> Floats:
-        """[C, before + ahead] around origin_ms, by `protocol.covariates.columns`."""
+        """[N, C, before + ahead] around each origin, by `protocol.covariates.columns`."""
         mine = self._told.get(machine, []) + self._told.get(EVERY_MACHINE, [])
-        origins = np.array([origin_ms], dtype=np.int64)
-        made: Floats = columns(mine, covariates, machine, origins, step_ms, before, ahead)[0]
-        return made
+        return columns(mine, covariates, machine, origins_ms, step_ms, before, ahead)
 
     def forget_before(self, time_ms: int) -> None:
         """Drops what had ended by then."""

@@ -47,9 +47,11 @@ class StateSpace:
         a[t+1] = transition @ a[t] + w,                              w ~ N(0, state_cov)
 
     y is the signal after (value - center) / scale; x[t] are `day_harmonics` of the bucket's start; known[t] are C
-    inputs that are known ahead (0 where nothing was said). `a`, `p` are the predicted state and covariance for the next
-    bucket. Tables, all float64: transition [S,k,k], design [S,k], state_cov [S,k,k], obs_var [S], state [S,k],
-    cov [S,k,k], beta [S,1+2K], center [S], scale [S]; gamma [S,C] may be absent (no known inputs)."""
+    inputs that are known ahead (0 where nothing was said). An input that accumulates acts by its sum since the tables'
+    beginning: a delivery raises a stock for good. `a`, `p` are the predicted state and covariance for the next bucket.
+    Tables, all float64: transition [S,k,k], design [S,k], state_cov [S,k,k], obs_var [S], state [S,k], cov [S,k,k],
+    beta [S,1+2K], center [S], scale [S]; gamma [S,C] may be absent (no known inputs), and so may accumulates [S,C] (not 0:
+    it does) and total [S,C] (the sum so far)."""
 
     def __init__(self, tables: Tables) -> None:
         self.design = np.asarray(table(tables, "design", "f", (None, None)), dtype=np.float64)
@@ -60,6 +62,11 @@ class StateSpace:
         self.beta = np.asarray(table(tables, "beta", "f", (s, None)), dtype=np.float64)
         gamma = table(tables, "gamma", "f", (s, None)) if "gamma" in tables else np.zeros((s, 0))
         self.gamma = np.asarray(gamma, dtype=np.float64)
+        sums = [
+            np.array(table(tables, name, "f", self.gamma.shape) if name in tables else np.zeros(self.gamma.shape))
+            for name in ("accumulates", "total")
+        ]
+        self._accumulates, self.total = sums[0] != 0, sums[1]
         self.center = np.asarray(table(tables, "center", "f", (s,)), dtype=np.float64)
         self.scale = np.asarray(table(tables, "scale", "f", (s,)), dtype=np.float64)
         if not (self.scale > 0).all() or self.beta.shape[1] % 2 == 0:
@@ -119,8 +126,8 @@ class StateSpace:
         Returns the innovation in units of its own standard deviation [S] (NaN where missing) and that standard
         deviation in the signal's unit [S] (read only)."""
         expected = self._phase(time_ms)
-        if known is not None and self.gamma.shape[1]:
-            expected = expected + np.einsum("sc,sc->s", np.asarray(known, dtype=np.float64), self.gamma)
+        if self.gamma.shape[1]:
+            expected = expected + np.einsum("sc,sc->s", self._acting(known), self.gamma)
         if self._joined is not None:
             value = float(values[0])
             if math.isfinite(value):
@@ -197,9 +204,17 @@ class StateSpace:
         """Deterministic part at `steps` buckets from start_ms: [S, steps]."""
         x = day_harmonics(start_ms + step_ms * np.arange(steps, dtype=np.int64), self.harmonics)
         expected = np.asarray(self.beta @ x.T, dtype=np.float64)
-        if known is not None and self.gamma.shape[1]:
-            expected += np.einsum("sc,sch->sh", self.gamma, np.asarray(known, dtype=np.float64))
+        if self.gamma.shape[1]:
+            ahead = np.zeros((*self.gamma.shape, steps)) if known is None else np.asarray(known, dtype=np.float64)
+            summed = self.total[:, :, None] + np.cumsum(ahead, axis=2)
+            expected += np.einsum("sc,sch->sh", self.gamma, np.where(self._accumulates[:, :, None], summed, ahead))
         return expected
+
+    def _acting(self, known: Floats | None) -> Floats:
+        """What acts in this bucket [S, C]; moves the sums."""
+        now = np.zeros(self.gamma.shape) if known is None else np.asarray(known, dtype=np.float64)
+        self.total = self.total + now
+        return np.where(self._accumulates, self.total, now)
 
     def _phase(self, time_ms: int) -> Floats:
         """The day's shape at a time [S], remembered by the time of day."""

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_agent.agent import Agent, build_agent
@@ -237,8 +238,9 @@ def test_a_schedule_and_a_failure_mode_are_known_on_the_gateway_and_told_to_the_
     assert sorted(m.covariate for m in told) == ["event:bearing-wear", "load"]
     gateway.agent.close()
     gateway.start()
-    seen = gateway.agent._known.columns("P-101", ["load", "event:bearing-wear"], now, 1000, 0, 6)
-    assert seen.tolist() == [[0, 0, 0.5, 0.5, 0.5, 0], [1, 1, 1, 1, 1, 1]]
+    origin = np.array([now], dtype=np.int64)
+    seen = gateway.agent._known.columns("P-101", ["load", "event:bearing-wear"], origin, 1000, 0, 6)
+    assert seen[0].tolist() == [[0, 0, 0.5, 0.5, 0.5, 0], [1, 1, 1, 1, 1, 1]]
 
 
 def test_a_restart_costs_neither_history_nor_what_the_forecaster_has_learned(gateway: Gateway) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills import Key
@@ -40,13 +42,43 @@ class Slot:
     results: int = 0
 
 
-def ask(slot: Slot, keys: list[Key], stack: Floats, end_ms: int, step_ms: int, horizon: int) -> Answer | None:
+KnownReader = Callable[[str, Sequence[str], NDArray[np.int64], int, int, int], Floats]
+"""(machine, covariates, origins [N], step_ms, buckets before, buckets ahead) -> [N, C, before + ahead], by
+`protocol.covariates.columns`."""
+
+
+def nothing_known(
+    _machine: str, covariates: Sequence[str], origins_ms: NDArray[np.int64], _step_ms: int, before: int, ahead: int
+) -> Floats:
+    """A gateway that was told nothing of its machines' future."""
+    return np.zeros((len(origins_ms), len(covariates), before + ahead))
+
+
+def known_beside(
+    read: KnownReader, keys: Sequence[Key], covariates: Sequence[str], at_ms: int, step_ms: int, before: int, ahead: int
+) -> Floats:
+    """What is known around one origin for each signal [N, C, before + ahead]; a machine is asked once."""
+    origin = np.array([at_ms], dtype=np.int64)
+    by_machine = {m: read(m, covariates, origin, step_ms, before, ahead)[0] for m in {machine for machine, _ in keys}}
+    return np.stack([by_machine[machine] for machine, _ in keys])
+
+
+def ask(
+    slot: Slot,
+    keys: list[Key],
+    stack: Floats,
+    end_ms: int,
+    step_ms: int,
+    horizon: int,
+    known: KnownReader = nothing_known,
+) -> Answer | None:
     """The model's answer for the `horizon` buckets from end_ms to `stack` [N, T], NaN rows where it has none; None if it
     has none at all (another step, no usable window, no forecaster)."""
     answer = Answer(np.full((len(keys), horizon), np.nan), np.full((len(keys), horizon), np.nan))
     model = slot.model
     if model.state_space is not None:
-        slot.results += _ask_filter(model.state_space, slot.rows, keys, answer, end_ms, step_ms)
+        ahead = filter_inputs(slot, known, end_ms, step_ms, 0, horizon)
+        slot.results += _ask_filter(model.state_space, slot.rows, keys, answer, end_ms, step_ms, ahead)
         return answer
     spec = model.passport.window
     if model.session is None or spec is None or spec.step_ms != step_ms:
@@ -56,10 +88,24 @@ def ask(slot: Slot, keys: list[Key], stack: Floats, end_ms: int, step_ms: int, h
     return answer if answered else None
 
 
+def filter_inputs(slot: Slot, read: KnownReader, at_ms: int, step_ms: int, before: int, ahead: int) -> Floats | None:
+    """What a filter is told of its covariates around an origin, in the order of its own rows [S, C, before + ahead]."""
+    passport = slot.model.passport
+    if not passport.covariates or not passport.series:
+        return None
+    return known_beside(read, passport.series, passport.covariates, at_ms, step_ms, before, ahead)
+
+
 def _ask_filter(
-    space: StateSpace, rows: dict[Key, int], keys: list[Key], into: Answer, end_ms: int, step_ms: int
+    space: StateSpace,
+    rows: dict[Key, int],
+    keys: list[Key],
+    into: Answer,
+    end_ms: int,
+    step_ms: int,
+    ahead: Floats | None,
 ) -> int:
-    mean, deviation = space.forecast(end_ms, step_ms, into.mean.shape[1])
+    mean, deviation = space.forecast(end_ms, step_ms, into.mean.shape[1], ahead)
     known = [(i, rows[key]) for i, key in enumerate(keys) if key in rows]
     if known:
         mine, theirs = (list(side) for side in zip(*known, strict=True))

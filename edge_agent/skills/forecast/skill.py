@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills import Key, Residual
 from edge_agent.skills.forecast import choose, memory
-from edge_agent.skills.forecast.answers import COMBINED, NAIVE, Answer, Slot, ask
+from edge_agent.skills.forecast.answers import (
+    COMBINED,
+    NAIVE,
+    Answer,
+    KnownReader,
+    Slot,
+    ask,
+    filter_inputs,
+    nothing_known,
+)
 from edge_agent.skills.forecast.level import RunningLevel
 from edge_agent.skills.forecast.reference import Reference
 from edge_agent.skills.forecast.track import CorrectionMaker, Track
@@ -69,9 +78,19 @@ class _Inputs:
 
 
 class ForecastSkill:
-    """One gateway's forecaster. Keys are (machine, signal). `correction`: makes a signal's own correction of a model."""
+    """One gateway's forecaster. Keys are (machine, signal). `correction`: makes a signal's own correction of a model;
+    `known`: tells what is known of the machines' future."""
 
-    def __init__(self, *, step_ms: int, horizon: int, season: int, correction: CorrectionMaker | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        step_ms: int,
+        horizon: int,
+        season: int,
+        correction: CorrectionMaker | None = None,
+        known: KnownReader = nothing_known,
+    ) -> None:
+        self._known = known
         self._step_ms = step_ms
         self._horizon = horizon
         self._season = season
@@ -98,10 +117,11 @@ class ForecastSkill:
         """Puts a model into a slot; a state-space model is brought up to `until_ms` (end of the last closed bucket) with
         what happened since it was trained. What the slot had learned before is taken over as `Track` says."""
         rows = {key: i for i, key in enumerate(model.passport.series)}
+        placed = Slot(role, model, rows)
         if model.state_space is not None and until_ms:
-            self._catch_up(model.state_space, model.passport.series_until_ms, rows, read, until_ms)
+            self._catch_up(model.state_space, placed, read, until_ms)
         self._keep(slot)
-        self._slots[slot] = Slot(role, model, rows)
+        self._slots[slot] = placed
         track = Track(self._horizon, model.passport.algorithm, model.digest, self._make_correction)
         if slot in self._before:
             track.take_over(*self._before[slot])
@@ -142,7 +162,7 @@ class ForecastSkill:
         answers = {NAIVE.slot: self._reference.answer(inputs.rows, inputs.stack, both)}
         raw: dict[str, Floats] = {}
         for name, slot in self._slots.items():
-            made = ask(slot, inputs.keys, inputs.stack, end_ms, self._step_ms, self._horizon)
+            made = ask(slot, inputs.keys, inputs.stack, end_ms, self._step_ms, self._horizon, self._known)
             if made is not None:
                 raw[name] = made.mean
                 answers[name] = Answer(self._tracks[name].corrected(inputs.rows, made.mean), made.prior)
@@ -239,19 +259,25 @@ class ForecastSkill:
         """The skill's own number of each signal; new ones get the next."""
         return np.array([self._row.setdefault(key, len(self._row)) for key in keys], dtype=np.int64)
 
-    def _catch_up(
-        self, space: StateSpace, seen_until_ms: list[int], rows: dict[Key, int], read: HistoryReader, until_ms: int
-    ) -> None:
+    def _catch_up(self, space: StateSpace, slot: Slot, read: HistoryReader, until_ms: int) -> None:
+        passport, step_ms = slot.model.passport, self._step_ms
+        seen_until_ms = passport.series_until_ms
         start = min(seen_until_ms)
-        steps = min(max((until_ms - start) // self._step_ms, 0), MAX_CATCH_UP_STEPS)
-        start = until_ms - steps * self._step_ms
-        table = np.full((len(rows), steps), np.nan)
-        for key, i in rows.items():
-            skip = max((seen_until_ms[i] - start) // self._step_ms, 0)
+        steps = min(max((until_ms - start) // step_ms, 0), MAX_CATCH_UP_STEPS)
+        start = until_ms - steps * step_ms
+        table = np.full((len(slot.rows), steps), np.nan)
+        for key, i in slot.rows.items():
+            skip = max((seen_until_ms[i] - start) // step_ms, 0)
             values = read(key, start, steps) if steps else np.zeros(0)
             table[i, skip:] = values[skip:]
+        ends = start + step_ms * np.arange(1, steps + 1, dtype=np.int64)
+        by_machine = {
+            m: self._known(m, passport.covariates, ends, step_ms, 1, 0)[:, :, 0]
+            for m in {m for m, _ in passport.series}
+        }
+        known = np.stack([by_machine[m] for m, _ in passport.series])
         for t in range(steps):
-            space.step(table[:, t], start + t * self._step_ms)
+            space.step(table[:, t], start + t * step_ms, known[:, t])
 
     def _move_filters(self, start_ms: int, values: dict[Key, float]) -> dict[Key, Residual]:
         expected: dict[Key, Residual] = {}
@@ -262,7 +288,8 @@ class ForecastSkill:
             taken = np.full(len(space), np.nan)
             for key, i in slot.rows.items():
                 taken[i] = values.get(key, np.nan)
-            z, deviation = space.step(taken, start_ms)
+            told = filter_inputs(slot, self._known, start_ms + self._step_ms, self._step_ms, 1, 0)
+            z, deviation = space.step(taken, start_ms, None if told is None else told[:, :, 0])
             if slot.role is Role.SERVING:
                 for key, i in slot.rows.items():
                     if not math.isnan(z[i]):
