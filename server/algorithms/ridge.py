@@ -104,21 +104,36 @@ def fit(
     rows = [np.where(np.isfinite(row), full, np.nan) if len(full) else full for row, full in zip(values, filled, strict=True)]
     yard = np.array([_yard(row[: max(len(row) - settings.check, 0)], settings.season) for row in rows])
     nonnegative = np.array([len(full) > 0 and float(full.min()) >= 0 for full in filled])
-    tries: list[_Try] = []
+    tries: list[_Start] = []
     for logged in (np.zeros(len(values), dtype=bool), nonnegative):
         if not tries or (settings.logarithms and nonnegative.any()):
-            made = _choose(rows, logged, yard, settings)
+            made = _start(rows, logged, yard, settings)
             if made is not None:
                 tries.append(made)
-        progress(0.3 * len(tries), "ridge: choosing penalties")
+        progress(0.2 * len(tries), "ridge: choosing penalties")
     if not tries:
         return None
-    best = min(tries, key=lambda one: _mean(one.error))
+    best = _corrected(min(tries, key=lambda one: _mean(one.error)), rows, yard, settings)
+    progress(0.7, "ridge: corrections per series chosen")
     weights = _learn(_all_parts(rows, best.logged, settings, 0), best, settings)
     progress(0.9, "ridge: fitted on everything")
     tables = _tables(weights, best, nonnegative, settings)
     chosen = {"logarithms": bool(best.logged.any()), "penalties": best.penalties, "own": best.own}
     return FittedRidge(tables, best.error, chosen)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Shared weights learned before the check stretch, with what they are worth there."""
+
+    logged: NDArray[np.bool_]
+    learn: list[_Part]
+    check: list[_Part]
+    shared: list[Floats]
+    penalties: list[float]
+    mix: Floats
+    answers: list[Floats]
+    error: Floats
 
 
 @dataclass(frozen=True)
@@ -135,39 +150,44 @@ class _Try:
     mix: Floats
 
 
-def _choose(rows: list[Floats], logged: NDArray[np.bool_], yard: Floats, settings: RidgeSettings) -> _Try | None:
+def _start(rows: list[Floats], logged: NDArray[np.bool_], yard: Floats, settings: RidgeSettings) -> _Start | None:
     learn = _all_parts(rows, logged, settings, settings.check)
     check = _check_parts(rows, logged, settings)
     if sum(len(part.x) for part in learn) < LEAST_WINDOWS or not any(len(part.x) for part in check):
         return None
-    grams = [_grams(learn, m, settings) for m in range(len(settings.members))]
-    shared, penalties = [], []
-    for m, (g, c, n) in enumerate(grams):
-        found = [(_judge_shared(check, yard, m, w, settings), p, w) for p in settings.penalties for w in [_solve(g, c, p * n)]]
-        _, penalty, w = min(found, key=lambda one: one[0])
-        shared.append(w)
-        penalties.append(penalty)
+    shared: list[Floats] = []
+    penalties: list[float] = []
+    for m in range(len(settings.members)):
+        g, c, n = _grams(learn, m, settings)
+        tried = [_solve(g, c, penalty * n) for penalty in settings.penalties]
+        worth = [_judge_shared(check, m, weights, settings) for weights in tried]
+        best = int(np.argmin(worth))
+        shared.append(tried[best])
+        penalties.append(settings.penalties[best])
     mix = _mix(check, shared, settings)
-    plain = [_shared_answer(part.x, shared, mix, settings) for part in check]
-    error, own, keep = _series_error(plain, check, logged, rows, yard, settings), 0.0, np.zeros(len(rows))
-    answers = plain
+    answers = [_shared_answer(part.x, shared, mix, settings) for part in check]
+    error = _series_error(answers, check, logged, rows, yard, settings)
+    return _Start(logged, learn, check, shared, penalties, mix, answers, error)
+
+
+def _corrected(start: _Start, rows: list[Floats], yard: Floats, settings: RidgeSettings) -> _Try:
+    """The penalty of the corrections and the share that each series keeps: none where it made that series worse."""
+    error, own, keep, answers = start.error, 0.0, np.zeros(len(rows)), start.answers
     size = len(rows) * settings.members[0].lags * settings.horizon
-    for penalty in settings.own if size <= MOST_OWN else ():
-        extra = _own(learn, shared, mix, penalty, settings)
+    grams = _own_grams(start.learn, start.shared, start.mix, settings) if settings.own and size <= MOST_OWN else []
+    for penalty in settings.own if grams else ():
+        extra = [_own_answer(part.x, w, settings) for part, w in zip(start.check, _own(grams, penalty), strict=True)]
         for share in (0.5, 1.0):
-            corrected = [
-                a + share * _own_answer(part.x, e, settings) for a, part, e in zip(plain, check, extra, strict=True)
-            ]
-            found_error = _series_error(corrected, check, logged, rows, yard, settings)
-            if _mean(found_error) < _mean(error):
-                error, own, keep, answers = found_error, penalty, np.full(len(rows), share), corrected
+            tried = [a + share * e for a, e in zip(start.answers, extra, strict=True)]
+            worth = _series_error(tried, start.check, start.logged, rows, yard, settings)
+            if _mean(worth) < _mean(error):
+                error, own, keep, answers = worth, penalty, np.full(len(rows), share), tried
     if own:
-        alone = _series_error(plain, check, logged, rows, yard, settings)
-        worse = error > 1.02 * alone
-        keep, error = np.where(worse, 0.0, keep), np.where(worse, alone, error)
-        answers = [p if w else a for p, a, w in zip(plain, answers, worse, strict=True)]
-    offset, width = _spread(answers, check, settings)
-    return _Try(logged, penalties, own, keep, error, offset, width, mix)
+        worse = ~(error <= 1.02 * start.error)
+        keep, error = np.where(worse, 0.0, keep), np.where(worse, start.error, error)
+        answers = [alone if w else a for alone, a, w in zip(start.answers, answers, worse, strict=True)]
+    offset, width = _spread(answers, start.check, settings)
+    return _Try(start.logged, start.penalties, own, keep, error, offset, width, start.mix)
 
 
 def _learn(parts: list[_Part], chosen: _Try, settings: RidgeSettings) -> _Weights:
@@ -175,14 +195,11 @@ def _learn(parts: list[_Part], chosen: _Try, settings: RidgeSettings) -> _Weight
     for m, penalty in enumerate(chosen.penalties):
         g, c, n = _grams(parts, m, settings)
         shared.append(_solve(g, c, penalty * n))
-    lags = settings.members[0].lags
     own: list[Floats] = []
     if chosen.own:
-        own = [
-            keep * extra
-            for keep, extra in zip(chosen.keep, _own(parts, shared, chosen.mix, chosen.own, settings), strict=True)
-        ]
-    return _Weights(shared, chosen.mix, own or [np.zeros((lags, settings.horizon))] * 0)
+        extra = _own(_own_grams(parts, shared, chosen.mix, settings), chosen.own)
+        own = [keep * weights for keep, weights in zip(chosen.keep, extra, strict=True)]
+    return _Weights(shared, chosen.mix, own)
 
 
 def _all_parts(rows: list[Floats], logged: NDArray[np.bool_], settings: RidgeSettings, spare: int) -> list[_Part]:
@@ -276,24 +293,31 @@ def _own_answer(x: Floats, extra: Floats, settings: RidgeSettings) -> Floats:
     return np.asarray(scale[:, None] * (z[:, :-1] @ extra))
 
 
-def _own(parts: list[_Part], shared: list[Floats], mix: Floats, penalty: float, settings: RidgeSettings) -> list[Floats]:
-    """Per series: a ridge on what the shared answer leaves, in the first member's units [lags, H]."""
+def _own_grams(
+    parts: list[_Part], shared: list[Floats], mix: Floats, settings: RidgeSettings
+) -> list[tuple[Floats, Floats, int]]:
+    """Per series: normal equations of what the shared answer leaves, in the first member's units."""
     lags = settings.members[0].lags
-    found: list[Floats] = []
+    found: list[tuple[Floats, Floats, int]] = []
     for part in parts:
         if len(part.x) < LEAST_WINDOWS:
-            found.append(np.zeros((lags, settings.horizon)))
+            found.append((np.eye(lags), np.zeros((lags, settings.horizon)), 1))
             continue
         z, anchor, scale = _seen(part.x, 0, settings)
         weight = _weight(scale, settings)[:, None]
         guess = (_shared_answer(part.x, shared, mix, settings) - anchor[:, None]) / scale[:, None]
-        left = (_targets(part.y, guess, anchor, scale) - guess) * weight
-        z = z[:, :-1] * weight
-        found.append(_solve(z.T @ z, z.T @ left, penalty * len(z)))
+        left = ((_targets(part.y, guess, anchor, scale) - guess) * weight).astype(np.float32)
+        small = (z[:, :-1] * weight).astype(np.float32)
+        found.append((np.float64(small.T @ small), np.float64(small.T @ left), len(small)))
     return found
 
 
-def _judge_shared(check: list[_Part], yard: Floats, m: int, weights: Floats, settings: RidgeSettings) -> float:
+def _own(grams: list[tuple[Floats, Floats, int]], penalty: float) -> list[Floats]:
+    """Corrections [lags, H] per series."""
+    return [_solve(g, c, penalty * n) for g, c, n in grams]
+
+
+def _judge_shared(check: list[_Part], m: int, weights: Floats, settings: RidgeSettings) -> float:
     """Mean over series of the absolute error in units of the windows' scale."""
     errors = []
     for part in check:
