@@ -46,6 +46,11 @@ class Draft:
     series_until_ms: list[int] = field(default_factory=list)
     series_error: list[float] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)
+    signals: list[str] = field(default_factory=list)
+    best: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, list[float]] = field(default_factory=dict)
+    combined: float | None = None
     words: str = ""
     because: str = ""
 
@@ -67,6 +72,11 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         series_until_ms=draft.series_until_ms,
         series_error=draft.series_error,
         items=draft.items,
+        machines=draft.machines,
+        signals=draft.signals,
+        best=draft.best,
+        weights=draft.weights,
+        combined=draft.combined,
         lineage=draft.lineage,
         quality=draft.quality,
         eligible=eligible,

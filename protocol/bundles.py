@@ -96,7 +96,12 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
 
     series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
     the tables' state has seen. items: names of a neighbour table. levels: nominal quantiles of a quantile model's last
-    axis. files: sha256 of every other member."""
+    axis. machines, signals: names that a graph's second input `who` knows, by index + 1 (0: unknown). best: signal class
+    (a signal's name) -> which of "seasonal_naive", "last_value", "ridge", "arima" and "lstm" had the lowest held-out
+    error there. weights: "machine/signal" -> [this model's share, the simple reference's share] of the validated
+    combination of all forecasters of the same training: its mean is the sum of share * mean over their bundles plus the
+    reference's share * naive_forecast (every bundle of a training states the same reference share; the shares of one
+    series add up to one). combined: held-out figure of that combination. files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     slot: Name
@@ -110,6 +115,11 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     series_until_ms: list[int] = []
     series_error: list[float] = []
     items: list[str] = []
+    machines: list[Name] = []
+    signals: list[Name] = []
+    best: dict[str, str] = {}
+    weights: dict[str, list[float]] = {}
+    combined: float | None = None
     lineage: Lineage
     quality: list[Quality]
     eligible: bool
