@@ -48,13 +48,6 @@ class LoadedModel:
         """The weights of a closed-form forecaster."""
         return self.table if isinstance(self.table, Ridge) else None
 
-    def who(self, keys: list[tuple[str, str]]) -> NDArray[np.int64]:
-        """[N, 2]: numbers of machines and signals as the model learned them; 0 is one it has not met."""
-        machines = {name: i + 1 for i, name in enumerate(self.passport.machines)}
-        signals = {name: i + 1 for i, name in enumerate(self.passport.signals)}
-        pairs = [(machines.get(machine, 0), signals.get(signal, 0)) for machine, signal in keys]
-        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
     def quantiles(self, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """[N, length, channels] -> [N, horizon, quantiles], scaled; `who` [N, 2] for graphs that ask for it (None: all
         unknown). One row at a time: dynamic int8 has one activation

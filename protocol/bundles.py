@@ -135,6 +135,13 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     because: Text = ""
     files: dict[str, str] = {}
 
+    def who(self, keys: list[tuple[str, str]]) -> NDArray[np.int64]:
+        """[N, 2]: numbers of (machine, signal) as a graph's second input wants them; 0 is one it has not met."""
+        machines = {name: i + 1 for i, name in enumerate(self.machines)}
+        signals = {name: i + 1 for i, name in enumerate(self.signals)}
+        pairs = [(machines.get(machine, 0), signals.get(signal, 0)) for machine, signal in keys]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """A bundle in memory. tables/golden_inputs/golden_outputs: name -> array."""

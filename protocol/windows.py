@@ -24,7 +24,8 @@ class WindowSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     length: steps it looks at; horizon: steps it answers; season: steps per season (0: none);
     max_missing: largest share of missing buckets in the window before it refuses to answer. covariates: names of inputs
-    whose future is known (planned load, a shift, a scheduled order), in the order of `windows`' `known`."""
+    whose future is known (planned load, a shift, a scheduled order), in the order of `windows`' `known`. covariate_scale: what each is
+    divided by (missing: 1)."""
 
     step_ms: Annotated[int, msgspec.Meta(ge=1)]
     length: Annotated[int, msgspec.Meta(ge=2, le=5000)]
@@ -32,6 +33,7 @@ class WindowSpec(msgspec.Struct, frozen=True, kw_only=True):
     season: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     max_missing: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25
     covariates: list[Name] = []
+    covariate_scale: list[Annotated[float, msgspec.Meta(gt=0)]] = []
 
     @property
     def context(self) -> int:
@@ -97,8 +99,8 @@ def windows(
 ) -> Windows:
     """Scaled windows from `context` [N, spec.context], whose last bucket ends at ends_ms [N].
 
-    known [N, C, spec.context + spec.horizon]: each covariate over the same buckets and the horizon's, in a scale of its
-    own that does not change (0 to 1, or standardised); what is not known is 0, as are all of them if None.
+    known [N, C, spec.context + spec.horizon]: each covariate over the same buckets and the horizon's (protocol.covariates
+    makes them), in its own unit; what is not known is 0, as are all of them if None.
     Raises BadMessage on another shape.
 
     Center and scale are mean and mean absolute deviation of the window's own observed values, so the scaling is
@@ -140,7 +142,9 @@ def _covariates(known: Floats, n: int, spec: WindowSpec) -> Floats:
             Reason.WRONG_TYPE,
             f"covariates of shape {known.shape}; this model needs [{n}, {count}, {end + spec.horizon}]",
         )
-    known = np.nan_to_num(known, nan=0.0, posinf=20.0, neginf=-20.0)
+    scale = np.ones(count)
+    scale[: len(spec.covariate_scale)] = spec.covariate_scale[:count]
+    known = np.nan_to_num(known / scale[:, None], nan=0.0, posinf=20.0, neginf=-20.0)
     now = known[:, :, end - spec.length : end]
     ahead = known[:, :, end - spec.length + spec.horizon : end + spec.horizon]
     return np.stack([now, ahead], axis=3).transpose(0, 2, 1, 3).reshape(n, spec.length, 2 * count)

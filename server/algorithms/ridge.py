@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from protocol.tables import Ridge, Tables
 from protocol.tables.ridge import LAST, LEVEL, MOST_CLIP, anchored, reading
 from protocol.windows import Floats, fill_forward
+from server.algorithms.combination import shares
 
 Ints = NDArray[np.int64]
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
@@ -328,27 +329,20 @@ def _judge_shared(check: list[_Part], m: int, weights: Floats, settings: RidgeSe
 
 
 def _mix(check: list[_Part], shared: list[Floats], settings: RidgeSettings) -> Floats:
-    """Shares [M, H] of the members, least squares per step towards the mean of all, none below zero."""
+    """Shares [M, H] of the members at each step of the horizon; every series counts alike."""
     members = len(shared)
     if members == 1:
         return np.ones((1, settings.horizon))
-    g, c = np.zeros((settings.horizon, members, members)), np.zeros((settings.horizon, members))
+    misses: list[Floats] = []
     for part in check:
         if len(part.x):
             answers = []
             for m, weights in enumerate(shared):
                 z, anchor, scale = _seen(part.x, m, settings)
                 answers.append((anchor[:, None] + scale[:, None] * (z @ weights) - part.y) / scale[:, None])
-            miss = np.nan_to_num(np.stack(answers))  # [M, n, H]
-            g += np.einsum("anh,bnh->hab", miss, miss) / max(miss.shape[1], 1)
-    c += 1.0
-    shares = np.full((members, settings.horizon), 1.0 / members)
-    for h in range(settings.horizon):
-        ridge = 0.1 * np.trace(g[h]) / members + 1e-12
-        found = np.maximum(np.linalg.solve(g[h] + ridge * np.eye(members), c[h]), 0.0)
-        if found.sum() > 0:
-            shares[:, h] = found / found.sum()
-    return shares
+            misses.append(np.stack(answers) / np.sqrt(len(part.x)))  # [M, n, H]
+    pooled = np.concatenate(misses, axis=1)
+    return np.stack([shares(pooled[:, :, h]) for h in range(settings.horizon)], axis=1)
 
 
 def _series_error(
@@ -398,10 +392,10 @@ def _tables(weights: _Weights, chosen: _Try, nonnegative: NDArray[np.bool_], set
         "lags": _lags(most),
         "span": np.array([settings.span], dtype=np.int64),
         "kinds": np.array([member.kind for member in settings.members], dtype=np.int64),
-        "weights": np.stack(padded).astype(np.float32),
-        "bias": np.stack([w[-1] for w in weights.shared]).astype(np.float32),
+        "weights": np.stack(padded),
+        "bias": np.stack([w[-1] for w in weights.shared]),
         "mix": weights.mix,
-        "own": own.astype(np.float32),
+        "own": own,
         "logged": np.append(chosen.logged, usual and bool(chosen.logged.any())).astype(np.int8),
         "nonnegative": np.append(nonnegative, usual).astype(np.int8),
         "width": chosen.width,
