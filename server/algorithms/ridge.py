@@ -39,7 +39,8 @@ class RidgeSettings:
     or a week of hours). check: newest steps of each series on which everything is chosen. penalties: candidates for the
     shared weights, own: for the corrections per series (empty: none), both in units of a mean window.
     evenly: every window counts alike; else in proportion to its own spread, as plain least squares would.
-    most_windows: more are thinned out evenly."""
+    most_windows: more are thinned out evenly. again: after everything is chosen, fit once more with the check stretch
+    included (else the weights stay those learned before it)."""
 
     horizon: int
     season: int
@@ -51,6 +52,7 @@ class RidgeSettings:
     logarithms: bool = True
     evenly: bool = True
     most_windows: int = 120_000
+    again: bool = True
 
     @property
     def context(self) -> int:
@@ -116,7 +118,7 @@ def fit(
         return None
     best = _corrected(min(tries, key=lambda one: _mean(one.error)), rows, yard, settings)
     progress(0.7, "ridge: corrections per series chosen")
-    weights = _learn(_all_parts(rows, best.logged, settings, 0), best, settings)
+    weights = _learn(_all_parts(rows, best.logged, settings, 0 if settings.again else settings.check), best, settings)
     progress(0.9, "ridge: fitted on everything")
     tables = _tables(weights, best, nonnegative, settings)
     chosen = {"logarithms": bool(best.logged.any()), "penalties": best.penalties, "own": best.own}
@@ -219,7 +221,7 @@ def _check_parts(rows: list[Floats], logged: NDArray[np.bool_], settings: RidgeS
     parts = []
     for s, row in enumerate(rows):
         first, last = len(row) - settings.check, len(row) - settings.horizon
-        every = max((last - first) // 24, 1)
+        every = max((last - first) // max(24, 3000 // len(rows)), 1)
         origins = np.arange(last, max(first, settings.context) - 1, -every, dtype=np.int64)[::-1]
         parts.append(_part(row, origins, logged[s], settings))
     return parts
