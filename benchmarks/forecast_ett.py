@@ -22,10 +22,11 @@ import contract
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.tables.ridge import LAST, LEVEL
 from protocol.windows import WindowSpec, naive_forecast
 from server import evaluation
 from server.algorithms import combination, lstm, ridge
-from server.algorithms.ridge import LAST, LEVEL, Member
+from server.algorithms.ridge import Member
 
 Floats = NDArray[np.float64]
 TRAIN, VALID, TEST = 8640, 11520, 14400
@@ -48,7 +49,7 @@ class Rows:
 
     def before(self, origins: NDArray[np.int64], steps: int) -> Floats:
         """The `steps` rows before each origin."""
-        return evaluation.contexts(self.values[None], origins, steps)[0]
+        return np.asarray(evaluation.contexts(self.values[None], origins, steps)[0])
 
     def after(self, origins: NDArray[np.int64], horizon: int) -> Floats:
         """What came."""
@@ -83,24 +84,22 @@ def candidates(horizon: int, quick: bool) -> list[ridge.RidgeSettings]:
         "four": (Member(LAST, 336), Member(LEVEL, 336), Member(LAST, 168), Member(LAST, 720)),
         "six": (*(Member(LAST, n) for n in (48, 168, 336, 720, 1440)), Member(LEVEL, 168), Member(LEVEL, 336)),
     }
-    found = []
-    for look in ("one",) if quick else tuple(looks):
-        for evenly in (True, False):
-            found.append(
-                ridge.RidgeSettings(
-                    horizon,
-                    DAY,
-                    looks[look],
-                    span=168,
-                    check=VALID - TRAIN,
-                    penalties=(1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
-                    own=(),
-                    logarithms=False,
-                    evenly=evenly,
-                    again=False,
-                )
-            )
-    return found
+    return [
+        ridge.RidgeSettings(
+            horizon,
+            DAY,
+            looks[look],
+            span=168,
+            check=VALID - TRAIN,
+            penalties=(1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+            own=(),
+            logarithms=False,
+            evenly=evenly,
+            again=False,
+        )
+        for look in (("one",) if quick else looks)
+        for evenly in (True, False)
+    ]
 
 
 def by_ridge(
@@ -119,7 +118,9 @@ def by_ridge(
         )
         loss = float(np.mean((on_check - rows.after(checked, horizon)) ** 2))
         look = [("last" if member.kind == LAST else "level", member.lags) for member in settings.members]
-        sheet.say(f"h={horizon} {look} evenly={settings.evenly}: validation MSE {loss:.5f}, {fitted.chosen['penalties']}")
+        sheet.say(
+            f"h={horizon} {look} evenly={settings.evenly}: validation MSE {loss:.5f}, {fitted.chosen['penalties']}"
+        )
         if best is None or loss < best[0]:
             best = (loss, on_check, on_test)
     assert best is not None

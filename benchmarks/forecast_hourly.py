@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import contract
 import m4
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.tables.ridge import LAST, LEVEL, Ridge
 from protocol.windows import WindowSpec
 from server import evaluation
 from server.algorithms import combination, lstm, ridge
-from server.algorithms.ridge import LAST, LEVEL, Member
+from server.algorithms.ridge import Member
 
 Floats = NDArray[np.float64]
 SEASON, WEEK, HORIZON, LAGS, CHECK = 24, 168, 48, 192, 120
@@ -63,13 +65,12 @@ def fleet(sheet: contract.Sheet, trains: list[Floats], horizon: int) -> tuple[li
     """(ridge alone, with shares of seasonal naive) per series."""
     chosen = settings(horizon)
     fitted = ridge.fit(trains, chosen, lambda _share, step: sheet.say(step))
-    earlier = ridge.fit(trains, replace(chosen, again=False))
-    if fitted is None or earlier is None:
+    if fitted is None:
         raise SystemExit("forecast_hourly: the series are too short to learn from")
     sheet.note(f"chosen on the last {CHECK} hours of the training part: {fitted.chosen}")
     alone: list[Floats] = []
     blended: list[Floats] = []
-    model, before = fitted.model(), earlier.model()
+    model, before = fitted.model(), Ridge(fitted.before)
     for s, train in enumerate(trains):
         row = np.array([s], dtype=np.int64)
         answer = model.forecast(_window(train, len(train), model.context), row)[0]
@@ -92,7 +93,7 @@ def fleet(sheet: contract.Sheet, trains: list[Floats], horizon: int) -> tuple[li
 
 def _window(train: Floats, at: int, steps: int) -> Floats:
     """The `steps` values before `at` [1, steps], NaN before the series begins."""
-    return evaluation.contexts(train[None], np.array([at], dtype=np.int64), steps)[0]
+    return np.asarray(evaluation.contexts(train[None], np.array([at], dtype=np.int64), steps)[0])
 
 
 def by_lstm(sheet: contract.Sheet, trains: list[Floats], horizon: int) -> list[Floats]:
@@ -134,13 +135,13 @@ def peers(sheet: contract.Sheet, series: list[m4.Series], horizon: int) -> dict[
     found: dict[str, list[Floats] | None] = dict.fromkeys(names)
     if models is None:
         return found
-    makes = (
-        lambda: models.SeasonalNaive(season_length=SEASON),
-        lambda: models.MSTL(season_length=[SEASON, WEEK], trend_forecaster=models.AutoARIMA()),
-    )
-    for name, make in zip(names, makes, strict=True):
+    makes: list[Any] = [
+        models.SeasonalNaive(season_length=SEASON),
+        models.MSTL(season_length=[SEASON, WEEK], trend_forecaster=models.AutoARIMA()),
+    ]
+    for name, model in zip(names, makes, strict=True):
         began = time.monotonic()
-        found[name] = [np.asarray(make().forecast(y=s.train, h=horizon)["mean"], dtype=np.float64) for s in series]
+        found[name] = [np.asarray(model.forecast(y=s.train, h=horizon)["mean"], dtype=np.float64) for s in series]
         sheet.note(f"{name}: {time.monotonic() - began:.1f} s for {len(series)} series")
     return found
 

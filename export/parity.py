@@ -35,9 +35,9 @@ class Graph:
         return any(given.name == WHO for given in self._session.get_inputs())
 
     def __call__(self, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Answers [N, ...]; who [N, 2] as the passport's machines and signals say (None: unknown). Row by row: an int8 graph scales its activations over the whole batch, so only a
-        batch of one gives what a gateway will see."""
-        given = {INPUT: x}
+        """Answers [N, ...]; who [N, 2] as the passport's machines and signals say (None: unknown). Row by row: an int8
+        graph scales its activations over the whole batch, so only a batch of one gives what a gateway will see."""
+        given: Arrays = {INPUT: x}
         if self.asks_who:
             given[WHO] = np.zeros((len(x), 2), dtype=np.int64) if who is None else who
         return np.concatenate(
@@ -75,9 +75,7 @@ def within_bound(parity: Parity) -> bool:
     return parity.rel_rms <= MOST_REL_RMS and parity.task_change <= MOST_TASK_CHANGE
 
 
-def golden_graph(
-    run: Graph, x: NDArray[np.float32], who: NDArray[np.int64] | None = None
-) -> tuple[Arrays, Arrays]:
+def golden_graph(run: Graph, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> tuple[Arrays, Arrays]:
     """A few spread rows and their answers, each computed at batch 1: ({"x": [n, ...]}, {"q": [n, ...]}), with "who"
     [n, 2] beside x for a graph that asks for it; its first row is then an unknown machine."""
     chosen = np.linspace(0, len(x) - 1, min(GOLDEN_ROWS, len(x))).astype(np.int64)

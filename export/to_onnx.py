@@ -17,8 +17,8 @@ INPUT, WHO, OUTPUT = "x", "who", "q"
 
 
 def to_onnx(module: nn.Module, example: Tensor, who: Tensor | None = None) -> bytes:
-    """The graph's bytes. who: int64 [N, 2], for modules that are called with (x, who). `example` needs a batch of two or more: the exporter takes a batch of one for a
-    constant."""
+    """The graph's bytes. who: int64 [N, 2], for modules that are called with (x, who). `example` needs a batch of two
+    or more: the exporter takes a batch of one for a constant."""
     if example.shape[0] < 2:
         raise ValueError(
             f"example batch of {example.shape[0]}: give two rows or more, one would be frozen into the graph"

@@ -15,8 +15,8 @@ from protocol.errors import BadMessage, Reason
 from protocol.windows import Floats
 
 FEATURES = 4
-"""A constant; the forecast's distance from its typical level; its own slope; the newest error that was known at this group when it
-was made."""
+"""A constant; the forecast's distance from its typical level; its own slope; the newest error that was known
+at this group when it was made."""
 LEAST_LEARNED = 12
 STATE = ("gram", "cross", "recent", "errors", "typical", "count")
 
@@ -25,10 +25,13 @@ class Correction:
     """One series' correction. Feed `learn` with each forecast whose values have arrived, oldest first; `apply` the rest.
 
     horizon: steps of a forecast; every: steps from one learned forecast to the next (a lesson is judged with what was
-    known when its forecast was made, which is horizon / every lessons earlier); groups: sets of neighbouring steps that share weights; forget: weight of the past at
-    each lesson (0.99: about a hundred lessons count); penalty: ridge, in lessons."""
+    known when its forecast was made, which is horizon / every lessons earlier); groups: sets of neighbouring steps that
+    share weights; forget: weight of the past at each lesson (0.99: about a hundred lessons count); penalty: ridge, in
+    lessons."""
 
-    def __init__(self, horizon: int, *, every: int = 1, groups: int = 4, forget: float = 0.99, penalty: float = 10.0) -> None:
+    def __init__(
+        self, horizon: int, *, every: int = 1, groups: int = 4, forget: float = 0.99, penalty: float = 10.0
+    ) -> None:
         if min(horizon, every, groups) < 1 or not 0 < forget <= 1 or penalty <= 0:
             raise ValueError("a correction needs horizon, every, groups >= 1, 0 < forget <= 1, penalty > 0")
         self.horizon = horizon
@@ -46,7 +49,9 @@ class Correction:
         """The corrected forecast [H]; `mean` itself until enough was learned or where it would not have helped. A step
         that is NaN stays NaN. Raises ValueError on another horizon."""
         mean = self._checked(mean)
-        return np.asarray(mean + (self._trust() * self._proposed(self._features(mean, -1)))[self._group], dtype=np.float64)
+        return np.asarray(
+            mean + (self._trust() * self._proposed(self._features(mean, -1)))[self._group], dtype=np.float64
+        )
 
     def learn(self, mean: Floats, actual: Floats) -> None:
         """Takes the uncorrected forecast [H] and what came [H] (NaN: not observed; such steps teach nothing)."""
@@ -87,7 +92,8 @@ class Correction:
             have = np.asarray(state.get(name, np.nan), dtype=np.float64)
             if have.shape != getattr(self, f"_{name}").shape or not np.isfinite(have).all():
                 raise BadMessage(
-                    Reason.WRONG_TYPE, f"saved correction: {name!r} does not fit a horizon of {self.horizon}: start anew"
+                    Reason.WRONG_TYPE,
+                    f"saved correction: {name!r} does not fit a horizon of {self.horizon}: start anew",
                 )
             taken[name] = have.copy()
         for name, have in taken.items():

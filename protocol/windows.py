@@ -24,8 +24,8 @@ class WindowSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     length: steps it looks at; horizon: steps it answers; season: steps per season (0: none);
     max_missing: largest share of missing buckets in the window before it refuses to answer. covariates: names of inputs
-    whose future is known (planned load, a shift, a scheduled order), in the order of `windows`' `known`. covariate_scale: what each is
-    divided by (missing: 1)."""
+    whose future is known (planned load, a shift, a scheduled order), in the order of `windows`' `known`.
+    covariate_scale: what each is divided by (missing: 1)."""
 
     step_ms: Annotated[int, msgspec.Meta(ge=1)]
     length: Annotated[int, msgspec.Meta(ge=2, le=5000)]
@@ -94,9 +94,7 @@ class Windows(msgspec.Struct, frozen=True):
         return np.asarray(answer * self.scale.reshape(-1, *extra) + self.center.reshape(-1, *extra), dtype=np.float64)
 
 
-def windows(
-    context: Floats, ends_ms: NDArray[np.int64], spec: WindowSpec, known: Floats | None = None
-) -> Windows:
+def windows(context: Floats, ends_ms: NDArray[np.int64], spec: WindowSpec, known: Floats | None = None) -> Windows:
     """Scaled windows from `context` [N, spec.context], whose last bucket ends at ends_ms [N].
 
     known [N, C, spec.context + spec.horizon]: each covariate over the same buckets and the horizon's (protocol.covariates

@@ -26,8 +26,8 @@ MOST_ROWS = 4000
 @dataclass(frozen=True)
 class Tail:
     """The held-out stretch. `split`: its first bucket. origins [O]: first bucket of each forecast. targets, naive (last
-    season's value), last (the last value) [S, O, H], NaN where nothing was observed. yard [S]: what a series' error is divided by (NaN:
-    nothing to measure)."""
+    season's value), last (the last value) [S, O, H], NaN where nothing was observed. yard [S]: what a series' error is
+    divided by (NaN: nothing to measure)."""
 
     values: Floats
     start_ms: int
@@ -84,11 +84,10 @@ class Tail:
         )
 
 
-def hold_out(
-    values: Floats, start_ms: int, step_ms: int, season: int, horizon: int, split: int | None = None
-) -> Tail:
-    """Cuts the tail off values [S, T], from bucket `split` on (None: the newest fifth). The yard is the naive error on the tail, but at least a twentieth of
-    the signal's own spread, so that a signal which hardly moves cannot dominate the mean."""
+def hold_out(values: Floats, start_ms: int, step_ms: int, season: int, horizon: int, split: int | None = None) -> Tail:
+    """Cuts the tail off values [S, T], from bucket `split` on (None: the newest fifth). The yard is the naive error
+    on the tail, but at least a twentieth of the signal's own spread, so that a signal which hardly moves cannot
+    dominate the mean."""
     series, buckets = values.shape
     if split is None:
         split = buckets - max(round(buckets * HELD_OUT_SHARE), 2 * horizon)

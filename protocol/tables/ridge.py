@@ -64,9 +64,9 @@ def reading(context: Floats, logged: NDArray[np.bool_], span: int) -> Reading:
     """Fills gaps (a row without any value becomes zeros) and takes logarithms where asked and where no value is below
     zero. context [N, T]; logged [N]."""
     filled = fill_forward(context)
-    empty = np.isnan(filled).all(axis=1)
+    empty = np.asarray(np.isnan(filled).all(axis=1), dtype=np.bool_)
     filled = np.where(np.isnan(filled), 0.0, filled)
-    below = (filled < 0).any(axis=1)
+    below = np.asarray((filled < 0).any(axis=1), dtype=np.bool_)
     logged = np.asarray(logged & ~below, dtype=np.bool_)
     level = np.abs(filled[:, -span:]).mean(axis=1)
     level = np.where(level > 0, level, np.abs(filled).max(axis=1, initial=0.0))
@@ -85,6 +85,17 @@ def anchored(values: Floats, lags: NDArray[np.int64], span: int, kind: int) -> A
     anchor = level if kind == LEVEL else values[:, -1]
     z = (values[:, values.shape[1] - lags] - anchor[:, None]) / scale[:, None]
     return Anchored(np.clip(z, -MOST_CLIP, MOST_CLIP), anchor, scale)
+
+
+def _slope(anchor: Floats, final: Floats, seen: Reading) -> Floats:
+    """What a unit of each part is worth in the signal's own unit [N, H]: 1, or the logarithmic mean of forecast and anchor,
+    both [N, H], the anchor still in logarithms."""
+    unit, logged = seen.unit[:, None], seen.logged[:, None]
+    low = unit * np.exp(np.clip(np.where(logged, anchor, 0.0), -50.0, 50.0))
+    high = np.where(logged & np.isfinite(final), final + unit, unit)
+    ratio = np.log(np.maximum(high, 1e-300) / low)
+    near = np.abs(ratio) < 1e-9
+    return np.asarray(np.where(logged, np.where(near, low, (high - low) / np.where(near, 1.0, ratio)), 1.0))
 
 
 class Ridge:
@@ -156,10 +167,7 @@ class Ridge:
             parts += (made.scale[:, None] * made.z)[:, :, None] * weights
             anchor += self.mix[m] * (made.anchor[:, None] + made.scale[:, None] * self.bias[m])
         final = self._back((anchor + parts.sum(axis=1))[:, :, None], seen, rows)[:, :, 0]
-        low = np.where(seen.logged[:, None], seen.unit[:, None] * np.expm1(np.clip(anchor, 0.0, 50.0)), anchor)
-        ratio = np.log((final + seen.unit[:, None]) / (low + seen.unit[:, None]), where=seen.logged[:, None], out=final - low)
-        mean = np.where(np.abs(ratio) > 1e-12, (final - low) / np.where(ratio == 0, 1.0, ratio), low + seen.unit[:, None])
-        parts *= np.where(seen.logged[:, None], mean, 1.0)[:, None, :]
+        parts *= _slope(anchor, final, seen)[:, None, :]
         return Contributions(final - parts.sum(axis=1), parts, self.lags)
 
     def golden(self, inputs: Tables, outputs: Tables) -> Tables:
@@ -178,7 +186,9 @@ class Ridge:
         scale = np.ones(len(rows))
         for m, kind in enumerate(self.kinds):
             made = anchored(seen.values, self.lags, self.span, int(kind))
-            mean += self.mix[m] * (made.anchor[:, None] + made.scale[:, None] * (made.z @ self.weights[m] + self.bias[m]))
+            mean += self.mix[m] * (
+                made.anchor[:, None] + made.scale[:, None] * (made.z @ self.weights[m] + self.bias[m])
+            )
             scale = made.scale
             if m == 0 and len(self.own):
                 for i in np.flatnonzero(rows >= 0):

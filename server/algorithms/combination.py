@@ -23,7 +23,7 @@ def shares(misses: Floats) -> Floats:
     size = float(np.abs(misses).mean(axis=1).min())
     if size == 0:
         right = (np.abs(misses).mean(axis=1) == 0).astype(np.float64)
-        return right / right.sum()
+        return np.asarray(right / right.sum())
     scaled = np.clip(misses / size, -1e3, 1e3)
     covariance = scaled @ scaled.T / scaled.shape[1]
     calm = CALM * float(np.diag(covariance).min())

@@ -88,9 +88,7 @@ class QuantileLstm(nn.Module):
         self.horizon, self.length = horizon, length
         self.covariates = (channels - len(CHANNELS)) // 2
         hidden, layers = settings.hidden, settings.layers
-        self.lstm = nn.LSTM(
-            channels, hidden, layers, batch_first=True, dropout=settings.dropout if layers > 1 else 0.0
-        )
+        self.lstm = nn.LSTM(channels, hidden, layers, batch_first=True, dropout=settings.dropout if layers > 1 else 0.0)
         self.drop = nn.Dropout(settings.dropout)
         self.machine = nn.Embedding(machines + 1, IDENTITY)
         self.signal = nn.Embedding(signals + 1, IDENTITY)
@@ -132,7 +130,8 @@ class QuantileLstm(nn.Module):
         first = len(CHANNELS)
         now, ahead = x[:, :, first::2], x[:, -self.horizon :, first + 1 :: 2]
         change = ahead - now.mean(dim=1, keepdim=True)  # [N, horizon, C]
-        return (change * self.effect(identity)[:, None, :]).sum(dim=2)
+        effect: Tensor = (change * self.effect(identity)[:, None, :]).sum(dim=2)
+        return effect
 
 
 def fit(
@@ -153,9 +152,7 @@ def fit(
     order = np.random.default_rng(settings.seed)
     x, y, who = _tensors(train.thinned(settings.most_windows))
     later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
-    net = QuantileLstm(
-        y.shape[1], x.shape[1], settings, channels=x.shape[2], machines=machines, signals=signals
-    )
+    net = QuantileLstm(y.shape[1], x.shape[1], settings, channels=x.shape[2], machines=machines, signals=signals)
     net.anchor_weights.copy_(_anchor(x, y, later[0], later[1]))
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(

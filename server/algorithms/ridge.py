@@ -70,11 +70,13 @@ def settings_for(horizon: int, season: int, length: int, buckets: int) -> RidgeS
 
 @dataclass(frozen=True)
 class FittedRidge:
-    """tables: for protocol.tables.Ridge, all series of the values given, in their order. check_error [S]: each series'
+    """tables: for protocol.tables.Ridge, all series of the values given, in their order. before: the same, learned before
+    the check stretch only, so that its answers there are honest. check_error [S]: each series'
     mean absolute error on the check stretch over its seasonal-naive error before it (NaN: nothing to measure).
     chosen: what was chosen, for the passport."""
 
     tables: Tables
+    before: Tables
     check_error: Floats
     chosen: dict[str, object] = field(default_factory=dict)
 
@@ -104,7 +106,10 @@ def fit(
     """Fits on series of any lengths (a list of [T_s], NaN where nothing was observed). None if fewer than LEAST_WINDOWS
     windows remain before the check stretch."""
     filled = [fill_forward(row[None])[0] if np.isfinite(row).any() else np.zeros(0) for row in values]
-    rows = [np.where(np.isfinite(row), full, np.nan) if len(full) else full for row, full in zip(values, filled, strict=True)]
+    rows = [
+        np.where(np.isfinite(row), full, np.nan) if len(full) else full
+        for row, full in zip(values, filled, strict=True)
+    ]
     yard = np.array([_yard(row[: max(len(row) - settings.check, 0)], settings.season) for row in rows])
     nonnegative = np.array([len(full) > 0 and float(full.min()) >= 0 for full in filled])
     tries: list[_Start] = []
@@ -118,11 +123,14 @@ def fit(
         return None
     best = _corrected(min(tries, key=lambda one: _mean(one.error)), rows, yard, settings)
     progress(0.7, "ridge: corrections per series chosen")
-    weights = _learn(_all_parts(rows, best.logged, settings, 0 if settings.again else settings.check), best, settings)
+    before = _tables(best.weights, best, nonnegative, settings)
+    tables = before
+    if settings.again:
+        weights = _learn(_all_parts(rows, best.logged, settings, 0), best, settings)
+        tables = _tables(weights, best, nonnegative, settings)
     progress(0.9, "ridge: fitted on everything")
-    tables = _tables(weights, best, nonnegative, settings)
     chosen = {"logarithms": bool(best.logged.any()), "penalties": best.penalties, "own": best.own}
-    return FittedRidge(tables, best.error, chosen)
+    return FittedRidge(tables, before, best.error, chosen)
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,8 @@ class _Start:
 
 @dataclass(frozen=True)
 class _Try:
-    """One set of choices with what it was worth. keep [S]: share of its correction that each series keeps."""
+    """One set of choices with what it was worth, and the weights learned before the check stretch.
+    keep [S]: share of its correction that each series keeps."""
 
     logged: NDArray[np.bool_]
     penalties: list[float]
@@ -151,6 +160,7 @@ class _Try:
     offset: Floats
     width: Floats
     mix: Floats
+    weights: _Weights
 
 
 def _start(rows: list[Floats], logged: NDArray[np.bool_], yard: Floats, settings: RidgeSettings) -> _Start | None:
@@ -176,21 +186,25 @@ def _start(rows: list[Floats], logged: NDArray[np.bool_], yard: Floats, settings
 def _corrected(start: _Start, rows: list[Floats], yard: Floats, settings: RidgeSettings) -> _Try:
     """The penalty of the corrections and the share that each series keeps: none where it made that series worse."""
     error, own, keep, answers = start.error, 0.0, np.zeros(len(rows)), start.answers
+    corrections: list[Floats] = []
     size = len(rows) * settings.members[0].lags * settings.horizon
     grams = _own_grams(start.learn, start.shared, start.mix, settings) if settings.own and size <= MOST_OWN else []
     for penalty in settings.own if grams else ():
-        extra = [_own_answer(part.x, w, settings) for part, w in zip(start.check, _own(grams, penalty), strict=True)]
+        learned = _own(grams, penalty)
+        extra = [_own_answer(part.x, w, settings) for part, w in zip(start.check, learned, strict=True)]
         for share in (0.5, 1.0):
             tried = [a + share * e for a, e in zip(start.answers, extra, strict=True)]
             worth = _series_error(tried, start.check, start.logged, rows, yard, settings)
             if _mean(worth) < _mean(error):
                 error, own, keep, answers = worth, penalty, np.full(len(rows), share), tried
+                corrections = learned
     if own:
         worse = ~(error <= 1.02 * start.error)
         keep, error = np.where(worse, 0.0, keep), np.where(worse, start.error, error)
         answers = [alone if w else a for alone, a, w in zip(start.answers, answers, worse, strict=True)]
     offset, width = _spread(answers, start.check, settings)
-    return _Try(start.logged, start.penalties, own, keep, error, offset, width, start.mix)
+    weights = _Weights(start.shared, start.mix, [k * w for k, w in zip(keep, corrections, strict=True)] if own else [])
+    return _Try(start.logged, start.penalties, own, keep, error, offset, width, start.mix, weights)
 
 
 def _learn(parts: list[_Part], chosen: _Try, settings: RidgeSettings) -> _Weights:
@@ -213,7 +227,9 @@ def _all_parts(rows: list[Floats], logged: NDArray[np.bool_], settings: RidgeSet
     parts = []
     for s, row in enumerate(rows):
         last = len(row) - spare - settings.horizon
-        parts.append(_part(row, np.arange(last, settings.context - 1, -every, dtype=np.int64)[::-1], logged[s], settings))
+        parts.append(
+            _part(row, np.arange(last, settings.context - 1, -every, dtype=np.int64)[::-1], logged[s], settings)
+        )
     return parts
 
 
@@ -311,7 +327,8 @@ def _own_grams(
         guess = (_shared_answer(part.x, shared, mix, settings) - anchor[:, None]) / scale[:, None]
         left = ((_targets(part.y, guess, anchor, scale) - guess) * weight).astype(np.float32)
         small = (z[:, :-1] * weight).astype(np.float32)
-        found.append((np.float64(small.T @ small), np.float64(small.T @ left), len(small)))
+        gram, cross = (np.asarray(small.T @ other, dtype=np.float64) for other in (small, left))
+        found.append((gram, cross, len(small)))
     return found
 
 
@@ -348,7 +365,12 @@ def _mix(check: list[_Part], shared: list[Floats], settings: RidgeSettings) -> F
 
 
 def _series_error(
-    answers: list[Floats], check: list[_Part], logged: NDArray[np.bool_], rows: list[Floats], yard: Floats, settings: RidgeSettings
+    answers: list[Floats],
+    check: list[_Part],
+    logged: NDArray[np.bool_],
+    rows: list[Floats],
+    yard: Floats,
+    settings: RidgeSettings,
 ) -> Floats:
     """Each series' mean absolute error in its own unit over its yard; a window in logarithms counts by its own level."""
     error = np.full(len(rows), np.nan)

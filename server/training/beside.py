@@ -46,7 +46,7 @@ class Beside:
         return found
 
     def weights(self, name: str) -> dict[str, list[float]]:
-        """"machine/signal" -> [share of `name`, share of the simple reference]."""
+        """ "machine/signal" -> [share of `name`, share of the simple reference]."""
         place = list(self._on_inner).index(name)
         return {
             "/".join(key): [round(float(row[place]), 4), round(float(row[0]), 4)]

@@ -83,7 +83,7 @@ def train_forecast(grid: SignalGrid, plan: ForecastPlan, world: Circumstances, p
     trained: list[_Trained] = []
     for slot, (learn, begin, share) in learners.items():
         if slot in plan.slots:
-            made = learn(course, lambda f, step, begin=begin, share=share: progress(begin + share * f, step))
+            made = learn(course, _within(progress, begin, share))
             trained += [made] if made is not None else []
     if not trained:
         raise Refused(
@@ -93,6 +93,11 @@ def train_forecast(grid: SignalGrid, plan: ForecastPlan, world: Circumstances, p
     candidates = [Candidate(*seal(draft)) for draft in _beside_one_another(course, trained)]
     progress(1.0, "sealed")
     return candidates
+
+
+def _within(progress: Progress, begin: float, share: float) -> Progress:
+    """A part of the whole, as the whole."""
+    return lambda f, step: progress(begin + share * f, step)
 
 
 def _beside_one_another(course: _Course, trained: list[_Trained]) -> list[Draft]:
@@ -203,21 +208,14 @@ def _train_arima(course: _Course, progress: Progress) -> _Trained | None:
 
 def _train_ridge(course: _Course, progress: Progress) -> _Trained | None:
     grid, tail, inner, spec = course.grid, course.tail, course.inner, course.plan.window
-    settings = ridge.settings_for(spec.horizon, spec.season, spec.context, tail.split)
-    fitted = ridge.fit(list(grid.values[:, : tail.split]), settings, lambda f, step: progress(0.5 * f, step))
+    settings = replace(
+        ridge.settings_for(spec.horizon, spec.season, spec.context, inner.split), check=tail.split - inner.split
+    )
+    fitted = ridge.fit(list(grid.values[:, : tail.split]), settings, lambda f, step: progress(0.8 * f, step))
     if fitted is None:
         return None
-    earlier = ridge.fit(
-        list(grid.values[:, : inner.split]),
-        ridge.settings_for(spec.horizon, spec.season, spec.context, inner.split),
-        lambda f, step: progress(0.5 + 0.3 * f, step),
-    )
     rows = list(range(len(grid.series)))
-    on_inner = (
-        np.full(inner.targets.shape, np.nan)
-        if earlier is None
-        else evaluation.table_answers(inner, earlier.model(), rows)[..., 0]
-    )
+    on_inner = evaluation.table_answers(inner, Ridge(fitted.before), rows)[..., 0]
     tables = ridge_tables(fitted.tables)
     model = Ridge(tables)
     answers, exact = (evaluation.table_answers(tail, one, rows) for one in (model, fitted.model()))
@@ -299,9 +297,7 @@ def _train_lstm(course: _Course, progress: Progress) -> _Trained | None:
     middle = lstm.MIDDLE
     error, by_series, n = tail.relative_error(answers[..., middle])
     float_error = tail.relative_error(float_answers[..., middle])[0]
-    cost = parity.compare(
-        lstm.answer(net, usable, names), run(usable, names), float_error, error, lower_is_better=True
-    )
+    cost = parity.compare(lstm.answer(net, usable, names), run(usable, names), float_error, error, lower_is_better=True)
     inputs, outputs = parity.golden_graph(run, usable, names)
     champion = _champion_error(tail, grid, list(range(len(grid.series))), course.world.champions.get(LSTM))
     covered = tail.coverage(answers[..., lstm.LEVELS.index(0.1)], answers[..., lstm.LEVELS.index(0.9)])
