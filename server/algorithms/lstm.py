@@ -95,10 +95,10 @@ class QuantileLstm(nn.Module):
         self.gain = nn.Linear(2 * IDENTITY, hidden)
         self.shift = nn.Linear(2 * IDENTITY, hidden)
         self.head = nn.Linear(hidden, horizon * len(LEVELS))
-        self.effect = nn.Linear(2 * IDENTITY, max(self.covariates, 1))
-        for layer in (self.gain, self.shift, self.head, self.effect):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.effect = nn.Embedding(signals + 1, max(2 * self.covariates, 1))
+        nn.init.zeros_(self.effect.weight)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
         for table in (self.machine, self.signal):
             nn.init.normal_(table.weight, std=0.3)
         self.register_buffer("anchor_weights", torch.zeros(horizon, length + horizon))
@@ -111,7 +111,7 @@ class QuantileLstm(nn.Module):
         answer = self.head(last).reshape(-1, self.horizon, len(LEVELS))
         middle = self.anchor(x) + answer[:, :, MIDDLE]
         if self.covariates:
-            middle = middle + self.known_effect(x, identity)
+            middle = middle + self.known_effect(x, who)
         inner, outer = self.widen[0], self.widen[1]
         steps = nn.functional.softplus(answer)  # [N, horizon, LEVELS], above zero
         low = middle - inner * steps[:, :, 1]
@@ -125,12 +125,9 @@ class QuantileLstm(nn.Module):
         seen = _anchor_inputs(x, self.horizon)  # [N, length + horizon]
         return x[:, -1:, VALUE] + (seen[:, None, :] * self.anchor_weights[None]).sum(dim=2)
 
-    def known_effect(self, x: Tensor, identity: Tensor) -> Tensor:
-        """What each covariate's future adds at its own step [N, horizon], against its mean over the window."""
-        first = len(CHANNELS)
-        now, ahead = x[:, :, first::2], x[:, -self.horizon :, first + 1 :: 2]
-        change = ahead - now.mean(dim=1, keepdim=True)  # [N, horizon, C]
-        effect: Tensor = (change * self.effect(identity)[:, None, :]).sum(dim=2)
+    def known_effect(self, x: Tensor, who: Tensor) -> Tensor:
+        """What the known future adds at its own step [N, horizon], by signal."""
+        effect: Tensor = (_changes(x, self.horizon) * self.effect(who[:, 1])[:, None, :]).sum(dim=2)
         return effect
 
 
@@ -153,7 +150,7 @@ def fit(
     x, y, who = _tensors(train.thinned(settings.most_windows))
     later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
     net = QuantileLstm(y.shape[1], x.shape[1], settings, channels=x.shape[2], machines=machines, signals=signals)
-    net.anchor_weights.copy_(_anchor(x, y, later[0], later[1]))
+    _start_closed_form(net, x, y, who, later)
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimiser, max(settings.epochs, 1), settings.learning_rate / 20
@@ -221,6 +218,42 @@ def _judge(net: QuantileLstm, later: tuple[Tensor, Tensor, Tensor]) -> float:
 def _anchor_inputs(x: Tensor, horizon: int) -> Tensor:
     last = x[:, -1:, VALUE]
     return torch.cat([x[:, :, VALUE] - last, x[:, -horizon:, SEASON_AGO] - last], dim=1)
+
+
+def _changes(x: Tensor, horizon: int) -> Tensor:
+    """Of each covariate over the horizon [N, horizon, 2C]: how far it lies from its mean in the window (a load that acts
+    while it lasts), and how much of it has come since the window's end (an amount that stays)."""
+    first = len(CHANNELS)
+    now, ahead = x[:, :, first::2], x[:, -horizon:, first + 1 :: 2]
+    return torch.cat([ahead - now.mean(dim=1, keepdim=True), ahead.cumsum(dim=1)], dim=2)
+
+
+def _start_closed_form(
+    net: QuantileLstm, x: Tensor, y: Tensor, who: Tensor, later: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """The anchor and the effects of covariates by least squares, one after the other until they agree."""
+    if not net.covariates:
+        net.anchor_weights.copy_(_anchor(x, y, later[0], later[1]))
+        return
+    changes = _changes(x, net.horizon)
+    with torch.no_grad():
+        for _ in range(3):
+            net.anchor_weights.copy_(
+                _anchor(x, y - net.known_effect(x, who), later[0], later[1] - net.known_effect(later[0], later[2]))
+            )
+            left = y - net.anchor(x)
+            for signal in range(net.effect.num_embeddings):
+                rows = (who[:, 1] == signal) if signal else torch.ones(len(who), dtype=torch.bool)
+                if int(rows.sum()) >= 8:
+                    net.effect.weight[signal] = _least_squares(changes[rows], left[rows])
+
+
+def _least_squares(z: Tensor, left: Tensor) -> Tensor:
+    """Lightly ridged coefficients [K] of z [N, horizon, K] for what is left [N, horizon] (NaN: not observed)."""
+    seen = torch.isfinite(left)
+    columns, target = z[seen].double(), left[seen].double()
+    gram = columns.T @ columns + 1e-3 * len(columns) * torch.eye(columns.shape[1], dtype=torch.float64)
+    return torch.linalg.solve(gram + 1e-6 * torch.eye(len(gram), dtype=torch.float64), columns.T @ target).float()
 
 
 def _anchor(x: Tensor, y: Tensor, check_x: Tensor, check_y: Tensor) -> Tensor:
