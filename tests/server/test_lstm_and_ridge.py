@@ -30,7 +30,7 @@ def quiet(_share: float, _step: str) -> None:
 def lessons(n: int, seed: int, *, covariates: int = 0) -> lstm.Lessons:
     """Machine 1 rises by one above its window, machine 2 falls; a covariate adds twice itself."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 12, len(CHANNELS) + 2 * covariates)).astype(np.float32)
+    x = rng.normal(size=(n, 12, len(CHANNELS) + (2 * covariates + 1 if covariates else 0))).astype(np.float32)
     who = np.stack([rng.integers(1, 3, n), np.ones(n, dtype=np.int64)], axis=1)
     y = np.where(who[:, :1] == 1, 1.0, -1.0) + 0.1 * rng.normal(size=(n, 4))
     if covariates:
