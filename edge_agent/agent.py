@@ -31,6 +31,7 @@ from edge_agent.skills.watch import Watch, WatchSettings
 from edge_agent.skills.write_report import Facts, write
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
+from protocol.correction import Correction
 from protocol.covariates import KnownInput, from_answer, from_event, from_work_order
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
@@ -101,7 +102,11 @@ class Agent:
         f = settings.forecast
         self._known = KnownInputs(self._history)
         self._forecast = ForecastSkill(
-            step_ms=settings.step_ms, horizon=f.horizon_steps, season=f.season_steps, known=self._known.columns
+            step_ms=settings.step_ms,
+            horizon=f.horizon_steps,
+            season=f.season_steps,
+            correction=lambda horizon: Correction(horizon, every=f.every_steps),
+            known=self._known.columns,
         )
         calm = max(36, min(f.season_steps, 288) + 6)
         self._watch = Watch(settings.site, settings.gateway, WatchSettings(warm_up=calm))

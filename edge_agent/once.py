@@ -213,7 +213,7 @@ class _Run:
             fallback.append("unknown_series")
         if len(seen) < self._enough(near):
             fallback.append("short_history")
-        told = getattr(near, "fallback", "")  # what the gateway's own code has widened already
+        told = near.fallback  # what the gateway's own code has widened already
         factor = math.prod(_WIDER.get(name, 1.0) for name in fallback if name != told)
         behind = len(history) - 1 - int(seen[-1])
         ahead = np.arange(1, len(mean) + 1)
@@ -292,7 +292,7 @@ class _Run:
         slot = forecast.model.slot
         if slot == NAIVE.slot or slot in self._by_slot:
             return one(slot)
-        members = [(m.weight, one(m.model.slot)) for m in getattr(forecast, "members", [])]
+        members = [(m.weight, one(m.model.slot)) for m in forecast.members]
         explained = [(weight, why) for weight, why in members if why is not None]
         return combined(explained, forecast) if len(explained) == len(members) else None
 

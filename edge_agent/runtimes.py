@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, Reason
 from protocol.reports import ModelRef
-from protocol.tables import Neighbours, StateSpace, TableModel, Tables
+from protocol.tables import Neighbours, Ridge, StateSpace, TableModel, Tables
 
 
 @dataclass
@@ -43,11 +43,22 @@ class LoadedModel:
         """How answers name this model."""
         return ModelRef(self.passport.slot, self.passport.algorithm, self.passport.version, self.digest)
 
-    def quantiles(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[N, length, channels] -> [N, horizon, quantiles], scaled. One row at a time: dynamic int8 has one activation
+    @property
+    def ridge(self) -> Ridge | None:
+        """The weights of a closed-form forecaster."""
+        return self.table if isinstance(self.table, Ridge) else None
+
+    def quantiles(self, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """[N, length, channels] -> [N, horizon, quantiles], scaled; `who` [N, 2] for graphs that ask for it (None: all
+        unknown). One row at a time: dynamic int8 has one activation
         scale per call, so a batch would change each answer by its neighbours."""
         started = time.perf_counter()
-        rows = [self.session.run(None, {"x": x[i : i + 1]})[0] for i in range(len(x))]
+        given: dict[str, NDArray[Any]] = {"x": x}
+        if any(wanted.name == "who" for wanted in self.session.get_inputs()):
+            given["who"] = np.zeros((len(x), 2), dtype=np.int64) if who is None else who
+        rows = [
+            self.session.run(None, {name: part[i : i + 1] for name, part in given.items()})[0] for i in range(len(x))
+        ]
         if rows:
             self.latency_us = (time.perf_counter() - started) * 1e6 / len(rows)
         return np.concatenate(rows) if rows else np.zeros((0, 0, 0), dtype=np.float32)
@@ -80,6 +91,11 @@ def _table_model(passport: Passport, tables: Tables) -> TableModel:
         return filter_
     if passport.runtime is Runtime.NEIGHBOURS:
         return Neighbours(passport.items, tables)
+    if passport.runtime is Runtime.RIDGE:
+        ridge = Ridge(tables)
+        if len(ridge.width) != len(passport.series) + 1:
+            raise BadBundle(Reason.BAD_ARCHIVE, "series and tables differ in number")
+        return ridge
     raise BadBundle(
         Reason.UNSUPPORTED_RUNTIME, f"this agent has no runtime {passport.runtime.value!r}: update the agent"
     )
@@ -105,7 +121,8 @@ def _session(graph: bytes) -> Any:
 def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[str, NDArray[Any]]:
     """What this machine answers to a bundle's golden inputs; `outputs` tells how many steps and ranks are wanted."""
     if model.session is not None:
-        return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32))}
+        who = np.asarray(inputs["who"], dtype=np.int64) if "who" in inputs else None
+        return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32), who)}
     if model.table is not None:
         return model.table.golden(inputs, outputs)
     raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")

@@ -49,6 +49,11 @@ class Draft:
     series_error: list[float] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
     covariates: list[str] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)
+    signals: list[str] = field(default_factory=list)
+    best: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, list[float]] = field(default_factory=dict)
+    combined: float | None = None
     words: str = ""
     because: str = ""
 
@@ -72,6 +77,11 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         series_error=draft.series_error,
         items=draft.items,
         covariates=draft.covariates,
+        machines=draft.machines,
+        signals=draft.signals,
+        best=draft.best,
+        weights=draft.weights,
+        combined=draft.combined,
         lineage=draft.lineage,
         quality=draft.quality,
         eligible=eligible,

@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.to_onnx import INPUT, OUTPUT
+from export.to_onnx import INPUT, OUTPUT, WHO
 from protocol.bundles import Parity
-from protocol.tables import Neighbours, StateSpace, Tables
+from protocol.tables import Neighbours, Ridge, StateSpace, Tables
 
 Arrays = dict[str, NDArray[np.generic]]
 MOST_TASK_CHANGE = 0.005
@@ -29,10 +29,23 @@ class Graph:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Answers [N, ...], row by row: an int8 graph scales its activations over the whole batch, so only a
-        batch of one gives what a gateway will see."""
-        return np.concatenate([self._session.run([OUTPUT], {INPUT: x[i : i + 1]})[0] for i in range(len(x))])
+    @property
+    def asks_who(self) -> bool:
+        """Whether the graph has the second input."""
+        return any(given.name == WHO for given in self._session.get_inputs())
+
+    def __call__(self, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Answers [N, ...]; who [N, 2] as the passport's machines and signals say (None: unknown). Row by row: an int8
+        graph scales its activations over the whole batch, so only a batch of one gives what a gateway will see."""
+        given: Arrays = {INPUT: x}
+        if self.asks_who:
+            given[WHO] = np.zeros((len(x), 2), dtype=np.int64) if who is None else who
+        return np.concatenate(
+            [
+                self._session.run([OUTPUT], {name: rows[i : i + 1] for name, rows in given.items()})[0]
+                for i in range(len(x))
+            ]
+        )
 
 
 def compare(
@@ -62,10 +75,25 @@ def within_bound(parity: Parity) -> bool:
     return parity.rel_rms <= MOST_REL_RMS and parity.task_change <= MOST_TASK_CHANGE
 
 
-def golden_graph(run: Graph, x: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
-    """A few spread rows and their answers, each computed at batch 1: ({"x": [n, ...]}, {"q": [n, ...]})."""
-    rows = np.ascontiguousarray(x[np.linspace(0, len(x) - 1, min(GOLDEN_ROWS, len(x))).astype(np.int64)])
-    return {INPUT: rows}, {OUTPUT: run(rows)}
+def golden_graph(run: Graph, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> tuple[Arrays, Arrays]:
+    """A few spread rows and their answers, each computed at batch 1: ({"x": [n, ...]}, {"q": [n, ...]}), with "who"
+    [n, 2] beside x for a graph that asks for it; its first row is then an unknown machine."""
+    chosen = np.linspace(0, len(x) - 1, min(GOLDEN_ROWS, len(x))).astype(np.int64)
+    inputs: Arrays = {INPUT: np.ascontiguousarray(x[chosen])}
+    if not run.asks_who:
+        return inputs, {OUTPUT: run(np.asarray(inputs[INPUT], dtype=np.float32))}
+    names = np.zeros((len(chosen), 2), dtype=np.int64) if who is None else np.array(who[chosen], dtype=np.int64)
+    names[:1] = 0
+    inputs[WHO] = names
+    return inputs, {OUTPUT: run(np.asarray(inputs[INPUT], dtype=np.float32), names)}
+
+
+def golden_windows(model: Ridge, context: NDArray[np.float64], rows: NDArray[np.int64]) -> tuple[Arrays, Arrays]:
+    """A few spread windows of a ridge and its answers; the first row is an unknown series. In: `context` [n, T], `rows`
+    [n]. Out: `mean` [n, H], `quantiles` [n, H, Q]."""
+    chosen = np.linspace(0, len(context) - 1, min(GOLDEN_ROWS, len(context))).astype(np.int64)
+    inputs: Arrays = {"context": np.ascontiguousarray(context[chosen]), "rows": np.where(chosen == 0, -1, rows[chosen])}
+    return inputs, model.golden(inputs, {})
 
 
 def golden_series(tables: Tables, start_ms: int, step_ms: int, horizon: int) -> tuple[Arrays, Arrays]:

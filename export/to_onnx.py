@@ -1,4 +1,5 @@
-"""A fitted torch module becomes an ONNX graph with a free batch size: input `x`, output `q`."""
+"""A fitted torch module becomes an ONNX graph with a free batch size: input `x`, output `q`, and
+where a module wants to know whose rows they are, a second input `who`."""
 
 from __future__ import annotations
 
@@ -12,16 +13,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-INPUT, OUTPUT = "x", "q"
+INPUT, WHO, OUTPUT = "x", "who", "q"
 
 
-def to_onnx(module: nn.Module, example: Tensor) -> bytes:
-    """The graph's bytes. `example` needs a batch of two or more: the exporter takes a batch of one for a
-    constant."""
+def to_onnx(module: nn.Module, example: Tensor, who: Tensor | None = None) -> bytes:
+    """The graph's bytes. who: int64 [N, 2], for modules that are called with (x, who). `example` needs a batch of two
+    or more: the exporter takes a batch of one for a constant."""
     if example.shape[0] < 2:
         raise ValueError(
             f"example batch of {example.shape[0]}: give two rows or more, one would be frozen into the graph"
         )
+    inputs = (example,) if who is None else (example, who)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)  # it warns of operators of packages that are not installed
@@ -35,11 +37,11 @@ def to_onnx(module: nn.Module, example: Tensor) -> bytes:
             path = Path(folder) / "graph.onnx"
             torch.onnx.export(
                 module.eval(),
-                (example,),
+                inputs,
                 str(path),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-                input_names=[INPUT],
+                dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),
+                input_names=[INPUT, WHO][: len(inputs)],
                 output_names=[OUTPUT],
                 external_data=False,
                 verbose=False,

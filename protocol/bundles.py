@@ -97,8 +97,14 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
 
     series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
     the tables' state has seen. items: names of a neighbour table. covariates: known inputs, in the order of the columns
-    of `gamma`. levels: nominal quantiles of a quantile model's last axis. demand: how a spare-part model's answers are
-    read. files: sha256 of every other member."""
+    of `gamma`. levels: nominal quantiles of a quantile model's last
+    axis. demand: how a spare-part model's answers are read. machines, signals: names that a graph's second input `who`
+    knows, by index + 1 (0: unknown). best: signal class
+    (a signal's name) -> which of "seasonal_naive", "last_value", "ridge", "arima" and "lstm" had the lowest held-out
+    error there. weights: "machine/signal" -> [this model's share, the simple reference's share] of the validated
+    combination of all forecasters of the same training: its mean is the sum of share * mean over their bundles plus the
+    reference's share * naive_forecast (every bundle of a training states the same reference share; the shares of one
+    series add up to one). combined: held-out figure of that combination. files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     slot: Name
@@ -114,6 +120,11 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     series_error: list[float] = []
     items: list[str] = []
     covariates: list[Name] = []
+    machines: list[Name] = []
+    signals: list[Name] = []
+    best: dict[str, str] = {}
+    weights: dict[str, list[float]] = {}
+    combined: float | None = None
     lineage: Lineage
     quality: list[Quality]
     eligible: bool
@@ -128,6 +139,13 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     licence: Text = "Apache-2.0"
     because: Text = ""
     files: dict[str, str] = {}
+
+    def who(self, keys: list[tuple[str, str]]) -> NDArray[np.int64]:
+        """[N, 2]: numbers of (machine, signal) as a graph's second input wants them; 0 is one it has not met."""
+        machines = {name: i + 1 for i, name in enumerate(self.machines)}
+        signals = {name: i + 1 for i, name in enumerate(self.signals)}
+        pairs = [(machines.get(machine, 0), signals.get(signal, 0)) for machine, signal in keys]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):

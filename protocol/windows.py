@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import BadMessage, Reason
+from protocol.observations import Name
 
 Floats = NDArray[np.float64]
 DAY_MS = 86_400_000
@@ -22,23 +23,34 @@ class WindowSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a forecaster sees and answers; travels inside its bundle.
 
     length: steps it looks at; horizon: steps it answers; season: steps per season (0: none);
-    max_missing: largest share of missing buckets in the window before it refuses to answer."""
+    max_missing: largest share of missing buckets in the window before it refuses to answer. covariates: names of inputs
+    whose future is known (planned load, a shift, a scheduled order), in the order of `windows`' `known`.
+    covariate_scale: what each is divided by (missing: 1)."""
 
     step_ms: Annotated[int, msgspec.Meta(ge=1)]
     length: Annotated[int, msgspec.Meta(ge=2, le=5000)]
     horizon: Annotated[int, msgspec.Meta(ge=1, le=1000)]
     season: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     max_missing: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25
+    covariates: list[Name] = []
+    covariate_scale: list[Annotated[float, msgspec.Meta(gt=0)]] = []
 
     @property
     def context(self) -> int:
         """Steps of history a window needs: the window itself and, one season before, the stretch it is compared with."""
         return self.length + max(self.season - self.horizon, 0)
 
+    @property
+    def channels(self) -> int:
+        """Columns of a window: CHANNELS, then two of each covariate and the logarithm of the window's scale."""
+        return len(CHANNELS) + (2 * len(self.covariates) + 1 if self.covariates else 0)
+
 
 CHANNELS = ("value", "observed", "season_ago", "sin_day", "cos_day")
 """Columns of a forecaster's input. `season_ago[t]` is the value one season before t + horizon, so that the end of the
-window already shows how the horizon went last season."""
+window already shows how the horizon went last season. After them come, for each covariate, its value at t and its value
+at t + horizon, so that the window's end shows the whole horizon's future, and last of all the logarithm of the window's
+scale, for what acts in the signal's own unit (a load of 300 adds the same to a calm window and to a wild one)."""
 
 
 def resample(times_ms: NDArray[np.int64], values: Floats, start_ms: int, step_ms: int, buckets: int) -> Floats:
@@ -69,7 +81,7 @@ def fill_forward(stack: Floats) -> Floats:
 
 
 class Windows(msgspec.Struct, frozen=True):
-    """Scaled windows: x float32 [N, length, len(CHANNELS)]; a value v was scaled to (v - center) / scale, [N] each.
+    """Scaled windows: x float32 [N, length, spec.channels]; a value v was scaled to (v - center) / scale, [N] each.
     usable[i] is False where too much was missing to answer."""
 
     x: NDArray[np.float32]
@@ -83,8 +95,12 @@ class Windows(msgspec.Struct, frozen=True):
         return np.asarray(answer * self.scale.reshape(-1, *extra) + self.center.reshape(-1, *extra), dtype=np.float64)
 
 
-def windows(context: Floats, ends_ms: NDArray[np.int64], spec: WindowSpec) -> Windows:
+def windows(context: Floats, ends_ms: NDArray[np.int64], spec: WindowSpec, known: Floats | None = None) -> Windows:
     """Scaled windows from `context` [N, spec.context], whose last bucket ends at ends_ms [N].
+
+    known [N, C, spec.context + spec.horizon]: each covariate over the same buckets and the horizon's (protocol.covariates
+    makes them), in its own unit; what is not known is 0, as are all of them if None.
+    Raises BadMessage on another shape.
 
     Center and scale are mean and mean absolute deviation of the window's own observed values, so the scaling is
     reversible and a new machine needs no statistics of its own (reversible instance normalisation, Kim et al. 2022)."""
@@ -102,7 +118,7 @@ def windows(context: Floats, ends_ms: NDArray[np.int64], spec: WindowSpec) -> Wi
     center = (np.where(observed, recent, 0.0) * weight).sum(axis=1)
     spread = (np.abs(np.where(observed, recent - center[:, None], 0.0)) * weight).sum(axis=1)
     scale = np.maximum(spread, 1e-6 * np.maximum(np.abs(center), 1.0))
-    x = np.zeros((n, length, len(CHANNELS)), dtype=np.float32)
+    x = np.zeros((n, length, spec.channels), dtype=np.float32)
     x[:, :, 0] = (recent_filled - center[:, None]) / scale[:, None]
     x[:, :, 1] = observed
     if spec.season:
@@ -111,8 +127,28 @@ def windows(context: Floats, ends_ms: NDArray[np.int64], spec: WindowSpec) -> Wi
     angle = (middle % DAY_MS) * (2 * np.pi / DAY_MS)
     x[:, :, 3] = np.sin(angle)
     x[:, :, 4] = np.cos(angle)
+    if spec.covariates:
+        x[:, :, -1] = np.log(scale)[:, None]
+    if known is not None and spec.covariates:
+        x[:, :, len(CHANNELS) : -1] = _covariates(known, n, spec)
     np.clip(x, -20.0, 20.0, out=x)
     return Windows(x=x, center=center, scale=scale, usable=usable)
+
+
+def _covariates(known: Floats, n: int, spec: WindowSpec) -> Floats:
+    """[N, length, 2C]: of each covariate the value at t and at t + horizon."""
+    count, end = len(spec.covariates), spec.context
+    if known.shape != (n, count, end + spec.horizon):
+        raise BadMessage(
+            Reason.WRONG_TYPE,
+            f"covariates of shape {known.shape}; this model needs [{n}, {count}, {end + spec.horizon}]",
+        )
+    scale = np.ones(count)
+    scale[: len(spec.covariate_scale)] = spec.covariate_scale[:count]
+    known = np.nan_to_num(known / scale[:, None], nan=0.0, posinf=20.0, neginf=-20.0)
+    now = known[:, :, end - spec.length : end]
+    ahead = known[:, :, end - spec.length + spec.horizon : end + spec.horizon]
+    return np.stack([now, ahead], axis=3).transpose(0, 2, 1, 3).reshape(n, spec.length, 2 * count)
 
 
 def season_ago(context: Floats, spec: WindowSpec) -> Floats:

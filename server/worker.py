@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from server.config import Settings
 
 FORECAST, RECOMMEND = datasets.FORECAST, datasets.RECOMMEND
-SLOTS = {FORECAST: ("forecast.arima", "forecast.lstm"), RECOMMEND: ("recommend.items",)}
+SLOTS = {FORECAST: ("forecast.arima", "forecast.lstm", "forecast.ridge"), RECOMMEND: ("recommend.items",)}
 LIVE = ("waiting", "running")
 MOST_ATTEMPTS = 3
 LEASE_MS = 60_000

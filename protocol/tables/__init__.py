@@ -7,9 +7,10 @@ from typing import Protocol
 
 from protocol.tables.checked import Tables, table
 from protocol.tables.neighbours import Neighbours, Scored
+from protocol.tables.ridge import Contributions, Ridge
 from protocol.tables.state_space import StateSpace
 
-__all__ = ["Neighbours", "Scored", "StateSpace", "TableModel", "Tables", "table"]
+__all__ = ["Contributions", "Neighbours", "Ridge", "Scored", "StateSpace", "TableModel", "Tables", "table"]
 
 
 class TableModel(Protocol):

@@ -1,13 +1,14 @@
 """One LSTM for every signal of a site, all horizons at once: windows in, a torch module out.
 
-Hochreiter & Schmidhuber 1997 (LSTM); Wen et al. 2017, "A Multi-Horizon Quantile Recurrent Forecaster" (direct
-horizons, pinball loss). The network answers what to add to a naive anchor (a blend of the last value and the
-value one season ago, fitted by least squares), so that an untrained network already is a simple forecast."""
+Hochreiter & Schmidhuber 1997 (LSTM); Wen et al. 2017, "A Multi-Horizon Quantile Recurrent Forecaster" (direct horizons,
+pinball loss); Kim et al. 2022 (reversible normalisation, done in protocol/windows.py); Perez et al. 2018 (identity as
+a gain and a shift). The network answers what to add to a closed-form ridge over the window and last season, so that an
+untrained network already is a sound forecast and training can only be asked for what a linear map cannot say."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,14 +17,20 @@ from torch import Tensor, nn
 
 from protocol.windows import CHANNELS
 
-LEVELS = (0.1, 0.5, 0.9)
+LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
+MIDDLE = LEVELS.index(0.5)
+IDENTITY = 8
+"""Numbers that stand for a machine, and as many for a signal."""
+VALUE, OBSERVED, SEASON_AGO = (CHANNELS.index(name) for name in ("value", "observed", "season_ago"))
 Float32s = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class LstmSettings:
-    """`most_windows`: more are thinned out evenly, so that a training stays a matter of seconds on two
-    cores."""
+    """`most_windows`: more are thinned out evenly, so that a training stays a matter of minutes on one core.
+    forget_machine, forget_signal: share of training rows that are shown without their identity, which is what makes
+    a machine that was never seen answerable."""
 
     hidden: int = 64
     layers: int = 2
@@ -34,70 +41,151 @@ class LstmSettings:
     epochs: int = 12
     patience: int = 4
     most_windows: int = 5000
+    forget_machine: float = 0.2
+    forget_signal: float = 0.05
+    threads: int = 1
     seed: int = 7
 
 
-class QuantileLstm(nn.Module):
-    """x [N, length, channels] -> quantiles [N, horizon, 3], never crossing, in scaled units."""
+@dataclass(frozen=True)
+class Lessons:
+    """x [N, length, channels] (protocol.windows), y [N, horizon] scaled (NaN: not observed), who [N, 2] (machine, signal;
+    0: unknown; None: all unknown)."""
 
-    blend: Tensor
+    x: Float32s
+    y: Float32s
+    who: Ints | None = field(default=None)
+
+    def names(self) -> Ints:
+        """`who`, or zeros."""
+        return np.zeros((len(self.x), 2), dtype=np.int64) if self.who is None else self.who
+
+    def thinned(self, most: int) -> Lessons:
+        """At most `most` rows, evenly."""
+        if len(self.x) <= most:
+            return self
+        chosen = np.linspace(0, len(self.x) - 1, most).astype(np.int64)
+        return Lessons(self.x[chosen], self.y[chosen], self.names()[chosen])
+
+
+class QuantileLstm(nn.Module):
+    """(x [N, length, channels], who int64 [N, 2]) -> quantiles [N, horizon, LEVELS], never crossing, in scaled units."""
+
+    anchor_weights: Tensor
+    usual_scale: Tensor
     widen: Tensor
 
-    def __init__(self, horizon: int, hidden: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self,
+        horizon: int,
+        length: int,
+        settings: LstmSettings,
+        *,
+        channels: int = len(CHANNELS),
+        machines: int = 0,
+        signals: int = 0,
+    ) -> None:
         super().__init__()
-        self.horizon = horizon
-        self.lstm = nn.LSTM(len(CHANNELS), hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
-        self.drop = nn.Dropout(dropout)
+        self.horizon, self.length = horizon, length
+        self.covariates = (channels - len(CHANNELS)) // 2  # the channel left over is the window's scale
+        hidden, layers = settings.hidden, settings.layers
+        self.lstm = nn.LSTM(
+            len(CHANNELS) + 2 * self.covariates,
+            hidden,
+            layers,
+            batch_first=True,
+            dropout=settings.dropout if layers > 1 else 0.0,
+        )
+        self.drop = nn.Dropout(settings.dropout)
+        self.machine = nn.Embedding(machines + 1, IDENTITY)
+        self.signal = nn.Embedding(signals + 1, IDENTITY)
+        self.gain = nn.Linear(2 * IDENTITY, hidden)
+        self.shift = nn.Linear(2 * IDENTITY, hidden)
         self.head = nn.Linear(hidden, horizon * len(LEVELS))
+        self.effect = nn.Embedding(signals + 1, max(2 * self.covariates, 1))
+        nn.init.zeros_(self.effect.weight)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.register_buffer("blend", torch.zeros(horizon))
-        self.register_buffer("widen", torch.ones(horizon))
+        for table in (self.machine, self.signal):
+            nn.init.normal_(table.weight, std=0.3)
+        self.register_buffer("anchor_weights", torch.zeros(horizon, length + horizon))
+        self.register_buffer("usual_scale", torch.zeros(signals + 1))
+        self.register_buffer("widen", torch.ones(2, horizon))
 
-    def forward(self, x: Tensor) -> Tensor:
-        state, _ = self.lstm(x)  # [N, length, hidden]
-        answer = self.head(self.drop(state[:, -1])).reshape(-1, self.horizon, len(LEVELS))
-        middle = self.anchor(x) + answer[:, :, 1]
-        low = middle - self.widen * nn.functional.softplus(answer[:, :, 0])
-        high = middle + self.widen * nn.functional.softplus(answer[:, :, 2])
-        return torch.stack([low, middle, high], dim=2)  # [N, horizon, 3]
+    def forward(self, x: Tensor, who: Tensor) -> Tensor:
+        identity = torch.cat([self.machine(who[:, 0]), self.signal(who[:, 1])], dim=1)  # [N, 2 * IDENTITY]
+        state, _ = self.lstm(x[:, :, : len(CHANNELS) + 2 * self.covariates])  # [N, length, hidden]
+        last = self.drop(state[:, -1]) * (1.0 + self.gain(identity)) + self.shift(identity)
+        answer = self.head(last).reshape(-1, self.horizon, len(LEVELS))
+        middle = self.anchor(x) + answer[:, :, MIDDLE]
+        if self.covariates:
+            middle = middle + self.known_effect(x, who)
+        inner, outer = self.widen[0], self.widen[1]
+        steps = nn.functional.softplus(answer)  # [N, horizon, LEVELS], above zero
+        low = middle - inner * steps[:, :, 1]
+        high = middle + inner * steps[:, :, 3]
+        lowest, highest = low - outer * steps[:, :, 0], high + outer * steps[:, :, 4]
+        return torch.stack([lowest, low, middle, high, highest], dim=2)
 
     def anchor(self, x: Tensor) -> Tensor:
-        """The naive blend [N, horizon]: the last `horizon` steps of `season_ago` lie over the horizon."""
-        last = x[:, -1:, 0]
-        return last + self.blend * (x[:, -self.horizon :, CHANNELS.index("season_ago")] - last)
+        """The closed-form forecast [N, horizon]: the last value plus a linear map of the window and of last season over
+        the horizon, both seen from the last value. Sums of products, not a matrix product: those become int8."""
+        seen = _anchor_inputs(x, self.horizon)  # [N, length + horizon]
+        return x[:, -1:, VALUE] + (seen[:, None, :] * self.anchor_weights[None]).sum(dim=2)
+
+    def known_effect(self, x: Tensor, who: Tensor) -> Tensor:
+        """What the known future adds at its own step [N, horizon], by signal, in the signal's own unit."""
+        effect: Tensor = (self.known_changes(x, who) * self.effect(who[:, 1])[:, None, :]).sum(dim=2)
+        return effect
+
+    def known_changes(self, x: Tensor, who: Tensor) -> Tensor:
+        """Of each covariate over the horizon [N, horizon, 2C]: how far it lies from its mean in the window (a load that
+        acts while it lasts), and how much of it has come since the window's end (an amount that stays); larger where the
+        window is calmer than the signal usually is, so that the effect in the signal's unit is the same."""
+        first, end = len(CHANNELS), len(CHANNELS) + 2 * self.covariates
+        now, ahead = x[:, :, first:end:2], x[:, -self.horizon :, first + 1 : end : 2]
+        changes = torch.cat([ahead - now.mean(dim=1, keepdim=True), ahead.cumsum(dim=1)], dim=2)
+        calm = torch.exp(torch.clamp(self.usual_scale[who[:, 1]] - x[:, -1, -1], -4.0, 4.0))
+        return changes * torch.where(who[:, 1] > 0, calm, torch.ones_like(calm))[:, None, None]
 
 
 def fit(
-    train: tuple[Float32s, Float32s],
-    check: tuple[Float32s, Float32s],
+    train: Lessons,
+    check: Lessons,
     settings: LstmSettings,
     progress: Callable[[float, str], None],
+    *,
+    machines: int = 0,
+    signals: int = 0,
 ) -> QuantileLstm:
-    """Fits on `train` (x [N, length, channels], y [N, horizon], NaN: not observed), stops early on `check`,
-    which lies later in time. The same arrays and seed give the same network on the same machine."""
-    torch.set_num_threads(2)
+    """Fits on `train`, stops early on `check`, which lies later in time. The same arrays and seed give the same network
+    on the same machine. Raises ValueError if the window is shorter than the horizon, or there is nothing to learn."""
+    if not len(train.x) or not len(check.x):
+        raise ValueError(f"{len(train.x)} windows to learn from and {len(check.x)} to check on: both are needed")
+    torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     order = np.random.default_rng(settings.seed)
-    x, y = (torch.from_numpy(_thinned(part, settings.most_windows)) for part in train)
-    check_x, check_y = (torch.from_numpy(_thinned(part, settings.most_windows // 4)) for part in check)
-    net = QuantileLstm(y.shape[1], settings.hidden, settings.layers, settings.dropout)
-    net.blend.copy_(_blend(x, y))
+    x, y, who = _tensors(train.thinned(settings.most_windows))
+    later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
+    net = QuantileLstm(y.shape[1], x.shape[1], settings, channels=x.shape[2], machines=machines, signals=signals)
+    _start_closed_form(net, x, y, who, later)
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimiser, max(settings.epochs, 1), settings.learning_rate / 20
     )
-    best, best_state, waited = _judge(net, check_x, check_y), _copy(net), 0
+    best, best_state, waited = _judge(net, later), _copy(net), 0
     for epoch in range(settings.epochs):
         net.train()
         shuffled = torch.from_numpy(order.permutation(len(x)))
+        forget = torch.from_numpy(order.random((len(x), 2)) < (settings.forget_machine, settings.forget_signal))
+        shown = who.masked_fill(forget, 0)
         for rows in shuffled.split(settings.batch):
             optimiser.zero_grad()
-            pinball(net(x[rows]), y[rows]).backward()
+            pinball(net(x[rows], shown[rows]), y[rows]).backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
         schedule.step()
-        loss = _judge(net, check_x, check_y)
+        loss = _judge(net, later)
         progress((epoch + 1) / settings.epochs, f"LSTM epoch {epoch + 1} of {settings.epochs}, loss {loss:.4f}")
         if loss < best:
             best, best_state, waited = loss, _copy(net), 0
@@ -106,7 +194,7 @@ def fit(
             if waited >= settings.patience:
                 break
     net.load_state_dict(best_state)
-    _calibrate(net.eval(), check_x, check_y)
+    _calibrate(net.eval(), later)
     return net.eval()
 
 
@@ -118,51 +206,104 @@ def pinball(answer: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(levels * gap, (levels - 1) * gap).sum() / (seen.sum() * len(LEVELS)).clamp(min=1)
 
 
-def answer(net: QuantileLstm, x: Float32s) -> Float32s:
-    """The float network's quantiles [N, horizon, 3]."""
+def answer(net: QuantileLstm, x: Float32s, who: Ints | None = None) -> Float32s:
+    """The float network's quantiles [N, horizon, LEVELS]; who [N, 2] (None: all unknown)."""
+    names = np.zeros((len(x), 2), dtype=np.int64) if who is None else who
     with torch.inference_mode():
-        parts = [net.eval()(part).numpy() for part in torch.from_numpy(x).split(512)]
+        parts = [
+            net.eval()(torch.from_numpy(x[at : at + 512]), torch.from_numpy(names[at : at + 512])).numpy()
+            for at in range(0, len(x), 512)
+        ]
     return np.concatenate(parts) if parts else np.zeros((0, net.horizon, len(LEVELS)), dtype=np.float32)
 
 
-def _thinned(rows: Float32s, most: int) -> Float32s:
-    if len(rows) > most:
-        rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
-    return np.ascontiguousarray(rows, dtype=np.float32)
+def _tensors(lessons: Lessons) -> tuple[Tensor, Tensor, Tensor]:
+    x, y = (np.ascontiguousarray(part, dtype=np.float32) for part in (lessons.x, lessons.y))
+    return torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(np.ascontiguousarray(lessons.names()))
 
 
 def _copy(net: QuantileLstm) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
-def _judge(net: QuantileLstm, x: Tensor, y: Tensor) -> float:
+def _judge(net: QuantileLstm, later: tuple[Tensor, Tensor, Tensor]) -> float:
+    x, y, who = later
     net.eval()
     with torch.inference_mode():
-        return float(pinball(net(x), y))
+        return float(pinball(torch.cat([net(*part) for part in zip(x.split(512), who.split(512), strict=True)]), y))
 
 
-def _blend(x: Tensor, y: Tensor) -> Tensor:
-    """Least-squares weight of "one season ago" against "last value" for each step of the horizon, within
-    0..1."""
+def _anchor_inputs(x: Tensor, horizon: int) -> Tensor:
+    last = x[:, -1:, VALUE]
+    return torch.cat([x[:, :, VALUE] - last, x[:, -horizon:, SEASON_AGO] - last], dim=1)
+
+
+def _start_closed_form(
+    net: QuantileLstm, x: Tensor, y: Tensor, who: Tensor, later: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """The anchor and the effects of covariates by least squares, one after the other until they agree."""
+    if not net.covariates:
+        net.anchor_weights.copy_(_anchor(x, y, later[0], later[1]))
+        return
+    with torch.no_grad():
+        for signal in who[:, 1].unique().tolist():
+            net.usual_scale[signal] = x[who[:, 1] == signal, -1, -1].mean()
+        changes, unscaled = net.known_changes(x, who), net.known_changes(x, torch.zeros_like(who))
+        for _ in range(3):
+            net.anchor_weights.copy_(
+                _anchor(x, y - net.known_effect(x, who), later[0], later[1] - net.known_effect(later[0], later[2]))
+            )
+            left = y - net.anchor(x)
+            for signal in range(net.effect.num_embeddings):
+                rows = (who[:, 1] == signal) if signal else torch.ones(len(who), dtype=torch.bool)
+                if int(rows.sum()) >= 8:
+                    net.effect.weight[signal] = _least_squares((changes if signal else unscaled)[rows], left[rows])
+
+
+def _least_squares(z: Tensor, left: Tensor) -> Tensor:
+    """Lightly ridged coefficients [K] of z [N, horizon, K] for what is left [N, horizon] (NaN: not observed)."""
+    seen = torch.isfinite(left)
+    columns, target = z[seen].double(), left[seen].double()
+    gram = columns.T @ columns + 1e-3 * len(columns) * torch.eye(columns.shape[1], dtype=torch.float64)
+    found: Tensor = torch.linalg.solve(gram + 1e-6 * torch.eye(len(gram), dtype=torch.float64), columns.T @ target)
+    return found.float()
+
+
+def _anchor(x: Tensor, y: Tensor, check_x: Tensor, check_y: Tensor) -> Tensor:
+    """Ridge weights [horizon, length + horizon]; the penalty with the lowest absolute error on the check rows. What was
+    not observed is taken as the last value, so that it teaches nothing."""
     horizon = y.shape[1]
     if x.shape[1] < horizon:
         raise ValueError(f"window of {x.shape[1]} steps is shorter than the horizon of {horizon}")
-    last = x[:, -1:, 0]
-    season = x[:, -horizon:, CHANNELS.index("season_ago")] - last
-    target = torch.nan_to_num(y - last)
-    season = torch.where(torch.isfinite(y), season, torch.zeros_like(season))
-    return ((season * target).sum(0) / (season * season).sum(0).clamp(min=1e-6)).clamp(0.0, 1.0)
+    z = _anchor_inputs(x, horizon).double()
+    target = torch.nan_to_num((y - x[:, -1:, VALUE]).double())
+    gram, cross = z.T @ z, z.T @ target
+    seen = _anchor_inputs(check_x, horizon).double()
+    left = (check_y - check_x[:, -1:, VALUE]).double()
+    found: list[tuple[float, Tensor]] = []
+    for penalty in (1e-3, 1e-2, 1e-1, 1.0, 10.0):
+        weights = torch.linalg.solve(gram + penalty * len(z) * torch.eye(len(gram), dtype=torch.float64), cross)
+        found.append((float((left - seen @ weights).abs().nanmean()), weights))
+    return min(found, key=lambda one: one[0])[1].T.float()
 
 
-def _calibrate(net: QuantileLstm, x: Tensor, y: Tensor) -> None:
-    """Stretches each horizon's interval until it holds the nominal share of the check rows (split conformal,
+def _calibrate(net: QuantileLstm, later: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Stretches each horizon's 80 and 95 % intervals until they hold the nominal share of the check rows (split conformal,
     Romano et al. 2019, in its multiplicative form)."""
+    x, y, who = later
     with torch.inference_mode():
-        low, middle, high = net(x).unbind(dim=2)
+        q = torch.cat([net(*part) for part in zip(x.split(512), who.split(512), strict=True)])
+        lowest, low, middle, high, highest = q.unbind(dim=2)
         gap = y - middle
-        needed = torch.where(gap >= 0, gap / (high - middle).clamp(min=1e-6), -gap / (middle - low).clamp(min=1e-6))
-        share = LEVELS[-1] - LEVELS[0]
+        above = gap >= 0
+        inner = torch.where(above, high - middle, middle - low).clamp(min=1e-6)
+        outer = torch.where(above, highest - high, low - lowest).clamp(min=1e-6)
         for h in range(net.horizon):
-            column = needed[:, h][torch.isfinite(needed[:, h])]
-            if len(column) >= 20:
-                net.widen[h] = torch.quantile(column, share).clamp(0.3, 4.0)
+            seen = torch.isfinite(gap[:, h])
+            if int(seen.sum()) < 20:
+                continue
+            miss = gap[seen, h].abs()
+            first = torch.quantile(miss / inner[seen, h], LEVELS[3] - LEVELS[1]).clamp(0.3, 4.0)
+            left = (miss - first * inner[seen, h]) / outer[seen, h]
+            net.widen[0, h] = first
+            net.widen[1, h] = torch.quantile(left, LEVELS[4] - LEVELS[0]).clamp(0.1, 8.0)

@@ -80,12 +80,12 @@ def test_lstm_is_int8_small_and_repeats_its_golden_vectors(
     assert passport.parity.task_change <= 0.005
     assert passport.latency_us > 0
     run = parity.Graph(bundle.graph)
-    answer = run(np.asarray(bundle.golden_inputs["x"]))
+    answer = run(np.asarray(bundle.golden_inputs["x"]), np.asarray(bundle.golden_inputs["who"]))
     np.testing.assert_allclose(answer, bundle.golden_outputs["q"], atol=passport.golden.atol)
     context = grid.values[:, -SPEC.context :]
-    low, middle, high = np.moveaxis(run(windows(context, np.full(2, grid.until_ms), SPEC).x), 2, 0)
-    assert (low <= middle).all()
-    assert (middle <= high).all()
+    answers = run(windows(context, np.full(2, grid.until_ms), SPEC).x, passport.who(grid.series))
+    assert answers.shape == (2, SPEC.horizon, len(passport.levels))
+    assert (np.diff(answers, axis=2) >= 0).all()
 
 
 def test_arima_tables_carry_on_where_training_ended(
@@ -147,10 +147,12 @@ def test_nothing_of_the_tail_reaches_the_learner(grid: SignalGrid) -> None:
     other = grid.values.copy()
     other[:, tail.split :] = 1e6
     changed = SignalGrid(0, STEP_MS, grid.series, other)
-    before = training.forecast._training_windows(grid, tail, SPEC)
-    after = training.forecast._training_windows(changed, tail, SPEC)
-    for one, two in zip((*before[0], *before[1]), (*after[0], *after[1]), strict=True):
-        np.testing.assert_array_equal(one, two)
+    who = np.ones((2, 2), dtype=np.int64)
+    before = training.forecast._training_windows(grid, tail, SPEC, who)
+    after = training.forecast._training_windows(changed, tail, SPEC, who)
+    for one, two in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.x, two.x)
+        np.testing.assert_array_equal(one.y, two.y)
 
 
 def test_too_little_history_is_refused_in_words() -> None:

@@ -35,14 +35,14 @@ def promised_shares(slots: Sequence[Slot], keys: Sequence[Key]) -> tuple[Floats,
     shares = np.full((1 + len(slots), len(keys)), np.nan)
     error = np.full(len(keys), np.nan)
     for n, key in enumerate(keys):
-        stated = [getattr(s.model.passport, "weights", {}).get("/".join(key)) for s in slots]
+        stated = [s.model.passport.weights.get("/".join(key)) for s in slots]
         given = [pair for pair in stated if pair]
         if not given:
             continue
         parts = [given[0][1], *(pair[0] if pair else 0.0 for pair in stated)]
         if abs(sum(parts) - 1.0) < 0.01:
             shares[:, n] = parts
-            figures = [getattr(s.model.passport, "combined", None) for s in slots]
+            figures = [s.model.passport.combined for s in slots]
             error[n] = next((figure for figure in figures if figure is not None), np.nan)
     return shares, error
 
