@@ -82,7 +82,6 @@ def candidates(horizon: int, quick: bool) -> list[ridge.RidgeSettings]:
         "one": (Member(LAST, 336),),
         "two": (Member(LAST, 336), Member(LEVEL, 168)),
         "four": (Member(LAST, 336), Member(LEVEL, 336), Member(LAST, 168), Member(LAST, 720)),
-        "six": (*(Member(LAST, n) for n in (48, 168, 336, 720, 1440)), Member(LEVEL, 168), Member(LEVEL, 336)),
     }
     return [
         ridge.RidgeSettings(
@@ -95,6 +94,7 @@ def candidates(horizon: int, quick: bool) -> list[ridge.RidgeSettings]:
             own=(),
             logarithms=False,
             evenly=evenly,
+            squared=True,
             again=False,
         )
         for look in (("one",) if quick else looks)
@@ -105,8 +105,9 @@ def candidates(horizon: int, quick: bool) -> list[ridge.RidgeSettings]:
 def by_ridge(
     sheet: contract.Sheet, rows: Rows, horizon: int, checked: NDArray[np.int64], tested: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """(validation, test) answers of the candidate with the lowest validation MSE."""
-    best: tuple[float, Floats, Floats] | None = None
+    """(validation, test) answers with the lowest validation MSE: of one candidate, or of the mean of all."""
+    expected = rows.after(checked, horizon)
+    found: list[tuple[str, Floats, Floats]] = []
     for settings in candidates(horizon, sheet.options.quick):
         fitted = ridge.fit([rows.values[:VALID]], settings)
         if fitted is None:
@@ -116,15 +117,29 @@ def by_ridge(
             model.forecast(rows.before(at, settings.context), np.zeros(len(at), dtype=np.int64))
             for at in (checked, tested)
         )
-        loss = float(np.mean((on_check - rows.after(checked, horizon)) ** 2))
-        look = [("last" if member.kind == LAST else "level", member.lags) for member in settings.members]
-        sheet.say(
-            f"h={horizon} {look} evenly={settings.evenly}: validation MSE {loss:.5f}, {fitted.chosen['penalties']}"
-        )
-        if best is None or loss < best[0]:
-            best = (loss, on_check, on_test)
-    assert best is not None
-    return best[1], best[2]
+        looks = "+".join(f"{'last' if member.kind == LAST else 'level'} {member.lags}" for member in settings.members)
+        found.append((f"{looks}, {'windows even' if settings.evenly else 'plain'}", on_check, on_test))
+    means = [np.asarray(np.mean(side, axis=0)) for side in zip(*(one[1:] for one in found), strict=True)]
+    found.append(("mean of all", means[0], means[1]))
+    losses = [float(np.mean((on_check - expected) ** 2)) for _, on_check, _ in found]
+    for (name, _, _), loss in zip(found, losses, strict=True):
+        sheet.say(f"h={horizon} {name}: validation MSE {loss:.5f}")
+    best = int(np.argmin(losses))
+    sheet.note(f"h={horizon}: chosen by validation: {found[best][0]}")
+    return found[best][1], found[best][2]
+
+
+def lstm_share(ridge_miss: Floats, lstm_miss: Floats) -> float:
+    """The LSTM's share beside the ridge [N, H]: by validation, and only if the share of either half of the validation rows
+    helps on the other half."""
+    half = len(ridge_miss) // 2
+    halves = (slice(0, half), slice(half, None))
+    for learn, judge in (halves, halves[::-1]):
+        share = combination.shares(np.stack([ridge_miss[learn].ravel(), lstm_miss[learn].ravel()]))[1]
+        both = (1 - share) * ridge_miss[judge] + share * lstm_miss[judge]
+        if not np.mean(both**2) < np.mean(ridge_miss[judge] ** 2):
+            return 0.0
+    return float(combination.shares(np.stack([ridge_miss.ravel(), lstm_miss.ravel()]))[1])
 
 
 def by_lstm(
@@ -160,9 +175,9 @@ def measure(sheet: contract.Sheet) -> None:
         ridge_check, ridge_test = by_ridge(sheet, rows, horizon, checked, tested)
         seconds = time.monotonic() - began
         lstm_check, lstm_test = by_lstm(sheet, rows, horizon, checked, tested)
-        share = combination.shares(np.stack([(ridge_check - expected).ravel(), (lstm_check - expected).ravel()]))
-        ours = share[0] * ridge_test + share[1] * lstm_test
-        sheet.note(f"h={horizon}: shares by validation: ridge {share[0]:.2f}, LSTM {share[1]:.2f}")
+        share = lstm_share(ridge_check - expected, lstm_check - expected)
+        ours = (1 - share) * ridge_test + share * lstm_test
+        sheet.note(f"h={horizon}: the LSTM's share by validation, checked on halves: {share:.2f}")
         seen = rows.before(tested, DAY)
         answers = {
             "last value": naive_forecast(seen, 0, horizon),

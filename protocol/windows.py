@@ -42,14 +42,15 @@ class WindowSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def channels(self) -> int:
-        """Columns of a window: CHANNELS, then two of each covariate."""
-        return len(CHANNELS) + 2 * len(self.covariates)
+        """Columns of a window: CHANNELS, then two of each covariate and the logarithm of the window's scale."""
+        return len(CHANNELS) + (2 * len(self.covariates) + 1 if self.covariates else 0)
 
 
 CHANNELS = ("value", "observed", "season_ago", "sin_day", "cos_day")
 """Columns of a forecaster's input. `season_ago[t]` is the value one season before t + horizon, so that the end of the
 window already shows how the horizon went last season. After them come, for each covariate, its value at t and its value
-at t + horizon, so that the window's end shows the whole horizon's future."""
+at t + horizon, so that the window's end shows the whole horizon's future, and last of all the logarithm of the window's
+scale, for what acts in the signal's own unit (a load of 300 adds the same to a calm window and to a wild one)."""
 
 
 def resample(times_ms: NDArray[np.int64], values: Floats, start_ms: int, step_ms: int, buckets: int) -> Floats:
@@ -126,8 +127,10 @@ def windows(context: Floats, ends_ms: NDArray[np.int64], spec: WindowSpec, known
     angle = (middle % DAY_MS) * (2 * np.pi / DAY_MS)
     x[:, :, 3] = np.sin(angle)
     x[:, :, 4] = np.cos(angle)
-    if known is not None:
-        x[:, :, len(CHANNELS) :] = _covariates(known, n, spec)
+    if spec.covariates:
+        x[:, :, -1] = np.log(scale)[:, None]
+    if known is not None and spec.covariates:
+        x[:, :, len(CHANNELS) : -1] = _covariates(known, n, spec)
     np.clip(x, -20.0, 20.0, out=x)
     return Windows(x=x, center=center, scale=scale, usable=usable)
 

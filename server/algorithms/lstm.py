@@ -72,6 +72,7 @@ class QuantileLstm(nn.Module):
     """(x [N, length, channels], who int64 [N, 2]) -> quantiles [N, horizon, LEVELS], never crossing, in scaled units."""
 
     anchor_weights: Tensor
+    usual_scale: Tensor
     widen: Tensor
 
     def __init__(
@@ -86,32 +87,39 @@ class QuantileLstm(nn.Module):
     ) -> None:
         super().__init__()
         self.horizon, self.length = horizon, length
-        self.covariates = (channels - len(CHANNELS)) // 2
+        self.covariates = (channels - len(CHANNELS)) // 2  # the channel left over is the window's scale
         hidden, layers = settings.hidden, settings.layers
-        self.lstm = nn.LSTM(channels, hidden, layers, batch_first=True, dropout=settings.dropout if layers > 1 else 0.0)
+        self.lstm = nn.LSTM(
+            len(CHANNELS) + 2 * self.covariates,
+            hidden,
+            layers,
+            batch_first=True,
+            dropout=settings.dropout if layers > 1 else 0.0,
+        )
         self.drop = nn.Dropout(settings.dropout)
         self.machine = nn.Embedding(machines + 1, IDENTITY)
         self.signal = nn.Embedding(signals + 1, IDENTITY)
         self.gain = nn.Linear(2 * IDENTITY, hidden)
         self.shift = nn.Linear(2 * IDENTITY, hidden)
         self.head = nn.Linear(hidden, horizon * len(LEVELS))
-        self.effect = nn.Linear(2 * IDENTITY, max(self.covariates, 1))
-        for layer in (self.gain, self.shift, self.head, self.effect):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.effect = nn.Embedding(signals + 1, max(2 * self.covariates, 1))
+        nn.init.zeros_(self.effect.weight)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
         for table in (self.machine, self.signal):
             nn.init.normal_(table.weight, std=0.3)
         self.register_buffer("anchor_weights", torch.zeros(horizon, length + horizon))
+        self.register_buffer("usual_scale", torch.zeros(signals + 1))
         self.register_buffer("widen", torch.ones(2, horizon))
 
     def forward(self, x: Tensor, who: Tensor) -> Tensor:
         identity = torch.cat([self.machine(who[:, 0]), self.signal(who[:, 1])], dim=1)  # [N, 2 * IDENTITY]
-        state, _ = self.lstm(x)  # [N, length, hidden]
+        state, _ = self.lstm(x[:, :, : len(CHANNELS) + 2 * self.covariates])  # [N, length, hidden]
         last = self.drop(state[:, -1]) * (1.0 + self.gain(identity)) + self.shift(identity)
         answer = self.head(last).reshape(-1, self.horizon, len(LEVELS))
         middle = self.anchor(x) + answer[:, :, MIDDLE]
         if self.covariates:
-            middle = middle + self.known_effect(x, identity)
+            middle = middle + self.known_effect(x, who)
         inner, outer = self.widen[0], self.widen[1]
         steps = nn.functional.softplus(answer)  # [N, horizon, LEVELS], above zero
         low = middle - inner * steps[:, :, 1]
@@ -125,13 +133,20 @@ class QuantileLstm(nn.Module):
         seen = _anchor_inputs(x, self.horizon)  # [N, length + horizon]
         return x[:, -1:, VALUE] + (seen[:, None, :] * self.anchor_weights[None]).sum(dim=2)
 
-    def known_effect(self, x: Tensor, identity: Tensor) -> Tensor:
-        """What each covariate's future adds at its own step [N, horizon], against its mean over the window."""
-        first = len(CHANNELS)
-        now, ahead = x[:, :, first::2], x[:, -self.horizon :, first + 1 :: 2]
-        change = ahead - now.mean(dim=1, keepdim=True)  # [N, horizon, C]
-        effect: Tensor = (change * self.effect(identity)[:, None, :]).sum(dim=2)
+    def known_effect(self, x: Tensor, who: Tensor) -> Tensor:
+        """What the known future adds at its own step [N, horizon], by signal, in the signal's own unit."""
+        effect: Tensor = (self.known_changes(x, who) * self.effect(who[:, 1])[:, None, :]).sum(dim=2)
         return effect
+
+    def known_changes(self, x: Tensor, who: Tensor) -> Tensor:
+        """Of each covariate over the horizon [N, horizon, 2C]: how far it lies from its mean in the window (a load that
+        acts while it lasts), and how much of it has come since the window's end (an amount that stays); larger where the
+        window is calmer than the signal usually is, so that the effect in the signal's unit is the same."""
+        first, end = len(CHANNELS), len(CHANNELS) + 2 * self.covariates
+        now, ahead = x[:, :, first:end:2], x[:, -self.horizon :, first + 1 : end : 2]
+        changes = torch.cat([ahead - now.mean(dim=1, keepdim=True), ahead.cumsum(dim=1)], dim=2)
+        calm = torch.exp(torch.clamp(self.usual_scale[who[:, 1]] - x[:, -1, -1], -4.0, 4.0))
+        return changes * torch.where(who[:, 1] > 0, calm, torch.ones_like(calm))[:, None, None]
 
 
 def fit(
@@ -153,7 +168,7 @@ def fit(
     x, y, who = _tensors(train.thinned(settings.most_windows))
     later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
     net = QuantileLstm(y.shape[1], x.shape[1], settings, channels=x.shape[2], machines=machines, signals=signals)
-    net.anchor_weights.copy_(_anchor(x, y, later[0], later[1]))
+    _start_closed_form(net, x, y, who, later)
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimiser, max(settings.epochs, 1), settings.learning_rate / 20
@@ -221,6 +236,36 @@ def _judge(net: QuantileLstm, later: tuple[Tensor, Tensor, Tensor]) -> float:
 def _anchor_inputs(x: Tensor, horizon: int) -> Tensor:
     last = x[:, -1:, VALUE]
     return torch.cat([x[:, :, VALUE] - last, x[:, -horizon:, SEASON_AGO] - last], dim=1)
+
+
+def _start_closed_form(
+    net: QuantileLstm, x: Tensor, y: Tensor, who: Tensor, later: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """The anchor and the effects of covariates by least squares, one after the other until they agree."""
+    if not net.covariates:
+        net.anchor_weights.copy_(_anchor(x, y, later[0], later[1]))
+        return
+    with torch.no_grad():
+        for signal in who[:, 1].unique().tolist():
+            net.usual_scale[signal] = x[who[:, 1] == signal, -1, -1].mean()
+        changes, unscaled = net.known_changes(x, who), net.known_changes(x, torch.zeros_like(who))
+        for _ in range(3):
+            net.anchor_weights.copy_(
+                _anchor(x, y - net.known_effect(x, who), later[0], later[1] - net.known_effect(later[0], later[2]))
+            )
+            left = y - net.anchor(x)
+            for signal in range(net.effect.num_embeddings):
+                rows = (who[:, 1] == signal) if signal else torch.ones(len(who), dtype=torch.bool)
+                if int(rows.sum()) >= 8:
+                    net.effect.weight[signal] = _least_squares((changes if signal else unscaled)[rows], left[rows])
+
+
+def _least_squares(z: Tensor, left: Tensor) -> Tensor:
+    """Lightly ridged coefficients [K] of z [N, horizon, K] for what is left [N, horizon] (NaN: not observed)."""
+    seen = torch.isfinite(left)
+    columns, target = z[seen].double(), left[seen].double()
+    gram = columns.T @ columns + 1e-3 * len(columns) * torch.eye(columns.shape[1], dtype=torch.float64)
+    return torch.linalg.solve(gram + 1e-6 * torch.eye(len(gram), dtype=torch.float64), columns.T @ target).float()
 
 
 def _anchor(x: Tensor, y: Tensor, check_x: Tensor, check_y: Tensor) -> Tensor:

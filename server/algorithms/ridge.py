@@ -39,8 +39,9 @@ class RidgeSettings:
     or a week of hours). check: newest steps of each series on which everything is chosen. penalties: candidates for the
     shared weights, own: for the corrections per series (empty: none), both in units of a mean window.
     evenly: every window counts alike; else in proportion to its own spread, as plain least squares would.
-    most_windows: more are thinned out evenly. again: after everything is chosen, fit once more with the check stretch
-    included (else the weights stay those learned before it)."""
+    most_windows: more are thinned out evenly. squared: choose by squared errors in the signals' own unit instead of
+    absolute ones in the windows'. drift: learn an intercept per step. again: after everything is chosen, fit once more
+    with the check stretch included (else the weights stay those learned before it)."""
 
     horizon: int
     season: int
@@ -52,6 +53,8 @@ class RidgeSettings:
     logarithms: bool = True
     evenly: bool = True
     most_windows: int = 120_000
+    squared: bool = False
+    drift: bool = True
     again: bool = True
 
     @property
@@ -266,7 +269,7 @@ def _seen(x: Floats, m: int, settings: RidgeSettings) -> tuple[Floats, Floats, F
     """(z with a constant column [n, lags + 1], anchor [n], scale [n]) of a member."""
     member = settings.members[m]
     made = anchored(x, _lags(member.lags), settings.span, member.kind)
-    return np.concatenate([made.z, np.ones((len(x), 1))], axis=1), made.anchor, made.scale
+    return np.concatenate([made.z, np.full((len(x), 1), float(settings.drift))], axis=1), made.anchor, made.scale
 
 
 def _weight(scale: Floats, settings: RidgeSettings) -> Floats:
@@ -338,12 +341,13 @@ def _own(grams: list[tuple[Floats, Floats, int]], penalty: float) -> list[Floats
 
 
 def _judge_shared(check: list[_Part], m: int, weights: Floats, settings: RidgeSettings) -> float:
-    """Mean over series of the absolute error in units of the windows' scale."""
+    """Mean over series of the absolute error in units of the windows' scale, or of the squared error."""
     errors = []
     for part in check:
         if len(part.x):
             z, anchor, scale = _seen(part.x, m, settings)
-            errors.append(np.nanmean(np.abs((part.y - anchor[:, None]) / scale[:, None] - z @ weights)))
+            gap = (part.y - anchor[:, None]) / scale[:, None] - z @ weights
+            errors.append(np.nanmean((gap * scale[:, None]) ** 2 if settings.squared else np.abs(gap)))
     return float(np.mean(errors))
 
 
@@ -358,7 +362,8 @@ def _mix(check: list[_Part], shared: list[Floats], settings: RidgeSettings) -> F
             answers = []
             for m, weights in enumerate(shared):
                 z, anchor, scale = _seen(part.x, m, settings)
-                answers.append((anchor[:, None] + scale[:, None] * (z @ weights) - part.y) / scale[:, None])
+                gap = anchor[:, None] + scale[:, None] * (z @ weights) - part.y
+                answers.append(gap if settings.squared else gap / scale[:, None])
             misses.append(np.stack(answers) / np.sqrt(len(part.x)))  # [M, n, H]
     pooled = np.concatenate(misses, axis=1)
     return np.stack([shares(pooled[:, :, h]) for h in range(settings.horizon)], axis=1)

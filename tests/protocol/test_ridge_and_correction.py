@@ -94,7 +94,7 @@ def test_tables_that_do_not_fit_are_refused(name: str, array: np.ndarray) -> Non
 
 def test_covariates_show_now_and_the_horizon() -> None:
     spec = WindowSpec(step_ms=1000, length=6, horizon=2, covariates=["load", "shift"], covariate_scale=[10.0])
-    assert spec.channels == len(CHANNELS) + 4
+    assert spec.channels == len(CHANNELS) + 5
     known = np.zeros((1, 2, 8))
     known[0, 0, -1] = 10.0
     known[0, 1, 5] = 1.0
@@ -103,7 +103,8 @@ def test_covariates_show_now_and_the_horizon() -> None:
     np.testing.assert_array_equal(made.x[0, :, 6], [0, 0, 0, 0, 0, 1])
     np.testing.assert_array_equal(made.x[0, :, 7], [0, 0, 0, 0, 0, 1])
     np.testing.assert_array_equal(made.x[0, :, 8], [0, 0, 0, 1, 0, 0])
-    assert not windows(np.arange(6.0)[None], np.zeros(1, dtype=np.int64), spec).x[:, :, 5:].any()
+    np.testing.assert_allclose(made.x[0, :, 9], np.log(made.scale[0]), atol=1e-6)
+    assert not windows(np.arange(6.0)[None], np.zeros(1, dtype=np.int64), spec).x[:, :, 5:9].any()
     with pytest.raises(BadMessage, match="covariates of shape"):
         windows(np.arange(6.0)[None], np.zeros(1, dtype=np.int64), spec, known[:, :1])
 

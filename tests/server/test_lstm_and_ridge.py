@@ -20,7 +20,7 @@ from server.algorithms import combination, lstm, ridge
 from server.datasets import SignalGrid
 
 STEP_MS = 900_000
-SMALL = lstm.LstmSettings(hidden=16, layers=1, epochs=6, batch=64, learning_rate=5e-3)
+SMALL = lstm.LstmSettings(hidden=16, layers=1, epochs=12, batch=32, learning_rate=5e-3)
 
 
 def quiet(_share: float, _step: str) -> None:
@@ -30,7 +30,7 @@ def quiet(_share: float, _step: str) -> None:
 def lessons(n: int, seed: int, *, covariates: int = 0) -> lstm.Lessons:
     """Machine 1 rises by one above its window, machine 2 falls; a covariate adds twice itself."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 12, len(CHANNELS) + 2 * covariates)).astype(np.float32)
+    x = rng.normal(size=(n, 12, len(CHANNELS) + (2 * covariates + 1 if covariates else 0))).astype(np.float32)
     who = np.stack([rng.integers(1, 3, n), np.ones(n, dtype=np.int64)], axis=1)
     y = np.where(who[:, :1] == 1, 1.0, -1.0) + 0.1 * rng.normal(size=(n, 4))
     if covariates:
@@ -83,7 +83,12 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another() -> None
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
     other = lstm.fit(
-        lessons(80, 1), lessons(40, 2), lstm.LstmSettings(hidden=8, layers=1, epochs=1, seed=8), quiet, machines=2
+        lessons(80, 1),
+        lessons(40, 2),
+        lstm.LstmSettings(hidden=8, layers=1, epochs=1, seed=8),
+        quiet,
+        machines=2,
+        signals=1,
     )
     assert not torch.equal(first.head.weight, other.head.weight)
 
@@ -172,7 +177,7 @@ def test_a_series_that_never_was_below_zero_is_not_forecast_below_zero() -> None
 )
 def test_a_strange_series_among_others_spoils_nothing(row: NDArray[np.float64]) -> None:
     values = [*daily(3, 400, 4), row]
-    model = made(values[:3] + [row]) if len(row) > 1 else None
+    model = made([*values[:3], row]) if len(row) > 1 else None
     if model is None:
         fitted = ridge.fit(values, ridge.settings_for(6, 24, 48, 400))
         assert fitted is not None
