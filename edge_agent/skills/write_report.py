@@ -21,6 +21,7 @@ _ALGORITHM = {
     "arima": ("ARIMA", "ARIMA"),
     "lstm": ("LSTM", "LSTM"),
     "combined": ("a combination of forecasters", "组合预测"),
+    "ridge": ("ridge regression", "岭回归"),
     "item_neighbours": ("item-based collaborative filtering", "基于物品的协同过滤"),
 }
 

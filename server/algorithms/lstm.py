@@ -265,7 +265,8 @@ def _least_squares(z: Tensor, left: Tensor) -> Tensor:
     seen = torch.isfinite(left)
     columns, target = z[seen].double(), left[seen].double()
     gram = columns.T @ columns + 1e-3 * len(columns) * torch.eye(columns.shape[1], dtype=torch.float64)
-    return torch.linalg.solve(gram + 1e-6 * torch.eye(len(gram), dtype=torch.float64), columns.T @ target).float()
+    found: Tensor = torch.linalg.solve(gram + 1e-6 * torch.eye(len(gram), dtype=torch.float64), columns.T @ target)
+    return found.float()
 
 
 def _anchor(x: Tensor, y: Tensor, check_x: Tensor, check_y: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class RidgeSettings:
     shared weights, own: for the corrections per series (empty: none), both in units of a mean window.
     evenly: every window counts alike; else in proportion to its own spread, as plain least squares would.
     most_windows: more are thinned out evenly. squared: choose by squared errors in the signals' own unit instead of
-    absolute ones in the windows'. drift: learn an intercept per step. again: after everything is chosen, fit once more
+    absolute ones in the windows'. again: after everything is chosen, fit once more
     with the check stretch included (else the weights stay those learned before it)."""
 
     horizon: int
@@ -54,7 +54,6 @@ class RidgeSettings:
     evenly: bool = True
     most_windows: int = 120_000
     squared: bool = False
-    drift: bool = True
     again: bool = True
 
     @property
@@ -269,7 +268,7 @@ def _seen(x: Floats, m: int, settings: RidgeSettings) -> tuple[Floats, Floats, F
     """(z with a constant column [n, lags + 1], anchor [n], scale [n]) of a member."""
     member = settings.members[m]
     made = anchored(x, _lags(member.lags), settings.span, member.kind)
-    return np.concatenate([made.z, np.full((len(x), 1), float(settings.drift))], axis=1), made.anchor, made.scale
+    return np.concatenate([made.z, np.ones((len(x), 1))], axis=1), made.anchor, made.scale
 
 
 def _weight(scale: Floats, settings: RidgeSettings) -> Floats:

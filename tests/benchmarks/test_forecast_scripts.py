@@ -55,6 +55,6 @@ def test_oil_temperature_of_another_transformer_can_be_measured(tmp_path: Path) 
         for i, value in enumerate(values):
             out.write(f"{(start + timedelta(hours=i)):%Y-%m-%d %H:%M:%S},1.0,{value:.3f}\n")
     found = measured("forecast_ett.py", tmp_path)
-    assert [row["metric"] for row in found["rows"]] == ["MSE", "MAE"]
+    assert [row["metric"] for row in found["rows"]] == ["MSE", "MAE", "MSE"]
     assert found["rows"][0]["n"] == 2880 - 24 + 1
     assert found["rows"][0]["ours"] < found["rows"][0]["peers"]["last value"]
