@@ -4,9 +4,10 @@
 
 Rows 0:8640 train, 8640:11520 validation, 11520:14400 test, standardised with the training rows' mean and deviation; every
 window of the test rows counts (stride 1, none dropped), contexts reach back into earlier rows. Everything is learned from
-the training rows and chosen on the validation rows and on the last
-third of the training rows. `reference`: last-value-normalised ridge on 336 lags, the strong simple
-one (MSE .0260 and .0530 are on record), computed here. Peers: last value, seasonal naive, our LSTM and our ridge alone.
+the training rows and chosen on the validation rows and on the last third of the training rows. `reference`:
+last-value-normalised ridge on 336 lags, the strong simple one (MSE .0260 and .0530 are on record), computed here. Peers:
+last value, seasonal naive, our LSTM and our ridge alone. A further row fits ridge and reference again with the validation
+rows included.
 --quick: h = 24 only, fewer candidates, a short LSTM."""
 
 from __future__ import annotations

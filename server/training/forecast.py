@@ -347,7 +347,7 @@ def _with_covariates(spec: WindowSpec, grid: SignalGrid) -> WindowSpec:
     if spec.covariates or not grid.inputs:
         return spec
     names = worth_learning(grid.inputs)
-    largest = [max(abs(known.value) for known in grid.inputs if known.covariate == name) for name in names]
+    largest = [max(abs(float(known.value)) for known in grid.inputs if known.covariate == name) for name in names]
     return msgspec.structs.replace(spec, covariates=names, covariate_scale=[top or 1.0 for top in largest])
 
 

@@ -234,7 +234,7 @@ def planned(buckets: int, seed: int) -> SignalGrid:
                 start_ms=int(at) * STEP_MS,
                 end_ms=int(at + 5) * STEP_MS,
                 known_ms=max(int(at) - 20, 0) * STEP_MS,
-                value=300.0,
+                value=np.float64(300.0),
                 source=Source.SCHEDULE,
             )
         )
