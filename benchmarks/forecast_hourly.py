@@ -199,7 +199,7 @@ def measure(sheet: contract.Sheet) -> None:
         n=len(series),
         seconds=time.monotonic() - began,
     )
-    sheet.note("the LSTM stands in a row of its own: training it takes longer than the whole budget of the fleet")
+    sheet.note("the LSTM alone is no member of ours: it loses to the closed form here and costs more than all of it")
 
 
 if __name__ == "__main__":

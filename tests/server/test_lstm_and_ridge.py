@@ -8,12 +8,14 @@ import torch
 from numpy.typing import NDArray
 
 from edge_agent.runtimes import load
+from edge_agent.skills.forecast.answers import Slot, ask
 from export import parity
 from export.quantize import operators, quantize
 from export.to_onnx import to_onnx
 from protocol.bundles import Runtime, digest, unpack
 from protocol.covariates import KnownInput, Source
 from protocol.tables import Ridge
+from protocol.twin import Role
 from protocol.windows import CHANNELS, WindowSpec, windows
 from server import evaluation, training
 from server.algorithms import combination, lstm, ridge
@@ -292,6 +294,19 @@ def test_the_gateway_proves_and_runs_both_and_a_planned_load_moves_the_network(
     busy = windows(context, ends, spec, known)
     change = (model.quantiles(busy.x, who) - model.quantiles(calm.x, who))[:, :, lstm.MIDDLE] * calm.scale[:, None]
     assert (change > 1.0).all()
+
+
+def test_the_gateway_answers_a_machine_that_neither_was_trained_on(trained: dict[str, training.Candidate]) -> None:
+    grid = planned(700, 1)
+    keys = [("M-0", "current"), ("a new machine", "current")]
+    for made in trained.values():
+        model = load(made.archive, digest(made.archive))
+        slot = Slot(Role.SERVING, model, {key: i for i, key in enumerate(model.passport.series)})
+        answer = ask(slot, keys, grid.values[:, -100:], grid.until_ms, STEP_MS, 4)
+        assert answer is not None
+        assert answer.usable().all()
+        assert (answer.prior > 0).all()
+        assert np.abs(answer.mean - grid.values[:, -20:].mean(axis=1, keepdims=True)).max() < 5
 
 
 def test_packing_a_ridge_costs_next_to_nothing(trained: dict[str, training.Candidate]) -> None:

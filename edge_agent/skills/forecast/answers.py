@@ -10,7 +10,7 @@ from edge_agent.runtimes import LoadedModel
 from edge_agent.skills import Key
 from protocol.intervals import MEAN_ABSOLUTE, prior_from_quantiles
 from protocol.reports import ModelRef
-from protocol.tables import StateSpace
+from protocol.tables import Ridge, StateSpace
 from protocol.twin import Role
 from protocol.windows import Floats, WindowSpec, windows
 
@@ -49,9 +49,12 @@ def ask(slot: Slot, keys: list[Key], stack: Floats, end_ms: int, step_ms: int, h
         slot.results += _ask_filter(model.state_space, slot.rows, keys, answer, end_ms, step_ms)
         return answer
     spec = model.passport.window
+    if model.ridge is not None and spec is not None and spec.step_ms == step_ms:
+        slot.results += _ask_ridge(model, model.ridge, slot.rows, keys, stack, answer)
+        return answer
     if model.session is None or spec is None or spec.step_ms != step_ms:
         return None
-    answered = _ask_graph(model, spec, stack, answer, end_ms)
+    answered = _ask_graph(model, spec, keys, stack, answer, end_ms)
     slot.results += answered
     return answer if answered else None
 
@@ -67,14 +70,30 @@ def _ask_filter(
     return len(known)
 
 
-def _ask_graph(model: LoadedModel, spec: WindowSpec, stack: Floats, into: Answer, end_ms: int) -> int:
+def _ask_ridge(
+    model: LoadedModel, ridge: Ridge, rows: dict[Key, int], keys: list[Key], stack: Floats, into: Answer
+) -> int:
+    """Every signal, also one that the fleet's weights were not learned from (its interval is wider)."""
+    if ridge.context > stack.shape[1]:
+        return 0
+    mine = np.array([rows.get(key, -1) for key in keys], dtype=np.int64)
+    steps = min(into.mean.shape[1], ridge.horizon)
+    into.mean[:, :steps] = ridge.forecast(stack, mine)[:, :steps]
+    _, prior = mean_and_prior(ridge.quantiles(stack, mine), model.passport.levels)
+    into.prior[:, :steps] = prior[:, :steps]
+    return len(keys)
+
+
+def _ask_graph(model: LoadedModel, spec: WindowSpec, keys: list[Key], stack: Floats, into: Answer, end_ms: int) -> int:
     seen = stack[:, -spec.context :]
     made = windows(seen, np.full(len(stack), end_ms, dtype=np.int64), spec)
     use = np.flatnonzero(made.usable & ~np.isnan(seen).all(axis=1))
     if not len(use):
         return 0
     steps = min(into.mean.shape[1], spec.horizon)
-    q = np.sort(model.quantiles(made.x[use]), axis=2)[:, :steps].astype(np.float64)
+    q = np.sort(model.quantiles(made.x[use], model.passport.who([keys[i] for i in use])), axis=2)[:, :steps].astype(
+        np.float64
+    )
     q = q * made.scale[use, None, None] + made.center[use, None, None]
     into.mean[use, :steps], into.prior[use, :steps] = mean_and_prior(q, model.passport.levels or [0.1, 0.5, 0.9])
     return len(use)
