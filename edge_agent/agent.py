@@ -99,10 +99,12 @@ class Agent:
         self._intake = Intake(self._mapping, clock.now_ms, None if simulated else settings.clock.accept_future_s)
         self._simulated_ms = self._history.newest_ms() if simulated else None
         f = settings.forecast
-        self._forecast = ForecastSkill(step_ms=settings.step_ms, horizon=f.horizon_steps, season=f.season_steps)
+        self._known = KnownInputs(self._history)
+        self._forecast = ForecastSkill(
+            step_ms=settings.step_ms, horizon=f.horizon_steps, season=f.season_steps, known=self._known.columns
+        )
         calm = max(36, min(f.season_steps, 288) + 6)
         self._watch = Watch(settings.site, settings.gateway, WatchSettings(warm_up=calm))
-        self._known = KnownInputs(self._history)
         self._shown: dict[str, Recommendation] = {}
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,8 @@ from protocol.twin import Role
 from protocol.windows import Floats, WindowSpec, windows
 
 NAIVE = ModelRef("forecast.naive", "naive")
+KnownColumns = Callable[[str, Sequence[str], int, int, int, int], Floats]
+"""(machine, covariates, origin_ms, step_ms, before, ahead) -> what is known around the origin [C, before + ahead]."""
 COMBINED = ModelRef("forecast.combined", "combined")
 
 
@@ -40,7 +43,15 @@ class Slot:
     results: int = 0
 
 
-def ask(slot: Slot, keys: list[Key], stack: Floats, end_ms: int, step_ms: int, horizon: int) -> Answer | None:
+def ask(
+    slot: Slot,
+    keys: list[Key],
+    stack: Floats,
+    end_ms: int,
+    step_ms: int,
+    horizon: int,
+    known: KnownColumns | None = None,
+) -> Answer | None:
     """The model's answer for the `horizon` buckets from end_ms to `stack` [N, T], NaN rows where it has none; None if it
     has none at all (another step, no usable window, no forecaster)."""
     answer = Answer(np.full((len(keys), horizon), np.nan), np.full((len(keys), horizon), np.nan))
@@ -54,7 +65,7 @@ def ask(slot: Slot, keys: list[Key], stack: Floats, end_ms: int, step_ms: int, h
         return answer
     if model.session is None or spec is None or spec.step_ms != step_ms:
         return None
-    answered = _ask_graph(model, spec, keys, stack, answer, end_ms)
+    answered = _ask_graph(model, spec, keys, stack, answer, end_ms, known)
     slot.results += answered
     return answer if answered else None
 
@@ -84,9 +95,21 @@ def _ask_ridge(
     return len(keys)
 
 
-def _ask_graph(model: LoadedModel, spec: WindowSpec, keys: list[Key], stack: Floats, into: Answer, end_ms: int) -> int:
+def _ask_graph(
+    model: LoadedModel,
+    spec: WindowSpec,
+    keys: list[Key],
+    stack: Floats,
+    into: Answer,
+    end_ms: int,
+    known: KnownColumns | None,
+) -> int:
     seen = stack[:, -spec.context :]
-    made = windows(seen, np.full(len(stack), end_ms, dtype=np.int64), spec)
+    told: Floats | None = None
+    if spec.covariates and known is not None:
+        around = (spec.covariates, end_ms, spec.step_ms, spec.context, spec.horizon)
+        told = np.stack([known(machine, *around) for machine, _ in keys])
+    made = windows(seen, np.full(len(stack), end_ms, dtype=np.int64), spec, told)
     use = np.flatnonzero(made.usable & ~np.isnan(seen).all(axis=1))
     if not len(use):
         return 0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills import Key, Residual
 from edge_agent.skills.forecast import choose, memory
-from edge_agent.skills.forecast.answers import COMBINED, NAIVE, Answer, Slot, ask
+from edge_agent.skills.forecast.answers import COMBINED, NAIVE, Answer, KnownColumns, Slot, ask
 from edge_agent.skills.forecast.level import RunningLevel
 from edge_agent.skills.forecast.reference import Reference
 from edge_agent.skills.forecast.track import CorrectionMaker, Track
@@ -69,13 +69,23 @@ class _Inputs:
 
 
 class ForecastSkill:
-    """One gateway's forecaster. Keys are (machine, signal). `correction`: makes a signal's own correction of a model."""
+    """One gateway's forecaster. Keys are (machine, signal). `correction`: makes a signal's own correction of a model;
+    `known`: what is planned, accepted or read about a machine's future."""
 
-    def __init__(self, *, step_ms: int, horizon: int, season: int, correction: CorrectionMaker | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        step_ms: int,
+        horizon: int,
+        season: int,
+        correction: CorrectionMaker | None = None,
+        known: KnownColumns | None = None,
+    ) -> None:
         self._step_ms = step_ms
         self._horizon = horizon
         self._season = season
         self._make_correction = correction
+        self._known = known
         self._slots: dict[str, Slot] = {}
         self._row: dict[Key, int] = {}
         self._tracks = {ref.slot: Track(horizon, ref.algorithm, "") for ref in (NAIVE, COMBINED)}
@@ -142,7 +152,7 @@ class ForecastSkill:
         answers = {NAIVE.slot: self._reference.answer(inputs.rows, inputs.stack, both)}
         raw: dict[str, Floats] = {}
         for name, slot in self._slots.items():
-            made = ask(slot, inputs.keys, inputs.stack, end_ms, self._step_ms, self._horizon)
+            made = ask(slot, inputs.keys, inputs.stack, end_ms, self._step_ms, self._horizon, self._known)
             if made is not None:
                 raw[name] = made.mean
                 answers[name] = Answer(self._tracks[name].corrected(inputs.rows, made.mean), made.prior)
