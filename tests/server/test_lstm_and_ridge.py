@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -307,6 +309,23 @@ def test_the_gateway_answers_a_machine_that_neither_was_trained_on(trained: dict
         assert answer.usable().all()
         assert (answer.prior > 0).all()
         assert np.abs(answer.mean - grid.values[:, -20:].mean(axis=1, keepdims=True)).max() < 5
+
+
+def test_what_the_gateway_knows_of_the_future_reaches_the_network(trained: dict[str, training.Candidate]) -> None:
+    made, grid = trained[training.LSTM], planned(700, 1)
+    slot = Slot(Role.SERVING, load(made.archive, digest(made.archive)))
+
+    def known(
+        _machine: str, covariates: Sequence[str], origins_ms: np.ndarray, _step: int, before: int, ahead: int
+    ) -> np.ndarray:
+        assert list(covariates) == ["load"]
+        return np.tile(np.where(np.arange(before + ahead) < before, 0.0, 300.0), (len(origins_ms), 1, 1))
+
+    asked = (slot, grid.series, grid.values[:, -100:], grid.until_ms, STEP_MS, 4)
+    blind, told = ask(*asked), ask(*asked, known)
+    assert blind is not None
+    assert told is not None
+    assert (told.mean - blind.mean > 1.0).all()
 
 
 def test_packing_a_ridge_costs_next_to_nothing(trained: dict[str, training.Candidate]) -> None:
