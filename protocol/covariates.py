@@ -7,7 +7,7 @@ and nothing of the future leaks into training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -55,6 +55,17 @@ class KnownInput(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     origin: Annotated[str, msgspec.Meta(max_length=128)] = ""
     withdrawn: bool = False
+
+
+KnownReader = Callable[[str, Sequence[str], NDArray[np.int64], int, int, int], Floats]
+"""(machine, covariates, origins [N], step_ms, buckets before, buckets ahead) -> [N, C, before + ahead], as of `columns`."""
+
+
+def nothing_known(
+    _machine: str, covariates: Sequence[str], origins_ms: NDArray[np.int64], _step_ms: int, before: int, ahead: int
+) -> Floats:
+    """The reader of a gateway that was told nothing of its machines' future."""
+    return np.zeros((len(origins_ms), len(covariates), before + ahead))
 
 
 def columns(

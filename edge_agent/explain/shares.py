@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from edge_agent.explain.cases import nearest_cases
 from edge_agent.explain.labels import Words
+from protocol.covariates import KnownReader, nothing_known
 from protocol.names import stable_id
 from protocol.reports import Forecast, ForecastExplanation, ForecastShare
 from protocol.tables import StateSpace
@@ -79,10 +80,12 @@ def explain_forecast(
     evaluations: int = EVALUATIONS,
     event: str = "",
     cases: int = 3,
+    known: KnownReader = nothing_known,
 ) -> ForecastExplanation | None:
     """The explanation of one forecast of `model` (None: of the simple reference), issued at the end of `history` [T]. A
     state-space model must stand where it stood when the forecast was made. None where the model has no way to be asked
-    or nothing was observed. `evaluations`: how often a model that is not linear may be asked."""
+    or nothing was observed. `evaluations`: how often a model that is not linear may be asked. `known`: what the forecast
+    was told of the machine's future."""
     horizon, step, end = len(forecast.mean), forecast.step_ms, forecast.start_ms
     if not np.isfinite(history).any():
         return None
@@ -93,14 +96,16 @@ def explain_forecast(
     elif model.state_space is not None and key in model.passport.series:
         row = model.passport.series.index(key)
         length = model.passport.window.length if model.passport.window else 96
-        parts, shares = _filtered(model.state_space, row, history[-length:], end, step, horizon)
+        window = history[-length:]
+        told = known(key[0], model.passport.covariates, np.array([end], dtype=np.int64), step, len(window), horizon)[0]
+        parts, shares = _filtered(model.state_space, row, window, end, step, horizon, told)
         baseline = "every value as the calendar alone expects it", "各值取仅由日历预期的值"
     elif isinstance(model.table, TakenApart):
         row = model.passport.series.index(key) if key in model.passport.series else -1
         parts, shares = _by_lags(model.table, row, history, step, horizon)
         baseline = "the window's level", "窗口水平"
     elif model.session is not None and model.passport.window is not None:
-        found = _windowed(model, key, history, end, horizon, evaluations)
+        found = _windowed(model, key, history, end, horizon, evaluations, known)
         if found is None:
             return None
         parts, shares = found
@@ -239,41 +244,44 @@ def _naive(history: Floats, season: int, horizon: int, step_ms: int) -> tuple[li
 
 
 def _filtered(
-    model: StateSpace, row: int, window: Floats, end_ms: int, step_ms: int, horizon: int
+    model: StateSpace, row: int, window: Floats, end_ms: int, step_ms: int, horizon: int, told: Floats
 ) -> tuple[list[Part], Shares]:
-    """Exact by linearity: the filter's gains do not depend on the values. What the window's values do not explain is what
-    the state held before them."""
+    """Exact by linearity: each value adds its weight times how far it was from what the calendar and the known inputs alone
+    expect. What the window's values do not explain is what the state held before them. told [C, L + horizon]."""
     length = len(window)
     start = end_ms - length * step_ms
     still = copy.deepcopy(model)
     still.a = np.zeros_like(model.a)
-    expected = still.forecast(start, step_ms, length + horizon)[0][row]
-    constant = float(model.center[row] + model.scale[row] * model.beta[row, 0])
+    still.total = np.zeros_like(model.total)
+    calendar = still.forecast(start, step_ms, length + horizon)[0][row]
+    effect, at_rest = _effect_of_known(model, row, told, length)
+    histories, ahead = np.full((len(model), length), np.nan), np.zeros((*model.gamma.shape, horizon))
+    histories[row], ahead[row] = window, told[:, length:]
+    made = model.contributions(histories, end_ms, step_ms, horizon, ahead)
+    weights = made.weights[row].mean(axis=0)
+    moved = np.nan_to_num(weights * (window - calendar[:length] - effect[:length]))
     parts = time_parts(length, step_ms)
+    amounts = [float(moved[length + p.span[0] : length + p.span[1]].sum()) for p in parts if p.span is not None]
+    total = float(made.mean[row].mean())
+    base = float(model.center[row] + model.scale[row] * model.beta[row, 0]) + at_rest
+    amounts.append(float(calendar[length:].mean() - (base - at_rest)))
+    parts = [*parts, _CALENDAR]
+    if model.gamma[row].any():
+        amounts.append(float(effect[length:].mean() - at_rest))
+        parts.append(_KNOWN)
+    amounts.append(total - base - sum(amounts))
+    parts.append(Part("earlier", ("everything before", "更早的全部历史")))
+    return parts, Shares(base, total, np.array(amounts), np.zeros(len(parts)))
 
-    def ahead(values: Floats) -> float:
-        trial = copy.deepcopy(still)
-        trial.p = model.p.copy()
-        for t in range(length):
-            taken = np.full(len(model), np.nan)
-            taken[row] = values[t]
-            trial.step(taken, start + t * step_ms)
-        return float(trial.forecast(end_ms, step_ms, horizon)[0][row].mean())
 
-    neutral = np.where(np.isfinite(window), expected[:length], np.nan)
-    nothing = ahead(neutral)
-    amounts = []
-    for part in parts:
-        assert part.span is not None  # noqa: S101 - time_parts are stretches of time
-        stretch = slice(length + part.span[0], length + part.span[1])
-        values = neutral.copy()
-        values[stretch] = window[stretch]
-        amounts.append(ahead(values) - nothing)
-    total = float(model.forecast(end_ms, step_ms, horizon)[0][row].mean())
-    calendar = nothing - constant
-    earlier = total - nothing - sum(amounts)
-    parts = [*parts, Part("earlier", ("everything before", "更早的全部历史")), _CALENDAR]
-    return parts, Shares(constant, total, np.array([*amounts, earlier, calendar]), np.zeros(len(parts)))
+def _effect_of_known(model: StateSpace, row: int, told: Floats, length: int) -> tuple[Floats, float]:
+    """What the known inputs add at each bucket [L + horizon], in the signal's unit, and what they add for good by now: the
+    amounts that have arrived."""
+    gamma, sums = model.gamma[row] * model.scale[row], model.accumulates[row]
+    arrived = np.cumsum(told, axis=1)
+    arrived = model.total[row][:, None] + arrived - arrived[:, length - 1 : length]
+    effect = gamma @ np.where(sums[:, None], arrived, told)
+    return np.asarray(effect, dtype=np.float64), float(gamma @ np.where(sums, model.total[row], 0.0))
 
 
 def _by_lags(table: TakenApart, row: int, history: Floats, step_ms: int, horizon: int) -> tuple[list[Part], Shares]:
@@ -290,22 +298,31 @@ def _by_lags(table: TakenApart, row: int, history: Floats, step_ms: int, horizon
 
 
 _CALENDAR = Part("calendar", ("time of day", "一天中的时刻"))
+_KNOWN = Part("known", ("what is planned, ordered or read", "已知的计划、采购与记录"))
 
 
 def _windowed(
-    model: LoadedModel, key: tuple[str, str], history: Floats, end_ms: int, horizon: int, evaluations: int
+    model: LoadedModel,
+    key: tuple[str, str],
+    history: Floats,
+    end_ms: int,
+    horizon: int,
+    evaluations: int,
+    known: KnownReader,
 ) -> tuple[list[Part], Shares] | None:
-    """A network that sees scaled windows: parts are stretches of the value channel, last season, and the calendar."""
+    """A network that sees scaled windows: parts are stretches of the value channel, last season, the calendar, and what
+    is known of the future."""
     spec = model.passport.window
     assert spec is not None  # noqa: S101 - the caller has looked
     context = np.full((1, spec.context), np.nan)
     tail = history[-spec.context :]
     context[0, spec.context - len(tail) :] = tail
-    made = windows(context, np.array([end_ms], dtype=np.int64), spec)
+    ends = np.array([end_ms], dtype=np.int64)
+    told = known(key[0], spec.covariates, ends, spec.step_ms, spec.context, spec.horizon) if spec.covariates else None
+    made = windows(context, ends, spec, told)
     if not made.usable[0]:
         return None
-    who = getattr(model.passport, "who", None)  # a network that knows its machines is asked about this one
-    given: dict[str, Any] = {} if who is None else {"who": who([key])}
+    who = model.passport.who([key])
     steps = min(horizon, spec.horizon)
     value = CHANNELS.index("value")
     timed = time_parts(spec.length, spec.step_ms)
@@ -318,6 +335,9 @@ def _windowed(
         where.append((slice(None), [CHANNELS.index("season_ago")]))
     parts.append(_CALENDAR)
     where.append((slice(None), [i for i, name in enumerate(CHANNELS) if name.startswith(("sin_", "cos_"))]))
+    if spec.covariates:
+        parts.append(_KNOWN)
+        where.append((slice(None), list(range(len(CHANNELS), len(CHANNELS) + 2 * len(spec.covariates)))))
 
     def without(present: tuple[bool, ...]) -> float:
         x = made.x.copy()
@@ -325,7 +345,7 @@ def _windowed(
             if not here:
                 for channel in channels:
                     x[0, rows, channel] = 0.0
-        q = np.sort(model.quantiles(x, **given), axis=2)[0, :steps].astype(np.float64)
+        q = np.sort(model.quantiles(x, who), axis=2)[0, :steps].astype(np.float64)
         return float(made.center[0] + made.scale[0] * q[:, q.shape[1] // 2].mean())
 
     return parts, shapley_shares(without, len(parts), evaluations)

@@ -66,7 +66,7 @@ class StateSpace:
             np.array(table(tables, name, "f", self.gamma.shape) if name in tables else np.zeros(self.gamma.shape))
             for name in ("accumulates", "total")
         ]
-        self._accumulates, self.total = sums[0] != 0, sums[1]
+        self.accumulates, self.total = sums[0] != 0, sums[1]
         self.center = np.asarray(table(tables, "center", "f", (s,)), dtype=np.float64)
         self.scale = np.asarray(table(tables, "scale", "f", (s,)), dtype=np.float64)
         if not (self.scale > 0).all() or self.beta.shape[1] % 2 == 0:
@@ -207,14 +207,14 @@ class StateSpace:
         if self.gamma.shape[1]:
             ahead = np.zeros((*self.gamma.shape, steps)) if known is None else np.asarray(known, dtype=np.float64)
             summed = self.total[:, :, None] + np.cumsum(ahead, axis=2)
-            expected += np.einsum("sc,sch->sh", self.gamma, np.where(self._accumulates[:, :, None], summed, ahead))
+            expected += np.einsum("sc,sch->sh", self.gamma, np.where(self.accumulates[:, :, None], summed, ahead))
         return expected
 
     def _acting(self, known: Floats | None) -> Floats:
         """What acts in this bucket [S, C]; moves the sums."""
         now = np.zeros(self.gamma.shape) if known is None else np.asarray(known, dtype=np.float64)
         self.total = self.total + now
-        return np.where(self._accumulates, self.total, now)
+        return np.where(self.accumulates, self.total, now)
 
     def _phase(self, time_ms: int) -> Floats:
         """The day's shape at a time [S], remembered by the time of day."""

@@ -4,9 +4,11 @@ planted in the past is found."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -38,7 +40,7 @@ END_MS = 1_760_000_400_000
 class Curved(LoadedModel):
     """A network's stand-in that is not linear: parts act together."""
 
-    def quantiles(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def quantiles(self, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         last, early = x[:, -4:, 0].mean(axis=1), x[:, :16, 0].mean(axis=1)
         season = x[:, -6:, CHANNELS.index("season_ago")]
         middle = (last * (1 + 0.5 * early))[:, None] + 0.3 * season + 0.1 * x[:, -1:, CHANNELS.index("sin_day")]
@@ -260,3 +262,50 @@ def test_a_history_that_says_nothing_has_no_cases_and_no_nan(values: Floats) -> 
 def test_the_old_names_are_still_there() -> None:
     assert Labels().signal("x") == ("x", "x")
     assert evidence("m", "s", "", (0, 1), np.array([1.0, 3.0]), "max", None, None).value == 3.0
+
+
+def test_what_is_planned_and_delivered_is_a_share_of_its_own() -> None:
+    made = filter_of_two()
+    tables = {
+        **{
+            name: np.asarray(getattr(made.state_space, name))
+            for name in ("transition", "design", "state_cov", "obs_var")
+        },
+        **{name: np.asarray(getattr(made.state_space, name)) for name in ("beta", "center", "scale")},
+        "state": np.zeros((2, 2)),
+        "cov": np.array([10 * np.eye(2)] * 2),
+        "gamma": np.array([[3.0, 0.5], [0.0, 0.0]]),
+        "accumulates": np.array([[0.0, 1.0]] * 2),
+        "total": np.zeros((2, 2)),
+    }
+    told = np.zeros((2, 206))
+    told[0, 150:203] = 1.0  # a load until three buckets into the horizon
+    told[1, [100, 190, 204]] = 10.0  # two deliveries have come, one is on its way
+    values = history() + 2.0 * 3.0 * told[0, :200] + 2.0 * 0.5 * np.cumsum(told[1])[:200]
+    passport_ = msgspec.structs.replace(
+        passport(Runtime.STATE_SPACE, [KEY, ("P-102", "flow")]), covariates=["load", "in"]
+    )
+    model = LoadedModel(passport_, "a" * 64, table=StateSpace(tables))
+    assert model.state_space is not None
+    for t, value in enumerate(values):
+        now = np.array([told[:, t], [0.0, 0.0]])
+        model.state_space.step(np.array([value, np.nan]), END_MS + (t - len(values)) * STEP_MS, now)
+
+    def known(
+        machine: str, names: Sequence[str], origins: NDArray[np.int64], _s: int, before: int, ahead: int
+    ) -> Floats:
+        seen = told[:, 200 - before : 200 + ahead] * (machine == KEY[0])
+        return np.tile(seen[: len(names)], (len(origins), 1, 1))
+
+    skill = ForecastSkill(step_ms=STEP_MS, horizon=6, season=24, known=known)
+    skill.install("forecast.test", Role.SERVING, model, lambda _k, _s, n: np.full(n, np.nan), 0)
+    forecast = skill.issue(END_MS, {KEY: values})[0]
+    why = explain_forecast(forecast, model, values, known=known)
+    assert why is not None
+    adds_up(why)
+    share = next(s for s in why.shares if s.kind == "known")
+    # half of the horizon under load (6), a third of it after the next delivery (10)
+    assert share.amount == pytest.approx(6 * 3 / 6 + 10 * 2 / 6)
+    blind = explain_forecast(forecast, model, values)
+    assert blind is not None
+    assert blind.total < why.total

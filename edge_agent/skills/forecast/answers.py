@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills import Key
+from protocol.covariates import KnownReader, nothing_known
 from protocol.intervals import MEAN_ABSOLUTE, prior_from_quantiles
 from protocol.reports import ModelRef
 from protocol.tables import Ridge, StateSpace
@@ -40,18 +40,6 @@ class Slot:
     model: LoadedModel
     rows: dict[Key, int] = field(default_factory=dict)
     results: int = 0
-
-
-KnownReader = Callable[[str, Sequence[str], NDArray[np.int64], int, int, int], Floats]
-"""(machine, covariates, origins [N], step_ms, buckets before, buckets ahead) -> [N, C, before + ahead], by
-`protocol.covariates.columns`."""
-
-
-def nothing_known(
-    _machine: str, covariates: Sequence[str], origins_ms: NDArray[np.int64], _step_ms: int, before: int, ahead: int
-) -> Floats:
-    """A gateway that was told nothing of its machines' future."""
-    return np.zeros((len(origins_ms), len(covariates), before + ahead))
 
 
 def known_beside(

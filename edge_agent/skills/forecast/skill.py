@@ -18,19 +18,11 @@ from numpy.typing import NDArray
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills import Key, Residual
 from edge_agent.skills.forecast import choose, memory
-from edge_agent.skills.forecast.answers import (
-    COMBINED,
-    NAIVE,
-    Answer,
-    KnownReader,
-    Slot,
-    ask,
-    filter_inputs,
-    nothing_known,
-)
+from edge_agent.skills.forecast.answers import COMBINED, NAIVE, Answer, Slot, ask, filter_inputs
 from edge_agent.skills.forecast.level import RunningLevel
 from edge_agent.skills.forecast.reference import Reference
 from edge_agent.skills.forecast.track import CorrectionMaker, Track
+from protocol.covariates import KnownReader, nothing_known
 from protocol.errors import BadMessage, Reason
 from protocol.intervals import LEVELS, Band, Coverage, Rows
 from protocol.names import stable_id
