@@ -46,6 +46,7 @@ class Draft:
     series_until_ms: list[int] = field(default_factory=list)
     series_error: list[float] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
+    covariates: list[str] = field(default_factory=list)
     words: str = ""
     because: str = ""
 
@@ -67,6 +68,7 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         series_until_ms=draft.series_until_ms,
         series_error=draft.series_error,
         items=draft.items,
+        covariates=draft.covariates,
         lineage=draft.lineage,
         quality=draft.quality,
         eligible=eligible,

@@ -70,19 +70,20 @@ def golden_graph(run: Graph, x: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
 
 def golden_series(tables: Tables, start_ms: int, step_ms: int, horizon: int) -> tuple[Arrays, Arrays]:
     """A few buckets fed to the filter, then one forecast. In: `values` [T, S], `times_ms` [T] (starts of
-    those buckets), `step_ms` [1]. Out: `mean`, `deviation` [S, horizon] of the buckets that follow."""
+    those buckets), `step_ms` [1]; `known` [T, S, C] and `known_ahead` [S, C, horizon] where the model has known
+    inputs. Out: `mean`, `deviation` [S, horizon] of the buckets that follow."""
     filter_ = StateSpace(dict(tables))
     swing = np.array([0.5, np.nan, -1.0, 2.0, 0.0])[:, None]
     values = filter_.center + filter_.scale * np.where(np.isnan(swing), 0.0, swing)
     values[np.isnan(swing[:, 0])] = np.nan
     times = start_ms + step_ms * np.arange(len(values), dtype=np.int64)
-    for row, at in zip(values, times, strict=True):
-        filter_.step(row, int(at))
-    mean, deviation = filter_.forecast(int(times[-1]) + step_ms, step_ms, horizon)
-    return (
-        {"values": values, "times_ms": times, "step_ms": np.array([step_ms], dtype=np.int64)},
-        {"mean": mean, "deviation": deviation},
-    )
+    inputs: Arrays = {"values": values, "times_ms": times, "step_ms": np.array([step_ms], dtype=np.int64)}
+    outputs: Arrays = {"mean": np.zeros((len(filter_), horizon))}
+    if filter_.gamma.shape[1]:
+        wave = np.sin(np.arange(len(filter_) * filter_.gamma.shape[1] * (len(times) + horizon)))
+        wave = wave.reshape(-1, len(filter_), filter_.gamma.shape[1])
+        inputs |= {"known": wave[: len(times)], "known_ahead": wave[len(times) :].transpose(1, 2, 0)}
+    return inputs, filter_.golden(inputs, outputs)
 
 
 def golden_profiles(
