@@ -21,6 +21,9 @@ from server.algorithms import arima_likelihood as likelihood
 SHORTEST = 8
 KPSS_CRITICAL = 0.463
 STRONG_SEASON = 0.64
+SUPPORTED = 2.0
+"""Candidates whose AICc is within this of the lowest are as well supported (Burnham & Anderson 2002, section 2.6); the
+one with the fewest parameters is taken. The likelihood is maximized to the end here, so the lowest AICc alone overfits."""
 ROOT_MARGIN = 1.01
 """A candidate with a root inside this circle is refused, as in Hyndman & Khandakar."""
 
@@ -111,11 +114,12 @@ class Found:
         return np.asarray(past[len(lags) :] + outside[len(level) :], dtype=np.float64)
 
 
-def search(values: Floats, limits: Limits = Limits(), known: Floats | None = None) -> list[Found]:  # noqa: B008
-    """Every candidate that the walk fitted, the best (lowest AICc) first, of values [T] (NaN: missing) and regressors
-    [T, C]. Never empty; AICc compares only within one degree of differencing, which all of them share."""
+def search(values: Floats, limits: Limits | None = None, known: Floats | None = None) -> list[Found]:
+    """Every candidate that the walk fitted to values [T] (NaN: missing) with regressors [T, C]: the chosen one first
+    (see SUPPORTED), the others by AICc. Never empty; all of them share one degree of differencing."""
+    limits = limits or Limits()
     y = _trimmed(np.asarray(values, dtype=np.float64))
-    x = np.zeros((len(y), 0)) if known is None else np.asarray(known, dtype=np.float64)[-len(y) :]
+    x = np.zeros((len(y), 0)) if known is None else np.asarray(known, dtype=np.float64)[len(known) - len(y) :]
     seen = y[np.isfinite(y)]
     if len(seen) < SHORTEST or np.ptp(seen) <= 1e-12 * np.abs(seen).max():
         return [_simplest(seen, limits.season, x.shape[1])]
@@ -123,6 +127,17 @@ def search(values: Floats, limits: Limits = Limits(), known: Floats | None = Non
     sd = _seasonal_degree(y, season)
     d = _degree(_differenced(y, 0, sd, season), 2 if sd == 0 else 1)
     return _Walk(y, x, d, sd, season, limits).run()
+
+
+def fit_orders(values: Floats, orders: Orders, season: int = 1, known: Floats | None = None) -> Found:
+    """One given model; where it cannot be fitted (too short, constant), the stated answer of `search`."""
+    y = _trimmed(np.asarray(values, dtype=np.float64))
+    x = np.zeros((len(y), 0)) if known is None else np.asarray(known, dtype=np.float64)[len(known) - len(y) :]
+    seen = y[np.isfinite(y)]
+    if len(seen) < SHORTEST or np.ptp(seen) <= 1e-12 * np.abs(seen).max():
+        return _simplest(seen, season, x.shape[1])
+    walk = _Walk(y, x, orders.d, orders.sd, season, Limits(season=season))
+    return walk.fit(orders, None) or walk.fallback()
 
 
 class _Walk:
@@ -149,18 +164,22 @@ class _Walk:
         if constant:
             starts.append(self._orders(0, 0, False))
         for orders in starts:
-            self._fit(orders, None)
+            self.fit(orders, None)
         best = self._best()
         while best is not None and len(self.tried) < self.limits.candidates:
             for orders in self._neighbours(best.orders):
                 if orders not in self.tried:
-                    self._fit(orders, best)
+                    self.fit(orders, best)
             now = self._best()
             if now is None or now is best:
                 break
             best = now
         found = sorted((f for f in self.tried.values() if f is not None), key=lambda f: (f.aicc, f.orders))
-        return found or [self._fallback()]
+        if not found:
+            return [self.fallback()]
+        supported = [f for f in found if f.aicc <= found[0].aicc + SUPPORTED]
+        chosen = min(supported, key=lambda f: (sum(f.orders.shape) + f.orders.constant, f.aicc))
+        return [chosen, *(f for f in found if f is not chosen)]
 
     def _orders(self, p: int, q: int, constant: bool) -> Orders:
         seasonal = int(self.season > 1)
@@ -185,24 +204,27 @@ class _Walk:
         if self.d + self.sd <= 1:
             yield Orders(o.p, o.d, o.q, o.sp, o.sd, o.sq, not o.constant)
 
-    def _fit(self, orders: Orders, near: Found | None) -> None:
+    def fit(self, orders: Orders, near: Found | None) -> Found | None:
+        """One candidate, remembered; None where the series is too short for it or a root is too near the circle."""
         self.tried[orders] = None
         w = self.with_constant if orders.constant else self.plain
         count = int(self.seen.sum())
         k = sum(orders.shape) + w.shape[1]  # the variance stands for the series' own column
         if count - k - 1 <= 0:
-            return
+            return None
         start = _start(orders, near)
         raw, _ = likelihood.maximized(w, self.seen, self.gaps, start, orders.shape, self.season, self.limits.iterations)
         phi, theta = likelihood.polynomials(raw, orders.shape, self.season)
         if not (likelihood.is_stationary(phi, ROOT_MARGIN) and likelihood.is_stationary(-theta, ROOT_MARGIN)):
-            return
+            return None
         beta, variance, value, state = likelihood.settled(w, self.seen, self.gaps, phi, theta)
         if np.isfinite(value):
             aicc = -2 * value + 2 * k + 2 * k * (k + 1) / (count - k - 1)
             self.tried[orders] = Found(orders, self.season, raw, beta, variance, float(aicc), state)
+        return self.tried[orders]
 
-    def _fallback(self) -> Found:
+    def fallback(self) -> Found:
+        """No orders at all: a walk of the degree of differencing."""
         beta = np.zeros(self.plain.shape[1] - 1)
         seen = self.plain[self.seen, 0]
         variance = float(np.mean(seen**2)) if len(seen) else 0.0
