@@ -118,7 +118,7 @@ class StateSpace:
             expected = expected + np.einsum("sc,sc->s", np.asarray(known, dtype=np.float64), self.gamma)
         if self._joined is not None:
             value = float(values[0])
-            if value == value:  # noqa: PLR0124 - not NaN, and cheaper than asking numpy
+            if value == value:  # not NaN, and cheaper than asking numpy
                 return self._step_one((value - self._center0) / self._scale0 - float(expected[0]))
             self._part()
         y = (values - self.center) / self.scale - expected

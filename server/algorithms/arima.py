@@ -1,13 +1,13 @@
-"""ARIMA for one signal, with its daily shape as a regression: arrays in, a state-space model out.
+"""ARIMA for one signal, with its daily shape and its known inputs as regressions: arrays in, a state-space model out.
 
-Box & Jenkins 1970; state-space form of Harvey 1989, fitted by statsmodels' exact likelihood. Orders follow
-the idea of Hyndman & Khandakar 2008: AICc decides among orders of one degree of differencing (likelihoods of
-different degrees cannot be compared), a rolling forecast over the end of the given series decides between the
-degrees, and whether the daily shape helps. The gateway only ever runs the linear recursion
-(`protocol.tables.StateSpace`)."""
+Box & Jenkins 1970; orders by `arima_search` (AICc within one degree of differencing: likelihoods of different degrees
+cannot be compared). A rolling forecast over the end of the given series decides between the degrees, and whether the
+daily shape and the known inputs help. The chosen model is expressed in statsmodels' state space (Harvey 1989), whose
+filter gives the state to go on from. The gateway only ever runs the linear recursion (`protocol.tables.StateSpace`)."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.tables import StateSpace, Tables
-from protocol.windows import Floats, day_harmonics
+from protocol.windows import DAY_MS, Floats, day_harmonics
+from server.algorithms.arima_search import Found, Limits, search
 
 Order = tuple[int, int, int]
-ORDERS: tuple[tuple[Order, ...], ...] = (((1, 0, 0), (2, 0, 1)), ((0, 1, 1), (1, 1, 1)))
+DEGREES = (0, 1)
+SHORT = 3
 HARMONICS = 2
 LONGEST = 600
 SHORTEST = 48
@@ -31,7 +33,8 @@ RIDGE = 10.0
 @dataclass(frozen=True)
 class FittedArima:
     """One series' rows of the state-space tables, before padding to a common k. `state`, `cov` hold for the
-    bucket after the last one of the series that was fitted."""
+    bucket after the last one of the series that was fitted. gamma [C]: effect of the known inputs, 0 where they did not
+    help."""
 
     order: Order
     seasonal: bool
@@ -42,23 +45,64 @@ class FittedArima:
     state: Floats
     cov: Floats
     beta: Floats
+    gamma: Floats
     center: float
     scale: float
 
     def tables(self) -> Tables:
         """As the tables of a single series."""
-        rows = {name: np.asarray(getattr(self, name), dtype=np.float64)[None] for name in TABLES}
+        names = (*TABLES, "gamma") if len(self.gamma) else TABLES
+        rows = {name: np.asarray(getattr(self, name), dtype=np.float64)[None] for name in names}
         return dict(rows)
 
 
 TABLES = ("transition", "design", "state_cov", "obs_var", "state", "cov", "beta", "center", "scale")
 
 
-def fit(values: Floats, start_ms: int, step_ms: int, horizon: int) -> FittedArima | None:
-    """Fits `values` [T] (NaN: missing), whose first bucket starts at start_ms. None where fewer than SHORTEST
-    buckets were observed. Deterministic: nothing is drawn at random."""
+@dataclass(frozen=True)
+class _Signal:
+    """What is fitted: y [T] = (value - center) / scale, clipped; its times [T]; known inputs [T, C]."""
+
+    values: Floats
+    y: Floats
+    times: NDArray[np.int64]
+    known: Floats
+    center: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What an inner split decides: degree of differencing, whether the day has a shape, whether known inputs help."""
+
+    degree: int
+    seasonal: bool
+    informed: bool
+
+
+def fit(values: Floats, start_ms: int, step_ms: int, horizon: int, known: Floats | None = None) -> FittedArima | None:
+    """Fits `values` [T] (NaN: missing), whose first bucket starts at start_ms, with known inputs [T, C]. None where fewer
+    than SHORTEST of the last LONGEST buckets were observed. Deterministic: nothing is drawn at random."""
+    signal = _signal(values, start_ms, step_ms, known)
+    if signal is None:
+        return None
+    inner = int(len(signal.y) * INNER_SHARE)
+    days = (False, True) if inner * step_ms >= DAY_MS else (False,)
+    informed = (True, False) if signal.known.any() else (False,)
+    best: tuple[float, _Choice] | None = None
+    for seasonal, degree, uses in itertools.product(days, DEGREES, informed):
+        choice = _Choice(degree, seasonal, uses)
+        error = _rolled(_fitted(signal, choice, inner), signal, inner, step_ms, horizon)
+        if best is None or error < best[0]:
+            best = (error, choice)
+    assert best is not None  # noqa: S101 - DEGREES is not empty
+    return _fitted(signal, best[1], len(signal.y))
+
+
+def _signal(values: Floats, start_ms: int, step_ms: int, known: Floats | None) -> _Signal | None:
     start_ms += max(len(values) - LONGEST, 0) * step_ms
-    values = values[-LONGEST:]
+    beside = np.zeros((len(values), 0)) if known is None else np.nan_to_num(np.asarray(known, dtype=np.float64))
+    values, beside = np.asarray(values, dtype=np.float64)[-LONGEST:], beside[-LONGEST:]
     seen = np.isfinite(values)
     if seen.sum() < SHORTEST:
         return None
@@ -67,22 +111,34 @@ def fit(values: Floats, start_ms: int, step_ms: int, horizon: int) -> FittedArim
     # A fault in the training stretch must not dictate the noise of the healthy machine.
     y = np.clip((values - center) / scale, -CLIP, CLIP)
     times = start_ms + step_ms * np.arange(len(y), dtype=np.int64)
-    inner = int(len(y) * INNER_SHARE)
-    best: tuple[float, Order, bool] | None = None
-    for seasonal in (False, True) if (inner * step_ms >= 86_400_000) else (False,):
-        beta = _daily_shape(y[:inner], times[:inner], seasonal)
-        rest = y - day_harmonics(times, HARMONICS) @ beta
-        for orders in ORDERS:
-            order, params = min((_searched(rest[:inner], order) for order in orders), key=lambda found: found[2])[:2]
-            tried = _state_space(rest[:inner], order, params, beta, seasonal, center, scale)
-            error = _rolled(tried, values[inner:], int(times[inner]), step_ms, horizon)
-            if best is None or error < best[0]:
-                best = (error, order, seasonal)
-    assert best is not None  # noqa: S101 - ORDERS is not empty
-    beta = _daily_shape(y, times, best[2])
+    return _Signal(values, y, times, beside, center, scale)
+
+
+def _fitted(signal: _Signal, choice: _Choice, until: int) -> FittedArima:
+    """The chosen kind of model, fitted to the first `until` buckets."""
+    y, times = signal.y[:until], signal.times[:until]
+    known = signal.known[:until] if choice.informed else np.zeros((until, 0))
+    beta = _daily_shape(y, times, choice.seasonal)
     rest = y - day_harmonics(times, HARMONICS) @ beta
-    order, params, _ = _searched(rest, best[1])
-    return _state_space(rest, order, params, beta, best[2], center, scale)
+    found = search(rest, Limits(short=SHORT, degree=choice.degree, constant=False), known)[0]
+    gamma = np.zeros(signal.known.shape[1])
+    if choice.informed:
+        gamma[:] = found.beta[len(found.beta) - len(gamma) :]
+        rest = rest - known @ gamma
+    return _state_space(
+        rest, _order(found), _parameters(found), beta, choice.seasonal, signal.center, signal.scale, gamma
+    )
+
+
+def _order(found: Found) -> Order:
+    return found.orders.p, found.orders.d, found.orders.q
+
+
+def _parameters(found: Found) -> Floats:
+    """In statsmodels' order, the variance last and never zero."""
+    parameters = found.parameters()
+    parameters[-1] = max(parameters[-1], 1e-9)
+    return parameters
 
 
 def _daily_shape(y: Floats, times: NDArray[np.int64], seasonal: bool) -> Floats:
@@ -96,29 +152,23 @@ def _daily_shape(y: Floats, times: NDArray[np.int64], seasonal: bool) -> Floats:
     return beta
 
 
-def _model(rest: Floats, order: Order, concentrate: bool) -> Any:
+def _state_space(
+    rest: Floats,
+    order: Order,
+    params: Floats,
+    beta: Floats,
+    seasonal: bool,
+    center: float,
+    scale: float,
+    gamma: Floats | None = None,
+) -> FittedArima:
+    """statsmodels' matrices at given parameters, and its filter's state after `rest`."""
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
-    return SARIMAX(rest, order=order, trend="n", simple_differencing=False, concentrate_scale=concentrate)
-
-
-def _searched(rest: Floats, order: Order) -> tuple[Order, Floats, float]:
-    """Maximum likelihood with the noise variance concentrated out: (order, parameters with the variance last,
-    AICc)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # starting values are allowed to be poor; the likelihood decides
-        found = _model(rest, order, True).fit(disp=0, maxiter=25, method="lbfgs", cov_type="none", low_memory=True)
-    aicc = float(found.aicc) if np.isfinite(found.aicc) else np.inf
-    return order, np.append(found.params, max(float(found.scale), 1e-9)), aicc
-
-
-def _state_space(
-    rest: Floats, order: Order, params: Floats, beta: Floats, seasonal: bool, center: float, scale: float
-) -> FittedArima:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        filtered = _model(rest, order, False).filter(params)
-    ssm = filtered.model.ssm
+        warnings.simplefilter("ignore")  # about starting values, which are not used
+        filtered = SARIMAX(rest, order=order, trend="n", simple_differencing=False).filter(params)
+    ssm: Any = filtered.model.ssm
     chosen = ssm["selection"]
     return FittedArima(
         order=order,
@@ -130,23 +180,25 @@ def _state_space(
         state=np.array(filtered.predicted_state[:, -1], dtype=np.float64),
         cov=np.array(filtered.predicted_state_cov[:, :, -1], dtype=np.float64),
         beta=beta,
+        gamma=np.zeros(0) if gamma is None else gamma,
         center=center,
         scale=scale,
     )
 
 
-def _rolled(tried: FittedArima, values: Floats, start_ms: int, step_ms: int, horizon: int) -> float:
-    """Mean absolute error of forecasts issued along `values` at every fourth of a horizon, in units of
+def _rolled(tried: FittedArima, signal: _Signal, inner: int, step_ms: int, horizon: int) -> float:
+    """Mean absolute error of forecasts issued from bucket `inner` on at every fourth of a horizon, in units of
     scale."""
     filter_ = StateSpace(tried.tables())
     errors: list[float] = []
     every = max(horizon // 4, 1)
-    for i in range(len(values)):
-        at = start_ms + i * step_ms
-        if i % every == 0 and i + horizon <= len(values):
-            mean, _ = filter_.forecast(at, step_ms, horizon)
-            ahead = values[i : i + horizon]
+    for i in range(inner, len(signal.values)):
+        at = int(signal.times[i])
+        if (i - inner) % every == 0 and i + horizon <= len(signal.values):
+            beside = signal.known[i : i + horizon].T[None]
+            mean, _ = filter_.forecast(at, step_ms, horizon, beside)
+            ahead = signal.values[i : i + horizon]
             if np.isfinite(ahead).any():
                 errors.append(float(np.nanmean(np.abs(ahead - mean[0]))))
-        filter_.step(values[i : i + 1], at)
+        filter_.step(signal.values[i : i + 1], at, signal.known[i : i + 1])
     return float(np.mean(errors)) / tried.scale if errors else np.inf

@@ -3,9 +3,8 @@
 The searched order stands beside four fixed ones that are the classical smoothing methods in ARIMA form (Box, Jenkins &
 Reinsel 2008, appendix 7.3; Gardner & McKenzie 1985 for the damped trend): a damped trend with one lag more
 (2,1,2), Holt's linear trend (0,2,2), and simple smoothing without and with a drift, (0,1,1), on the logarithm of a
-positive series. The median of members is robust where one of them runs away (Petropoulos & Svetunkov 2020 combined four
-such methods by their median and came third in the M4 competition's intervals). The five were chosen on the last 13 to 39
-values of training parts; nothing is chosen per series but the searched order."""
+positive series. The median is robust where a member runs away (Petropoulos & Svetunkov 2020). Which four, was chosen on
+the last 13 to 39 values of the training parts of M4 Weekly; per series nothing is chosen but the searched order."""
 
 from __future__ import annotations
 
@@ -22,17 +21,22 @@ LOG = (Orders(0, 1, 1), Orders(0, 1, 1, constant=True))
 
 @dataclass(frozen=True)
 class Pool:
-    """Members on the level of the series and on its logarithm (on the level, where a value is not positive)."""
+    """The searched model and up to two others on the level of the series, up to two on its logarithm (on the level too,
+    where a value is not positive). `fallbacks`: fixed members that the series did not support; the searched model votes
+    in the place of each."""
 
     values: Floats
     searched: Found
     level: tuple[Found, ...]
     other: tuple[Found, ...]
     logarithm: bool
+    fallbacks: int
 
     def forecast(self, horizon: int) -> Floats:
         """Median of the members' means of the next `horizon` values [H]."""
-        rows = [member.forecast(self.values, horizon) for member in (self.searched, *self.level)]
+        searched = self.searched.forecast(self.values, horizon)
+        rows = [searched] * (1 + self.fallbacks)
+        rows += [member.forecast(self.values, horizon) for member in self.level]
         scale = np.log(self.values) if self.logarithm else self.values
         for member in self.other:
             ahead = member.forecast(scale, horizon)
@@ -46,5 +50,7 @@ def fit(values: Floats, limits: Limits | None = None) -> Pool:
     seen = y[np.isfinite(y)]
     logarithm = bool(len(seen) and (seen > 0).all())
     scale = np.log(y) if logarithm else y
-    level = tuple(fit_orders(y, orders) for orders in LEVEL)
-    return Pool(y, search(y, limits)[0], level, tuple(fit_orders(scale, orders) for orders in LOG), logarithm)
+    level = tuple(found for orders in LEVEL if (found := fit_orders(y, orders)) is not None)
+    other = tuple(found for orders in LOG if (found := fit_orders(scale, orders)) is not None)
+    fallbacks = len(LEVEL) + len(LOG) - len(level) - len(other)
+    return Pool(y, search(y, limits)[0], level, other, logarithm, fallbacks)

@@ -30,7 +30,8 @@ ROOT_MARGIN = 1.01
 
 @dataclass(frozen=True)
 class Limits:
-    """How far the walk may go. `season`: buckets of one season, 1: none."""
+    """How far the walk may go. `season`: buckets of one season, 1: none. `degree`: d, where it is not left to the tests.
+    `constant`: whether a constant or drift may be put in."""
 
     season: int = 1
     short: int = 5
@@ -38,6 +39,8 @@ class Limits:
     together: int = 7
     iterations: int = 40
     candidates: int = 94
+    degree: int | None = None
+    constant: bool = True
 
 
 @dataclass(frozen=True, order=True)
@@ -84,8 +87,7 @@ class Found:
 
     def parameters(self) -> Floats:
         """In the order of statsmodels' SARIMAX: ar, ma, seasonal ar, seasonal ma, variance (no regression)."""
-        p, q, sp, sq = self.orders.shape
-        parts = np.split(self.raw, np.cumsum([p, q, sp]))
+        parts = np.split(self.raw, np.cumsum(self.orders.shape)[:3])
         signs = (1.0, -1.0, 1.0, -1.0)
         made = [sign * likelihood.coefficients(np.ascontiguousarray(x)) for sign, x in zip(signs, parts, strict=True)]
         return np.concatenate([*made, [self.variance]])
@@ -125,19 +127,21 @@ def search(values: Floats, limits: Limits | None = None, known: Floats | None = 
         return [_simplest(seen, limits.season, x.shape[1])]
     season = limits.season if len(y) > 2 * limits.season + SHORTEST else 1
     sd = _seasonal_degree(y, season)
-    d = _degree(_differenced(y, 0, sd, season), 2 if sd == 0 else 1)
+    d = limits.degree
+    if d is None:
+        d = _degree(_differenced(y, 0, sd, season), 2 if sd == 0 else 1)
     return _Walk(y, x, d, sd, season, limits).run()
 
 
-def fit_orders(values: Floats, orders: Orders, season: int = 1, known: Floats | None = None) -> Found:
-    """One given model; where it cannot be fitted (too short, constant), the stated answer of `search`."""
+def fit_orders(values: Floats, orders: Orders, season: int = 1, known: Floats | None = None) -> Found | None:
+    """One given model; None where the series does not support it (too short, constant, a root near the circle)."""
     y = _trimmed(np.asarray(values, dtype=np.float64))
     x = np.zeros((len(y), 0)) if known is None else np.asarray(known, dtype=np.float64)[len(known) - len(y) :]
     seen = y[np.isfinite(y)]
     if len(seen) < SHORTEST or np.ptp(seen) <= 1e-12 * np.abs(seen).max():
-        return _simplest(seen, season, x.shape[1])
+        return None
     walk = _Walk(y, x, orders.d, orders.sd, season, Limits(season=season))
-    return walk.fit(orders, None) or walk.fallback()
+    return walk.fit(orders, None)
 
 
 class _Walk:
@@ -157,7 +161,7 @@ class _Walk:
         self.tried: dict[Orders, Found | None] = {}
 
     def run(self) -> list[Found]:
-        constant = self.d + self.sd <= 1
+        constant = self._may_have_constant()
         small = min(2, int(self.seen.sum()) // 3)
         first = self._orders(small, small, constant)
         starts = [first, self._orders(0, 0, constant), self._orders(1, 0, constant), self._orders(0, 1, constant)]
@@ -181,6 +185,9 @@ class _Walk:
         chosen = min(supported, key=lambda f: (sum(f.orders.shape) + f.orders.constant, f.aicc))
         return [chosen, *(f for f in found if f is not chosen)]
 
+    def _may_have_constant(self) -> bool:
+        return self.limits.constant and self.d + self.sd <= 1
+
     def _orders(self, p: int, q: int, constant: bool) -> Orders:
         seasonal = int(self.season > 1)
         return Orders(p, self.d, q, seasonal * int(p > 0), self.sd, seasonal * int(q > 0), constant)
@@ -201,7 +208,7 @@ class _Walk:
                 continue
             if p + q + sp + sq <= limits.together:
                 yield Orders(p, o.d, q, sp, o.sd, sq, o.constant)
-        if self.d + self.sd <= 1:
+        if self._may_have_constant():
             yield Orders(o.p, o.d, o.q, o.sp, o.sd, o.sq, not o.constant)
 
     def fit(self, orders: Orders, near: Found | None) -> Found | None:
