@@ -95,8 +95,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     """What a person and a machine can read about a bundle.
 
     series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
-    the tables' state has seen. items: names of a neighbour table. covariates: known inputs, by the columns of `gamma`. levels: nominal quantiles of a quantile model's last
-    axis. files: sha256 of every other member."""
+    the tables' state has seen. items: names of a neighbour table. covariates: known inputs, in the order of the columns
+    of `gamma`. levels: nominal quantiles of a quantile model's last axis. files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     slot: Name

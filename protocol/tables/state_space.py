@@ -8,6 +8,7 @@ recursion until its covariance has come to rest again."""
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,10 @@ class StateSpace:
         self._design = np.ascontiguousarray(self.design.T)
         self._first = bool((self.design[:, 0] == 1).all() and (self.design[:, 1:] == 0).all())
         self._phases: dict[int, Floats] = {}
+        self._joined: Floats | None = None  # one series at rest: its states, then room for the value
+        self._joint: Floats = np.zeros((0, 0))
+        self._ahead: Floats | None = None
+        self._one = (1.0, 0.0, 1.0)  # its deviation, center and scale as plain numbers
         self._a = np.array(np.asarray(table(tables, "state", "f", (s, k)), dtype=np.float64).T, order="C")
         self._p = np.array(table(tables, "cov", "f", (s, k, k)), dtype=np.float64)
         self._settle()
@@ -79,7 +84,7 @@ class StateSpace:
     def a(self) -> Floats:
         """Predicted states for the next bucket [S, k]; may be set."""
         if self._joined is not None:
-            return self._joined[None, :-1].copy()
+            return np.array(self._joined[None, :-1])
         return np.ascontiguousarray(self._a.T)
 
     @a.setter
@@ -110,7 +115,7 @@ class StateSpace:
         return np.asarray(8 * k + 1 + np.where(self.resting, 0, 4 * k * (k + 1)), dtype=np.int64)
 
     def step(self, values: Floats, time_ms: int, known: Floats | None = None) -> tuple[Floats, Floats]:
-        """Takes one bucket's values [S] (NaN: missing), which starts at time_ms, and its known inputs [S, C] (absent: 0).
+        """Takes one bucket's values [S] (not finite: missing), which starts at time_ms, and known inputs [S, C] (absent: 0).
         Returns the innovation in units of its own standard deviation [S] (NaN where missing) and that standard
         deviation in the signal's unit [S] (read only)."""
         expected = self._phase(time_ms)
@@ -118,12 +123,12 @@ class StateSpace:
             expected = expected + np.einsum("sc,sc->s", np.asarray(known, dtype=np.float64), self.gamma)
         if self._joined is not None:
             value = float(values[0])
-            if value == value:  # not NaN, and cheaper than asking numpy
-                return self._step_one((value - self._center0) / self._scale0 - float(expected[0]))
+            if math.isfinite(value):
+                return self._step_one(self._joined, value, float(expected[0]))
             self._part()
         y = (values - self.center) / self.scale - expected
         innovation = y - self._observed(self._a)
-        missing = np.isnan(innovation)
+        missing = ~np.isfinite(innovation)
         if self._all_rest and not missing.any():
             z = innovation / self._deviation
             self._a = self._move(self._a)
@@ -135,15 +140,12 @@ class StateSpace:
         """Mean and standard deviation of the next `horizon` buckets, the first of which starts at start_ms, with known
         inputs [S, C, horizon] (absent: 0): [S, horizon] each, in the signal's unit. Does not move the state."""
         expected = self._expected(start_ms, step_ms, horizon, known)
-        a, p = np.ascontiguousarray(self.a.T), self._p
+        a = np.ascontiguousarray(self.a.T)
         mean = np.empty((len(self), horizon))
-        variance = np.empty((len(self), horizon))
         for h in range(horizon):
             mean[:, h] = self._observed(a)
-            variance[:, h] = self._variance(p)[1]
             a = self._move(a)
-            p = self._next_covariance(p, slice(None))
-        deviation = np.sqrt(np.maximum(variance, 0)) * self.scale[:, None]
+        deviation = np.sqrt(np.maximum(self._variances(horizon), 0)) * self.scale[:, None]
         return (mean + expected) * self.scale[:, None] + self.center[:, None], deviation
 
     def contributions(
@@ -211,6 +213,18 @@ class StateSpace:
         pz = np.einsum("sij,sj->si", p, z)
         return pz, np.einsum("si,si->s", z, pz) + self.obs_var[rows]
 
+    def _variances(self, horizon: int) -> Floats:
+        """Variance of the observation by step ahead [S, horizon]; a constant, and remembered, while all are at rest."""
+        if self._ahead is not None and self._ahead.shape[1] >= horizon:
+            return self._ahead[:, :horizon]
+        p = self._p
+        variance = np.empty((len(self), horizon))
+        for h in range(horizon):
+            variance[:, h] = self._variance(p)[1]
+            p = self._next_covariance(p, slice(None)) if h + 1 < horizon else p
+        self._ahead = variance if self._all_rest else None
+        return variance
+
     def _next_covariance(self, p: Floats, rows: NDArray[np.int64] | slice) -> Floats:
         """transition @ p @ transition' + state_cov of [n, k, k]."""
         move = self._move.of(rows)
@@ -218,12 +232,12 @@ class StateSpace:
         both = move(half.transpose(1, 0, 2)).transpose(2, 1, 0)
         return np.asarray(both + self.state_cov[rows])
 
-    def _step_one(self, y: float) -> tuple[Floats, Floats]:
-        """One series at rest: state and innovation in one product."""
-        self._joined[-1] = y
-        moved = self._joint.dot(self._joined)
-        self._joined = moved
-        return moved[-1:] / self._deviation0, self._deviation_out
+    def _step_one(self, joined: Floats, value: float, expected: float) -> tuple[Floats, Floats]:
+        """One series at rest: states and innovation in one product."""
+        deviation, center, scale = self._one
+        joined[-1] = (value - center) / scale - expected
+        self._joined = moved = self._joint.dot(joined)
+        return moved[-1:] / deviation, self._deviation_out
 
     def _step_exact(self, innovation: Floats, missing: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """Series at rest that were seen take their constant gain; the others the full recursion."""
@@ -234,7 +248,7 @@ class StateSpace:
         seen = ~missing[rows]
         deviation = self._deviation.copy()
         deviation[rows] = np.sqrt(variance)
-        z = innovation / deviation
+        z = np.where(missing, np.nan, innovation) / deviation
         filtered = np.where(seen[:, None], pz / variance[:, None], 0.0)
         gain = self._gain.copy()
         gain[:, rows] = self._move.of(rows)(np.ascontiguousarray(filtered.T))
@@ -277,7 +291,7 @@ class StateSpace:
         self._all_rest = bool((self._rested >= RESTING_STEPS).all())
         self._deviation_out = self._deviation * self.scale
         self._deviation_out.flags.writeable = False
-        self._joined: Floats | None = None
+        self._joined = self._ahead = None
         if self._all_rest and len(self) == 1:
             k = self.design.shape[1]
             self._joint = np.zeros((k + 1, k + 1))
@@ -285,8 +299,7 @@ class StateSpace:
             self._joint[:k, k] = self._gain[:, 0]
             self._joint[k, :k], self._joint[k, k] = -self.design[0], 1.0
             self._joined = np.append(self._a[:, 0], 0.0)
-            self._deviation0 = float(self._deviation[0])
-            self._center0, self._scale0 = float(self.center[0]), float(self.scale[0])
+            self._one = (float(self._deviation[0]), float(self.center[0]), float(self.scale[0]))
 
     def _part(self) -> None:
         """Leaves the short path of one series."""
