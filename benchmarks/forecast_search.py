@@ -121,7 +121,7 @@ def report(sheet: contract.Sheet, board: Board, peers: list[str], n: int) -> Non
             best = board.mean("statsforecast AutoARIMA", column)
             target = None if best is None else best * 1.01
             ours = board.mean(name, column)
-            holds = None if target is None or ours is None or name != "ours" else ours <= target
+            holds = None if target is None or ours is None else ours <= target
             against = {peer: board.mean(peer, column) for peer in peers}
             reference = board.mean("naive2", column)
             sheet.row(what, metric, ours, reference=reference, peers=against, target=target, holds=holds, n=n)

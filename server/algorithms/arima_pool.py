@@ -1,10 +1,11 @@
-"""Five ARIMA models of one series, and their median: no single order is trusted with a series of any length.
+"""Seven ARIMA models of one series, and their median: no single order is trusted with a series of any length.
 
-The searched order stands beside four fixed ones that are the classical smoothing methods in ARIMA form (Box, Jenkins &
-Reinsel 2008, appendix 7.3; Gardner & McKenzie 1985 for the damped trend): a damped trend with one lag more
-(2,1,2), Holt's linear trend (0,2,2), and simple smoothing without and with a drift, (0,1,1), on the logarithm of a
-positive series. The median is robust where a member runs away (Petropoulos & Svetunkov 2020). Which four, was chosen on
-the last 13 to 39 values of the training parts of M4 Weekly; per series nothing is chosen but the searched order."""
+The searched order stands beside six fixed ones, most of which are the classical smoothing methods in ARIMA form (Box,
+Jenkins & Reinsel 2008, appendix A7.3; Gardner & McKenzie 1985 for the damped trend): a damped trend with one lag more,
+(2,1,2), and Holt's linear trend, (0,2,2); and on the logarithm of a positive series simple smoothing without and with a
+drift, (0,1,1), Holt's trend again, and three plain lags of the growth, (3,1,0). The median is robust where a member runs
+away (Petropoulos & Svetunkov 2020). Which ones, was chosen on the last 13, 26 and 39 values of the training parts of M4
+Weekly; per series nothing is chosen but the searched order."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from protocol.windows import Floats
 from server.algorithms.arima_search import Found, Limits, Orders, fit_orders, search
 
 LEVEL = (Orders(2, 1, 2), Orders(0, 2, 2))
-LOG = (Orders(0, 1, 1), Orders(0, 1, 1, constant=True))
+LOG = (Orders(0, 1, 1), Orders(0, 1, 1, constant=True), Orders(3, 1, 0), Orders(0, 2, 2))
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The searched model and up to two others on the level of the series, up to two on its logarithm (on the level too,
+    """The searched model and up to two others on the level of the series, up to four on its logarithm (on the level too,
     where a value is not positive). `fallbacks`: fixed members that the series did not support; the searched model votes
     in the place of each."""
 
@@ -45,7 +46,7 @@ class Pool:
 
 
 def fit(values: Floats, limits: Limits | None = None) -> Pool:
-    """Fits the five to values [T] (NaN: missing)."""
+    """Fits the seven to values [T] (NaN: missing)."""
     y = np.asarray(values, dtype=np.float64)
     seen = y[np.isfinite(y)]
     logarithm = bool(len(seen) and (seen > 0).all())
