@@ -174,7 +174,12 @@ def measure(sheet: contract.Sheet) -> None:
         k = fleet.design.shape[1]
         moving = 8 * k + 1 + 4 * k * (k + 1)
         sheet.row(
-            f"{name}, state just after a gap", "bytes per series", moving, target=STATE_BYTES, holds=None, n=FLEET
+            f"{name}, state just after a gap",
+            "bytes per series",
+            moving,
+            target=STATE_BYTES,
+            holds=moving <= STATE_BYTES,
+            n=FLEET,
         )
         gap = deviation(y, name)
         sheet.row(

@@ -105,19 +105,20 @@ def window_answers(tail: Tail, spec: WindowSpec, run: Callable[[NDArray[np.float
     return np.asarray(answered.reshape(*tail.targets.shape[:2], *answered.shape[1:]), dtype=np.float64)
 
 
-def filter_answers(tail: Tail, filter_: StateSpace, first: int) -> tuple[Floats, Floats]:
+def filter_answers(tail: Tail, filter_: StateSpace, first: int, known: Floats | None = None) -> tuple[Floats, Floats]:
     """Means and deviations [S, O, H] of a state-space filter that stands at bucket `first` and is walked to
-    the end of the data, forecasting at each origin."""
+    the end of the data, forecasting at each origin. `known` [S, C, T]: its known inputs, taken as known at each
+    origin; where they are not, the caller masks them."""
     mean = np.full(tail.targets.shape, np.nan)
     deviation = np.full(tail.targets.shape, np.nan)
     place = {int(at): o for o, at in enumerate(tail.origins)}
     for bucket in range(first, tail.values.shape[1]):
         at = tail.start_ms + bucket * tail.step_ms
         if bucket in place:
-            mean[:, place[bucket]], deviation[:, place[bucket]] = filter_.forecast(
-                at, tail.step_ms, tail.targets.shape[2]
-            )
-        filter_.step(tail.values[:, bucket], at)
+            steps = tail.targets.shape[2]
+            ahead = None if known is None else known[:, :, bucket : bucket + steps]
+            mean[:, place[bucket]], deviation[:, place[bucket]] = filter_.forecast(at, tail.step_ms, steps, ahead)
+        filter_.step(tail.values[:, bucket], at, None if known is None else known[:, :, bucket])
     return mean, deviation
 
 

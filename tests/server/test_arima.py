@@ -10,6 +10,7 @@ import pytest
 from export.parity import golden_series
 from export.to_tables import stack_series
 from protocol.tables import StateSpace
+from server import evaluation
 from server.algorithms import arima, arima_likelihood, arima_pool
 from server.algorithms.arima_search import Found, Limits, Orders, fit_orders, search
 
@@ -209,3 +210,15 @@ def test_arima_survives_awkward_signals(name: str) -> None:
     assert np.isfinite(deviation).all()
     if name == "constant":
         np.testing.assert_allclose(mean, 5.0, atol=0.01)
+
+
+def test_known_inputs_are_walked_along_with_the_held_out_values() -> None:
+    rng = np.random.default_rng(10)
+    load = (rng.random(700) < 0.15) * 1.0
+    values = (daily_signal(700, 11) + 6 * load)[None]
+    tail = evaluation.hold_out(values, 0, STEP_MS, 96, 12)
+    fitted = arima.fit(values[0, : tail.split], 0, STEP_MS, 12, load[: tail.split, None])
+    assert fitted is not None
+    informed, _ = evaluation.filter_answers(tail, StateSpace(fitted.tables()), tail.split, load[None, None])
+    uninformed, _ = evaluation.filter_answers(tail, StateSpace(fitted.tables()), tail.split)
+    assert tail.relative_error(informed)[0] < 0.8 * tail.relative_error(uninformed)[0]
