@@ -152,10 +152,11 @@ class StateSpace:
         self, history: Floats, start_ms: int, step_ms: int, horizon: int, known: Floats | None = None
     ) -> Contributions:
         """What each of the last L buckets adds to the forecast from start_ms on. `history` [S, L] are the values that the
-        filter took last (NaN: missing), the newest one just before start_ms; the rest as for `forecast`."""
+        filter took last (NaN: missing), the newest one just before start_ms; the rest as for `forecast`. For one series
+        of many: `only([row]).contributions(...)`."""
         mean, _ = self.forecast(start_ms, step_ms, horizon, known)
-        seen = ~np.isnan(history)
-        gains = self._replayed_gains(seen)
+        seen = np.isfinite(history)
+        gains, replayed = self._replayed(seen)
         length = history.shape[1]
         weights = np.zeros((len(self), horizon, length))
         rows = np.empty((horizon, len(self), self.design.shape[1]))  # design @ transition^h
@@ -169,7 +170,15 @@ class StateSpace:
                 weights[:, :, lag].T[:, :, None] * self.design[None]
             )
         part = np.einsum("shl,sl->sh", weights, np.where(seen, history, 0.0))
-        return Contributions(weights, mean - part, mean, self._always_rested(seen))
+        gap = np.abs(replayed - self._p).max(axis=(1, 2))
+        exact = gap <= 1e-10 * np.abs(self._p).max(axis=(1, 2))
+        return Contributions(weights, mean - part, mean, exact)
+
+    def only(self, rows: list[int]) -> StateSpace:
+        """A filter of some of the series, standing where this one stands; the two go their own ways from then on."""
+        names = ("transition", "design", "state_cov", "obs_var", "beta", "gamma", "center", "scale")
+        tables: Tables = {name: np.asarray(getattr(self, name))[rows] for name in names}
+        return StateSpace(tables | {"state": self.a[rows], "cov": self._p[rows]})
 
     def golden(self, inputs: Tables, outputs: Tables) -> Tables:
         """What a copy of this filter answers to a bundle's golden inputs: `values` [T, S] at `times_ms` [T], then one
@@ -306,8 +315,9 @@ class StateSpace:
         self._a = np.ascontiguousarray(self.a.T)
         self._joined = None
 
-    def _replayed_gains(self, seen: NDArray[np.bool_]) -> Floats:
-        """The gain that each bucket's value had [S, k, L], 0 where it was missing, from a covariance at rest."""
+    def _replayed(self, seen: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """The gain that each bucket's value had [S, k, L], 0 where it was missing, from a covariance at rest; and the
+        covariance after them [S, k, k]."""
         p = self._resting_covariance()
         gains = np.zeros((len(self), self.design.shape[1], seen.shape[1]))
         for lag in range(seen.shape[1]):
@@ -315,7 +325,7 @@ class StateSpace:
             filtered = np.where(seen[:, lag, None], pz / np.maximum(variance, 1e-300)[:, None], 0.0)
             gains[:, :, lag] = self._move(np.ascontiguousarray(filtered.T)).T
             p = self._next_covariance(p - filtered[:, :, None] * pz[:, None, :], slice(None))
-        return gains
+        return gains, p
 
     def _resting_covariance(self) -> Floats:
         """The covariance after a long time without gaps; the present one where it rests."""
@@ -331,16 +341,6 @@ class StateSpace:
             p[rows] = moved
             rows = rows[~still]
         return p
-
-    def _always_rested(self, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Series whose present covariance is what a resting one becomes over the history that was seen."""
-        p = self._resting_covariance()
-        for lag in range(seen.shape[1]):
-            pz, variance = self._variance(p)
-            filtered = np.where(seen[:, lag, None], pz / np.maximum(variance, 1e-300)[:, None], 0.0)
-            p = self._next_covariance(p - filtered[:, :, None] * pz[:, None, :], slice(None))
-        gap = np.abs(p - self._p).max(axis=(1, 2))
-        return np.asarray(gap <= 1e-10 * np.abs(self._p).max(axis=(1, 2)))
 
 
 class _Move:

@@ -228,3 +228,14 @@ def test_contributions_say_where_they_are_not_the_filters_own() -> None:
     taken = model.contributions(np.full((1, 5), 0.5), 5, 1, 3)
     assert not taken.exact.any()
     np.testing.assert_allclose(taken.weights.sum(axis=2) * 0.5 + taken.rest, taken.mean, atol=1e-12)
+
+
+def test_one_series_of_many_goes_on_alone() -> None:
+    model = StateSpace(known_tables())
+    for t in range(50):
+        model.step(np.array([9.0 + t % 3, -3.0]), t * STEP_MS)
+    alone = model.only([1])
+    whole = model.forecast(50 * STEP_MS, STEP_MS, 4)
+    model.step(np.array([9.0, 5.0]), 50 * STEP_MS)
+    for one, both in zip(alone.forecast(50 * STEP_MS, STEP_MS, 4), whole, strict=True):
+        np.testing.assert_allclose(one[0], both[1], atol=1e-12)
