@@ -101,8 +101,10 @@ def fit(values: Floats, start_ms: int, step_ms: int, horizon: int, known: Floats
 
 def _signal(values: Floats, start_ms: int, step_ms: int, known: Floats | None) -> _Signal | None:
     start_ms += max(len(values) - LONGEST, 0) * step_ms
-    beside = np.zeros((len(values), 0)) if known is None else np.nan_to_num(np.asarray(known, dtype=np.float64))
-    values, beside = np.asarray(values, dtype=np.float64)[-LONGEST:], beside[-LONGEST:]
+    values = np.asarray(values[-LONGEST:], dtype=np.float64)
+    beside = (
+        np.zeros((len(values), 0)) if known is None else np.nan_to_num(np.asarray(known[-LONGEST:], dtype=np.float64))
+    )
     seen = np.isfinite(values)
     if seen.sum() < SHORTEST:
         return None

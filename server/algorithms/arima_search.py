@@ -19,6 +19,8 @@ from protocol.windows import Floats
 from server.algorithms import arima_likelihood as likelihood
 
 SHORTEST = 8
+LONGEST = 20_000
+"""Older values than these are not looked at."""
 KPSS_CRITICAL = 0.463
 STRONG_SEASON = 0.64
 SUPPORTED = 2.0
@@ -261,7 +263,8 @@ def _simplest(seen: Floats, season: int, regressors: int) -> Found:
 
 
 def _trimmed(values: Floats) -> Floats:
-    """Without missing values at the beginning."""
+    """The last LONGEST values, without missing ones at the beginning."""
+    values = values[-LONGEST:]
     seen = np.flatnonzero(np.isfinite(values))
     return values[seen[0] :] if len(seen) else values[:0]
 

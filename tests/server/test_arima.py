@@ -142,6 +142,14 @@ def test_no_series_breaks_search_or_pool(name: str) -> None:
         np.testing.assert_allclose(arima_pool.fit(values).forecast(5), 5.0)
 
 
+def test_of_a_million_values_the_newest_are_looked_at() -> None:
+    long = np.cumsum(np.random.default_rng(5).standard_normal(1_000_000))
+    whole, newest = fit_orders(long, Orders(0, 1, 1)), fit_orders(long[-20_000:], Orders(0, 1, 1))
+    assert whole is not None
+    assert newest is not None
+    np.testing.assert_array_equal(whole.raw, newest.raw)
+
+
 def test_pool_is_deterministic_and_in_the_units_of_the_series() -> None:
     y = np.exp(wandering(150) / 100)
     np.testing.assert_array_equal(arima_pool.fit(y).forecast(8), arima_pool.fit(y).forecast(8))
