@@ -84,6 +84,17 @@ class Board:
         """Mean sMAPE (0) or MASE (1); None where the contestant is absent."""
         return float(np.mean([e[column] for e in self.errors[name]])) if self.errors.get(name) else None
 
+    def beside(self, name: str, column: int) -> str:
+        """Ours against a contestant, series by series, in words: whether a difference of means says anything."""
+        gap = np.array(
+            [ours[column] - theirs[column] for ours, theirs in zip(self.errors["ours"], self.errors[name], strict=True)]
+        )
+        error = float(np.std(gap, ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else float("nan")
+        return (
+            f"ours is lower than {name} on {int((gap < 0).sum())} of {len(gap)} series; "
+            f"mean difference {gap.mean():+.3f}, standard error {error:.3f}"
+        )
+
     def cost(self, name: str) -> float | None:
         """Mean seconds per series."""
         return float(np.mean(self.seconds[name])) if self.seconds.get(name) else None
@@ -125,6 +136,8 @@ def report(sheet: contract.Sheet, board: Board, peers: list[str], n: int) -> Non
             against = {peer: board.mean(peer, column) for peer in peers}
             reference = board.mean("naive2", column)
             sheet.row(what, metric, ours, reference=reference, peers=against, target=target, holds=holds, n=n)
+        if board.errors.get("statsforecast AutoARIMA"):
+            sheet.note(f"{metric}: {board.beside('statsforecast AutoARIMA', column)}")
     cost = board.cost("ours")
     costs = {peer: board.cost(peer) for peer in peers}
     sheet.row("seconds per series, pool", "s", cost, peers=costs, n=n, seconds=sum(board.seconds["ours"]))

@@ -43,6 +43,8 @@ def report(sheet: contract.Sheet, board: Board, n: int) -> None:
         holds = None if peer is None or mine is None else mine < peer
         against = {PEER: peer}
         sheet.row("weekly, all", metric, mine, reference=naive[column], peers=against, target=peer, holds=holds, n=n)
+        if board.errors[PEER]:
+            sheet.note(f"{metric}: {board.beside(PEER, column)}")
     values = np.array([*ours, *naive], dtype=np.float64)
     sheet.row("weekly, all", "OWA", m4.owa(values[0], values[1], values[2], values[3]), reference=1.0, n=n)
     spent = board.seconds["ours"]
