@@ -2,7 +2,8 @@
 
 Data: M4 Weekly, series of at most 500 values, m = 1, 13 steps ahead; sMAPE and MASE as in the competition. Every peer sees
 the same series one after the other in one process on one thread. Compilation is paid before the clock starts and named in
-a note. Reference: Naive2, which is the last value at m = 1."""
+a note. Reference: Naive2, which is the last value at m = 1. "Pool" is the product's forecast (`arima_pool`: the searched
+order among five, and two harmonics of the year where the series holds three years), "search alone" its first member."""
 
 from __future__ import annotations
 
