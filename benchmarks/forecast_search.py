@@ -2,7 +2,8 @@
 
 Data: M4 Weekly, series of at most 500 values, m = 1, 13 steps ahead; sMAPE and MASE as in the competition. Every peer sees
 the same series one after the other in one process on one thread. Compilation is paid before the clock starts and named in
-a note. Reference: Naive2, which is the last value at m = 1."""
+a note. Reference: Naive2, which is the last value at m = 1. "Pool" is the product's forecast (`arima_pool`: the searched
+order among five, and two harmonics of the year where the series holds three years), "search alone" its first member."""
 
 from __future__ import annotations
 
@@ -18,14 +19,15 @@ import numpy as np
 
 LONGEST = 500
 QUICK = 8
+WEEKS_A_YEAR = 365.25 / 7
 Forecaster = Callable[[m4.Floats], m4.Floats]
 
 
 def pooled(train: m4.Floats, horizon: int) -> m4.Floats:
-    """Our search with its fixed companions."""
+    """Our search with its companions; a week's long period is the year."""
     from server.algorithms import arima_pool
 
-    return arima_pool.fit(train).forecast(horizon)
+    return arima_pool.fit(train, period=WEEKS_A_YEAR).forecast(horizon)
 
 
 def searched(train: m4.Floats, horizon: int) -> m4.Floats:
@@ -61,6 +63,7 @@ def compile_first(sheet: contract.Sheet) -> None:
     started = time.perf_counter()
     walk = 50 + np.cumsum(np.random.default_rng(1).standard_normal(80))
     pooled(walk, 13)
+    pooled(np.tile(walk, 3), 13)
     sheet.note(f"compiling the search, or loading its cache, took {time.perf_counter() - started:.1f} s, not counted")
 
 

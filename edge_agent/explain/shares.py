@@ -8,7 +8,6 @@ baseline: the window's mean for its values and for last season's, no time of day
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -250,23 +249,21 @@ def _filtered(
     expect. What the window's values do not explain is what the state held before them. told [C, L + horizon]."""
     length = len(window)
     start = end_ms - length * step_ms
-    still = copy.deepcopy(model)
-    still.a = np.zeros_like(model.a)
-    still.total = np.zeros_like(model.total)
-    calendar = still.forecast(start, step_ms, length + horizon)[0][row]
-    effect, at_rest = _effect_of_known(model, row, told, length)
-    histories, ahead = np.full((len(model), length), np.nan), np.zeros((*model.gamma.shape, horizon))
-    histories[row], ahead[row] = window, told[:, length:]
-    made = model.contributions(histories, end_ms, step_ms, horizon, ahead)
-    weights = made.weights[row].mean(axis=0)
+    model = model.only([row])
+    still = model.only([0])
+    still.a, still.total = np.zeros_like(model.a), np.zeros_like(model.total)
+    calendar = still.forecast(start, step_ms, length + horizon)[0][0]
+    effect, at_rest = _effect_of_known(model, told, length)
+    made = model.contributions(window[None], end_ms, step_ms, horizon, told[None, :, length:])
+    weights = made.weights[0].mean(axis=0)
     moved = np.nan_to_num(weights * (window - calendar[:length] - effect[:length]))
     parts = time_parts(length, step_ms)
     amounts = [float(moved[length + p.span[0] : length + p.span[1]].sum()) for p in parts if p.span is not None]
-    total = float(made.mean[row].mean())
-    base = float(model.center[row] + model.scale[row] * model.beta[row, 0]) + at_rest
+    total = float(made.mean[0].mean())
+    base = float(model.center[0] + model.scale[0] * model.beta[0, 0]) + at_rest
     amounts.append(float(calendar[length:].mean() - (base - at_rest)))
     parts = [*parts, _CALENDAR]
-    if model.gamma[row].any():
+    if model.gamma.any():
         amounts.append(float(effect[length:].mean() - at_rest))
         parts.append(_KNOWN)
     amounts.append(total - base - sum(amounts))
@@ -274,14 +271,14 @@ def _filtered(
     return parts, Shares(base, total, np.array(amounts), np.zeros(len(parts)))
 
 
-def _effect_of_known(model: StateSpace, row: int, told: Floats, length: int) -> tuple[Floats, float]:
-    """What the known inputs add at each bucket [L + horizon], in the signal's unit, and what they add for good by now: the
-    amounts that have arrived."""
-    gamma, sums = model.gamma[row] * model.scale[row], model.accumulates[row]
+def _effect_of_known(model: StateSpace, told: Floats, length: int) -> tuple[Floats, float]:
+    """What the known inputs add at each bucket [L + horizon] of a filter of one series, in its unit, and what they add for
+    good by now: the amounts that have arrived."""
+    gamma, sums, total = model.gamma[0] * model.scale[0], model.accumulates[0], model.total[0]
     arrived = np.cumsum(told, axis=1)
-    arrived = model.total[row][:, None] + arrived - arrived[:, length - 1 : length]
+    arrived = total[:, None] + arrived - arrived[:, length - 1 : length]
     effect = gamma @ np.where(sums[:, None], arrived, told)
-    return np.asarray(effect, dtype=np.float64), float(gamma @ np.where(sums, model.total[row], 0.0))
+    return np.asarray(effect, dtype=np.float64), float(gamma @ np.where(sums, total, 0.0))
 
 
 def _by_lags(table: TakenApart, row: int, history: Floats, step_ms: int, horizon: int) -> tuple[list[Part], Shares]:

@@ -185,7 +185,8 @@ class StateSpace:
         """A filter of some of the series, standing where this one stands; the two go their own ways from then on."""
         names = ("transition", "design", "state_cov", "obs_var", "beta", "gamma", "center", "scale")
         tables: Tables = {name: np.asarray(getattr(self, name))[rows] for name in names}
-        return StateSpace(tables | {"state": self.a[rows], "cov": self._p[rows]})
+        moving: Tables = {"state": self.a[rows], "cov": self._p[rows], "total": self.total[rows]}
+        return StateSpace(tables | moving | {"accumulates": self.accumulates[rows].astype(np.float64)})
 
     def golden(self, inputs: Tables, outputs: Tables) -> Tables:
         """What a copy of this filter answers to a bundle's golden inputs: `values` [T, S] at `times_ms` [T], then one

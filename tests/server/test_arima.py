@@ -135,7 +135,7 @@ def test_search_sees_a_season() -> None:
 @pytest.mark.parametrize("name", AWKWARD)
 def test_no_series_breaks_search_or_pool(name: str) -> None:
     values = AWKWARD[name]
-    for answer in (search(values)[0].forecast(values, 5), arima_pool.fit(values).forecast(5)):
+    for answer in (search(values)[0].forecast(values, 5), arima_pool.fit(values, period=20.0).forecast(5)):
         assert answer.shape == (5,)
         assert np.isfinite(answer).all()
     if name == "constant":
@@ -154,6 +154,16 @@ def test_pool_is_deterministic_and_in_the_units_of_the_series() -> None:
     y = np.exp(wandering(150) / 100)
     np.testing.assert_array_equal(arima_pool.fit(y).forecast(8), arima_pool.fit(y).forecast(8))
     np.testing.assert_allclose(arima_pool.fit(1000 * y).forecast(8), 1000 * arima_pool.fit(y).forecast(8), rtol=0.05)
+
+
+def test_a_year_of_weeks_is_seen_where_the_series_holds_three() -> None:
+    week = np.arange(260.0)
+    y = 100 + 10 * np.sin(2 * np.pi * week / 52.18) + np.random.default_rng(12).standard_normal(260)
+    yearly, plain = arima_pool.fit(y[:240], period=52.18), arima_pool.fit(y[:240])
+    assert plain.seasonal is None
+    assert arima_pool.fit(y[:120], period=52.18).seasonal is None
+    missed = [np.abs(pool.forecast(20) - y[240:]).mean() for pool in (yearly, plain)]
+    assert missed[0] < missed[1]
 
 
 @pytest.mark.parametrize("order", [(1, 0, 0), (2, 0, 1), (0, 1, 1), (1, 1, 1)])
