@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.parity import within_bound
 from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Quality, Runtime, pack
+from protocol.physics import Formula
 from protocol.tables import Tables
 from protocol.windows import WindowSpec
 
@@ -46,6 +47,10 @@ class Draft:
     series_until_ms: list[int] = field(default_factory=list)
     series_error: list[float] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)
+    formulas: list[Formula] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    threshold: float = 0.5
     words: str = ""
     because: str = ""
 
@@ -67,6 +72,10 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         series_until_ms=draft.series_until_ms,
         series_error=draft.series_error,
         items=draft.items,
+        features=draft.features,
+        formulas=draft.formulas,
+        classes=draft.classes,
+        threshold=draft.threshold,
         lineage=draft.lineage,
         quality=draft.quality,
         eligible=eligible,

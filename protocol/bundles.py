@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
 from protocol.observations import Name, Text, TimeMs
+from protocol.physics import Formula
 from protocol.windows import WindowSpec
 
 MAX_BUNDLE_BYTES = 512 * 1024 * 1024
@@ -96,7 +97,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
 
     series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
     the tables' state has seen. items: names of a neighbour table. levels: nominal quantiles of a quantile model's last
-    axis. files: sha256 of every other member."""
+    axis. features: what the columns of a tree table's rows are, the last ones made by `formulas` from the others; classes:
+    what its scores stand for; threshold: the chance from which on it says yes. files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     slot: Name
@@ -110,6 +112,10 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     series_until_ms: list[int] = []
     series_error: list[float] = []
     items: list[str] = []
+    features: list[Name] = []
+    formulas: list[Formula] = []
+    classes: list[Name] = []
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     lineage: Lineage
     quality: list[Quality]
     eligible: bool

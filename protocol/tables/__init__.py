@@ -8,8 +8,9 @@ from typing import Protocol
 from protocol.tables.checked import Tables, table
 from protocol.tables.neighbours import Neighbours, Scored
 from protocol.tables.state_space import StateSpace
+from protocol.tables.trees import Trees
 
-__all__ = ["Neighbours", "Scored", "StateSpace", "TableModel", "Tables", "table"]
+__all__ = ["Neighbours", "Scored", "StateSpace", "TableModel", "Tables", "Trees", "table"]
 
 
 class TableModel(Protocol):
