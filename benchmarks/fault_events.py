@@ -40,6 +40,7 @@ ALLOWED = 0.1
 TARGET = 0.9
 MARGIN = 0.8
 MONTH_H = 730.5
+THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
 Chances = Callable[[LearnedMachine, Times], Floats]
 
 
@@ -148,7 +149,7 @@ def _threshold(learn: list[LearnedMachine], chances: Chances, spec: EventSpec) -
     for machine in learn:
         asked = fault_events.instants(machine.log, machine.from_ms, machine.until_ms - spec.horizon_h * HOUR_MS)
         looked.append((machine, asked, chances(machine, asked)))
-    for threshold in np.r_[np.arange(0.02, 1.0, 0.02), 0.999]:
+    for threshold in THRESHOLDS:
         tally = Tally()
         for machine, asked, chance in looked:
             _count(tally, machine, asked, chance, float(threshold), spec, machine.from_ms)

@@ -37,7 +37,7 @@ class LearnedMachine:
 class EventSettings:
     """`quiet_share`: one of so many quiet instants is learned from."""
 
-    quiet_share: int = 8
+    quiet_share: int = 16
     trees: int = 60
     leaves: int = 12
     learning_rate: float = 0.08
@@ -88,8 +88,7 @@ def fit(
         asked = instants(machine.log, machine.from_ms, machine.until_ms - spec.horizon_h * HOUR_MS)
         columns = state(machine.log, asked, spec)
         failed, at_risk = _outcomes(machine, asked, spec)
-        recent = columns[:, : len(spec.errors) * len(spec.windows_h)].sum(axis=1) > 0
-        eventful = recent | failed.any(axis=(1, 2))
+        eventful = _recent_error(machine.log, asked, spec) | failed.any(axis=(1, 2))
         kept = eventful | (rng.integers(0, settings.quiet_share, len(asked)) == 0)
         states.append(columns[kept])
         failures.append(failed[kept])
@@ -100,7 +99,8 @@ def fit(
             Reason.NOT_ELIGIBLE, f"no machine has a log longer than the horizon of {spec.horizon_h} h: wait for more"
         )
     rows = ahead(np.concatenate(states), spec)
-    rows[:, list(unseen)] = np.nan
+    rows[:, list(unseen)] = 0.0
+    rows[:, np.isnan(rows).all(axis=0)] = 0.0  # nothing to split on; the library refuses a column without a value
     failed, at_risk = np.concatenate(failures), np.concatenate(alive)
     weight = np.repeat(np.concatenate(weights), spec.steps)
     models = [
@@ -108,6 +108,12 @@ def fit(
         for k in range(len(spec.components))
     ]
     return FittedEvents(spec, models)
+
+
+def _recent_error(log: MachineLog, asked: Times, spec: EventSpec) -> NDArray[np.bool_]:
+    stamps = np.sort(np.asarray(log.error_ms, dtype=np.int64))
+    since = np.searchsorted(stamps, asked - spec.horizon_h * HOUR_MS, side="left")
+    return np.asarray(np.searchsorted(stamps, asked, side="right") > since)
 
 
 def _outcomes(
@@ -153,8 +159,10 @@ def _hazard_model(
 def alarms(chance: Floats, asked_ms: Times, threshold: float, mute_h: int) -> Times:
     """Stamps of the alarms of one component: the first instant whose chance [N] reaches the threshold, then silence for
     `mute_h` hours."""
+    above = np.asarray(asked_ms, dtype=np.int64)[chance >= threshold]
     raised: list[int] = []
-    for at in np.asarray(asked_ms)[chance >= threshold]:
-        if not raised or int(at) - raised[-1] > mute_h * HOUR_MS:
-            raised.append(int(at))
+    at = 0
+    while at < len(above):
+        raised.append(int(above[at]))
+        at = int(np.searchsorted(above, above[at] + mute_h * HOUR_MS, side="right"))
     return np.array(raised, dtype=np.int64)

@@ -135,7 +135,7 @@ def _fit_once(x: Floats, positive: Mask, settings: FaultSettings, weight: float,
             l2_regularization=5.0,
             early_stopping=False,
             random_state=seed,
-        ).fit(x[open_rows], positive[open_rows])
+        ).fit(np.where(np.isnan(x).all(axis=0), 0.0, x)[open_rows], positive[open_rows])
     gains = [_log_odds(float(rule.hits), float(rule.covered)) - bias for rule in rules]
     shares = [float(rule.holds(x).mean()) for rule in rules]
     return FittedFaults(rules, gains, shares, rest, bias, false_alarm_weight=weight)
