@@ -2,7 +2,8 @@
 
 The learner and the gateway compute the same columns. Nothing later than the instant is read: an error is known at its stamp
 (windows are open on the left and closed at the instant), a replacement only strictly after its stamp, because the log holds
-the repair that a failure caused under the failure's own stamp."""
+the repair that a failure caused under the failure's own stamp. Hours since an event are whole; after three days they are
+told in days, after sixty in four weeks: nothing that old is known to the hour."""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def state(log: MachineLog, asked_ms: Times, spec: EventSpec) -> Floats:
             columns.append((until - since).astype(np.float64))
     passed = [_hours_since(stamps[name], asked, side="right") for name in spec.errors]
     columns += passed
-    columns += [(hour - since) % 24.0 for since in passed]
+    columns += [_hour_of_last(stamps[name], asked) for name in spec.errors]
     replaced = [_stamps(log.replaced_ms, log.replaced, name) for name in spec.components]
     columns += [_hours_since(times, asked, side="left") for times in replaced]
     columns.append(_hours_since(np.sort(np.asarray(log.replaced_ms, dtype=np.int64)), asked, side="left"))
@@ -114,9 +115,17 @@ def _stamps(times_ms: Times, names: list[str], name: str) -> Times:
     return np.sort(np.asarray(times_ms, dtype=np.int64)[chosen])
 
 
+def _hour_of_last(sorted_ms: Times, asked: Times) -> Floats:
+    if not len(sorted_ms):
+        return np.full(len(asked), np.nan)
+    last = np.searchsorted(sorted_ms, asked, side="right") - 1
+    return np.where(last >= 0, (sorted_ms[np.maximum(last, 0)] // HOUR_MS) % 24, np.nan)
+
+
 def _hours_since(sorted_ms: Times, asked: Times, side: str) -> Floats:
     if not len(sorted_ms):
         return np.full(len(asked), np.nan)
     last = np.searchsorted(sorted_ms, asked, side="right" if side == "right" else "left") - 1
-    since = (asked - sorted_ms[np.maximum(last, 0)]) / HOUR_MS
-    return np.where(last >= 0, since, np.nan)
+    hours = np.floor((asked - sorted_ms[np.maximum(last, 0)]) / HOUR_MS)
+    days = np.where(hours <= 60 * 24, hours // 24 * 24, hours // 672 * 672)
+    return np.where(last >= 0, np.where(hours <= 72, hours, days), np.nan)

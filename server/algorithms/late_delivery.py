@@ -3,12 +3,12 @@
 The chance is a penalised logistic regression on as-of shares of lateness (protocol/order_lines.py; target encoding as in
 Micci-Barreca 2001, strictly from lines that were due before). On data that drifts it beat boosted trees in every backtest that
 was tried: a tree remembers last year's level, the shares move with this year's. The penalty is chosen on rolling half-years of
-the training part, the calibration map (Platt 1999) is fitted on the newest of them; then a shift follows the drift while the
+the training part, and so is the factor of Platt's map (1999); then a shift follows the drift while the
 model serves. Days if late: ridge regression of log days on the same columns (Duan 1983 for the way back)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +25,21 @@ LEAST_LATE = 10
 
 @dataclass(frozen=True)
 class LateSettings:
-    """`penalties` are tried on `folds` half-years. The shift looks back `drift_days` with prior precision `firmness`."""
+    """`penalties` are tried on `folds` half-years. The shift looks back one of `drift_days`, chosen with
+    the penalty, with prior precision `firmness`."""
 
     penalties: tuple[float, ...] = (300.0, 1000.0, 3000.0)
     folds: int = 4
     days_penalty: float = 100.0
-    drift_days: int = 90
-    firmness: float = 3.0
+    drift_days: tuple[int, ...] = (30, 60, 120)
+    firmness: float = 1.0
 
 
 @dataclass(frozen=True)
 class FittedLate:
     """Linear scores over the spec's columns: `slope` [F] and `center` [F] with `bias` give log odds of being late, with
-    Platt's map already in them; `days_slope`, `days_bias` give the log of days if late; `days_factor` brings the mean back.
-    `spread` is what a column was divided by."""
+    the factor of Platt's map already in them; `days_slope`, `days_bias` give the log of days if late; `days_factor` brings the mean back.
+    """
 
     spec: LateSpec
     slope: Floats
@@ -48,7 +49,8 @@ class FittedLate:
     days_bias: float
     days_factor: float
     penalty: float
-    settings: LateSettings
+    drift_days: int
+    firmness: float
 
     def raw(self, x: Floats) -> Floats:
         """Log odds [N]; a missing number adds nothing."""
@@ -71,35 +73,42 @@ def fit(lines: OrderLines, spec: LateSpec, settings: LateSettings) -> FittedLate
             f"{len(lines)} delivered lines, {int(late.sum())} of them late; {LEAST_LINES} and {LEAST_LATE} are needed",
         )
     x = late_features(lines, lines, spec)
-    penalty, platt = _chosen(x, late, lines.scheduled_day, spec, settings)
+    penalty, drift_days, factor = _chosen(x, late, lines.scheduled_day, spec, settings)
     center, spread = _scaling(x)
     slope, bias = logistic((_filled(x, center) - center) / spread, late, penalty)
     days = (lines.delivered_day - lines.scheduled_day)[late]
     logs = np.log(np.maximum(days, 1.0))
     away = ((_filled(x, center) - center) / spread)[late]
     days_slope, days_bias = _ridge(away, logs, settings.days_penalty)
-    factor = float(np.mean(np.exp(logs - days_bias - away @ days_slope)))
+    smeared = float(np.mean(np.exp(logs - days_bias - away @ days_slope)))
     return FittedLate(
         spec,
-        slope * platt[0] / spread,
+        slope * factor / spread,
         center,
-        bias * platt[0] + platt[1],
+        bias * factor,
         days_slope / spread,
         days_bias,
-        factor,
+        smeared,
         penalty,
-        settings,
+        drift_days,
+        settings.firmness,
     )
 
 
 def shifted(raw: Floats, scheduled_day: NDArray[np.int64], late: Mask, fitted: FittedLate) -> Floats:
     """Log odds [N] of lines in the order of their scheduled days, each shifted by what the lines due in the `drift_days`
     before its judged day came out as; `late` is read for those alone."""
-    settings, out = fitted.settings, raw.copy()
-    judged = scheduled_day - fitted.spec.notice_days
+    return _shifted(raw, scheduled_day, late, fitted.spec.notice_days, fitted.drift_days, fitted.firmness)
+
+
+def _shifted(
+    raw: Floats, scheduled: NDArray[np.int64], late: Mask, notice_days: int, drift_days: int, firmness: float
+) -> Floats:
+    out = raw.copy()
+    judged = scheduled - notice_days
     for day in np.unique(judged):
-        recent = (scheduled_day < day) & (scheduled_day >= day - settings.drift_days)
-        out[judged == day] += drift_offset(raw[recent], late[recent], settings.firmness)
+        recent = (scheduled < day) & (scheduled >= day - drift_days)
+        out[judged == day] += drift_offset(raw[recent], late[recent], firmness)
     return out
 
 
@@ -121,36 +130,31 @@ def logistic(x: Floats, positive: Mask, penalty: float) -> tuple[Floats, float]:
 
 def _chosen(
     x: Floats, late: Mask, scheduled: NDArray[np.int64], spec: LateSpec, settings: LateSettings
-) -> tuple[float, tuple[float, float]]:
-    """The penalty with the best log loss over the newest half-years, each judged by a model of the lines before it; and
-    (factor, shift) of Platt's map on the answers to them."""
+) -> tuple[float, int, float]:
+    """(penalty, days the shift looks back, factor of Platt's map): what gives the least log loss over the newest
+    half-years, each judged by a model of the lines before it."""
     edges = int(scheduled.max()) + 1 - HALF_YEAR_DAYS * np.arange(settings.folds, -1, -1)
-    best: tuple[float, float, tuple[float, float]] | None = None
+    tried: list[tuple[float, float, int, float]] = []
     for penalty in settings.penalties:
-        answers, truths = [], []
+        blocks = []
         for start, end in zip(edges[:-1], edges[1:], strict=True):
             before, block = scheduled < start - spec.notice_days, (scheduled >= start) & (scheduled < end)
             if before.sum() < LEAST_LINES // 2 or late[before].sum() < LEAST_LATE // 2 or not block.any():
                 continue
             center, spread = _scaling(x[before])
             slope, bias = logistic((_filled(x[before], center) - center) / spread, late[before], penalty)
-            raw = bias + (_filled(x[block], center) - center) / spread @ slope
-            model = _plain(spec, settings)
-            answers.append(shifted(raw, scheduled[block], late[block], model))
-            truths.append(late[block])
-        if not answers:
-            continue
-        raw, truth = np.concatenate(answers), np.concatenate(truths)
-        loss = float(np.mean(np.logaddexp(0.0, raw) - truth * raw))
-        if best is None or loss < best[0]:
-            slope, bias = logistic(raw[:, None], truth, 1.0)
-            best = (loss, penalty, (float(np.clip(slope[0], 0.3, 1.5)), 0.0))
-    return (settings.penalties[-1], (1.0, 0.0)) if best is None else best[1:]
-
-
-def _plain(spec: LateSpec, settings: LateSettings) -> FittedLate:
-    none = np.zeros(0)
-    return FittedLate(spec, none, none, 0.0, none, 0.0, 1.0, 0.0, settings)
+            blocks.append((bias + (_filled(x[block], center) - center) / spread @ slope, block))
+        for days in settings.drift_days if blocks else ():
+            raw = np.concatenate(
+                [_shifted(r, scheduled[b], late[b], spec.notice_days, days, settings.firmness) for r, b in blocks]
+            )
+            truth = np.concatenate([late[b] for _, b in blocks])
+            factor, _ = logistic(raw[:, None], truth, 1.0)
+            calm = float(np.clip(factor[0], 0.3, 1.5))
+            tried.append((float(np.mean(np.logaddexp(0.0, raw) - truth * raw)), penalty, days, calm))
+    if not tried:
+        return settings.penalties[-1], settings.drift_days[0], 1.0
+    return min(tried)[1:]
 
 
 def _scaling(x: Floats) -> tuple[Floats, Floats]:
@@ -167,8 +171,6 @@ def _filled(x: Floats, center: Floats) -> Floats:
 
 def _ridge(x: Floats, y: Floats, penalty: float) -> tuple[Floats, float]:
     middle = float(y.mean())
-    slope = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (y - middle))
-    return slope, middle - float((x.mean(axis=0) * 0.0) @ slope)
-
-
-__all__ = ["FittedLate", "LateSettings", "fit", "logistic", "replace", "shifted"]
+    away = x - x.mean(axis=0)
+    slope = np.linalg.solve(away.T @ away + penalty * np.eye(x.shape[1]), away.T @ (y - middle))
+    return slope, middle - float(x.mean(axis=0) @ slope)
