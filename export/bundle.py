@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from export.parity import within_bound
 from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Quality, Runtime, pack
+from protocol.event_features import EventSpec
+from protocol.order_lines import LateSpec
 from protocol.physics import Formula
 from protocol.tables import Tables
 from protocol.windows import WindowSpec
@@ -51,6 +53,8 @@ class Draft:
     formulas: list[Formula] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     threshold: float = 0.5
+    events: EventSpec | None = None
+    orders: LateSpec | None = None
     words: str = ""
     because: str = ""
 
@@ -76,6 +80,8 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         formulas=draft.formulas,
         classes=draft.classes,
         threshold=draft.threshold,
+        events=draft.events,
+        orders=draft.orders,
         lineage=draft.lineage,
         quality=draft.quality,
         eligible=eligible,

@@ -140,6 +140,14 @@ def summed(first: Tables, second: Tables) -> Tables:
     return both
 
 
+def scaled(tables: Tables, factor: float) -> Tables:
+    """The tables with every score times `factor`."""
+    return {
+        name: np.asarray(array, dtype=np.float64) * factor if name in ("value", "bias", "slope") else array
+        for name, array in tables.items()
+    }
+
+
 def side_by_side(models: Sequence[Tables]) -> Tables:
     """Tables of several single-score models over the same features, as independent classes 0, 1, …"""
     together = dict(models[0])

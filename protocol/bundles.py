@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
+from protocol.event_features import EventSpec
 from protocol.observations import Name, Text, TimeMs
+from protocol.order_lines import LateSpec
 from protocol.physics import Formula
 from protocol.windows import WindowSpec
 
@@ -98,7 +100,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
     the tables' state has seen. items: names of a neighbour table. levels: nominal quantiles of a quantile model's last
     axis. features: what the columns of a tree table's rows are, the last ones made by `formulas` from the others; classes:
-    what its scores stand for; threshold: the chance from which on it says yes. files: sha256 of every other member."""
+    what its scores stand for; threshold: the chance from which on it says yes; events, orders: how a log or an order book becomes
+    such rows. files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     slot: Name
@@ -116,6 +119,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     formulas: list[Formula] = []
     classes: list[Name] = []
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+    events: EventSpec | None = None
+    orders: LateSpec | None = None
     lineage: Lineage
     quality: list[Quality]
     eligible: bool

@@ -22,17 +22,20 @@ UNKNOWN = "?"
 PRIOR_LATE = 0.05
 PRIOR_LINES = 20.0
 GROUP_LINES = 4.0
+MOST_LOG_DAYS = 7.0
 
 
 class LateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """`keys`: fields, or several together, whose history of lateness is counted; the history halves its weight in each of
     `half_lives_days`. `numbers`: the line's own numbers, read as log(1 + number). `notice_days`: how long before the
-    scheduled day a line is judged."""
+    scheduled day a line is judged. `drift_days`, `firmness`: the past that `drift_offset` follows, and its prior precision."""
 
     keys: list[list[Name]]
     numbers: list[Name]
-    half_lives_days: tuple[int, ...] = (30, 90, 365)
+    half_lives_days: tuple[int, ...] = (30, 90, 365, 1500)
     notice_days: Annotated[int, msgspec.Meta(ge=0, le=3650)] = 0
+    drift_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 60
+    firmness: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
     @property
     def features(self) -> list[str]:
@@ -42,6 +45,7 @@ class LateSpec(msgspec.Struct, frozen=True, kw_only=True):
             *(f"late share, all, {days} days" for days in self.half_lives_days),
             *(f"late share, {name}, {days} days" for name in named for days in self.half_lives_days),
             *(f"lines known, {name}" for name in named),
+            *(f"lines overdue, {name}" for name in named),
             *self.numbers,
         ]
 
@@ -95,7 +99,7 @@ def late_features(history: OrderLines, asked: OrderLines, spec: LateSpec) -> Flo
     judged = asked.scheduled_day - spec.notice_days
     everything = _counted([UNKNOWN] * len(history), history, [UNKNOWN] * len(asked), judged, spec)
     overall = (everything[1] + PRIOR_LATE * PRIOR_LINES) / (everything[0] + PRIOR_LINES)
-    shares, known = [overall], []
+    shares, known, overdue = [overall], [], []
     single: dict[str, Floats] = {}
     for key in spec.keys:
         lines, late = _counted(_joined(history, key), history, _joined(asked, key), judged, spec)
@@ -105,9 +109,10 @@ def late_features(history: OrderLines, asked: OrderLines, spec: LateSpec) -> Flo
             single[key[0]] = share
         shares.append(share)
         known.append(np.log1p(lines[:, -1]))
+        overdue.append(np.log1p(_overdue(_joined(history, key), history, _joined(asked, key), judged)))
     odds = np.clip(np.concatenate(shares, axis=1), 1e-3, 1.0 - 1e-3)
     numbers = [_log_number(asked.numbers[name]) for name in spec.numbers]
-    return np.column_stack([np.log(odds / (1.0 - odds)), *known, *numbers])
+    return np.column_stack([np.log(odds / (1.0 - odds)), *known, *overdue, *numbers])
 
 
 def drift_offset(raw: Floats, late: NDArray[np.bool_], firmness: float) -> float:
@@ -131,6 +136,25 @@ def _log_number(column: Floats) -> Floats:
 
 def _joined(lines: OrderLines, key: list[str]) -> list[str]:
     return ["\x1f".join(parts) for parts in zip(*(lines.fields[name] for name in key), strict=True)]
+
+
+def _overdue(names: list[str], history: OrderLines, asked_names: list[str], judged: Days) -> Floats:
+    """How many lines [N] of the same name were due before the judged day and had not come by its morning."""
+    late = np.flatnonzero(history.late)
+    due: dict[str, list[int]] = {}
+    for i in late:
+        due.setdefault(names[i], []).append(int(i))
+    ends = {
+        name: (np.sort(history.scheduled_day[rows]), np.sort(np.nan_to_num(history.delivered_day[rows], nan=np.inf)))
+        for name, rows in due.items()
+    }
+    counts = np.zeros(len(judged))
+    for place, name in enumerate(asked_names):
+        if name in ends:
+            scheduled, came = ends[name]
+            today = judged[place]
+            counts[place] = np.searchsorted(scheduled, today, "left") - np.searchsorted(came, today, "left")
+    return counts
 
 
 def _counted(

@@ -1,20 +1,23 @@
 """Will an order line come late, and by how many days? A two-part model: the chance of being late, and the days if it is.
 
 The chance is a penalised logistic regression on as-of shares of lateness (protocol/order_lines.py; target encoding as in
-Micci-Barreca 2001, strictly from lines that were due before). On data that drifts it beat boosted trees in every backtest that
-was tried: a tree remembers last year's level, the shares move with this year's. The penalty is chosen on rolling half-years of
-the training part, and so is the factor of Platt's map (1999); then a shift follows the drift while the
-model serves. Days if late: ridge regression of log days on the same columns (Duan 1983 for the way back)."""
+Micci-Barreca 2001, strictly from lines that were due before), with a share of boosted trees for what is not linear. On data that
+drifts the linear part is the safer one: a tree remembers last year's level, the shares move with this year's. Penalty, share of
+the trees, the factor of Platt's map (1999) and how far the drift shift looks back are chosen on the newest half-years of the
+training part, each judged by a model of the lines before it; then the shift follows the drift while the model serves. Days if late: ridge regression of log days on the same columns (Duan 1983 for the way back)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from protocol.errors import Reason, Refused
-from protocol.order_lines import LateSpec, OrderLines, drift_offset, late_features
+from protocol.order_lines import MOST_LOG_DAYS, LateSpec, OrderLines, drift_offset, late_features
 from protocol.windows import Floats
 
 Mask = NDArray[np.bool_]
@@ -25,11 +28,12 @@ LEAST_LATE = 10
 
 @dataclass(frozen=True)
 class LateSettings:
-    """`penalties` are tried on `folds` half-years. The shift looks back one of `drift_days`, chosen with
+    """`penalties` and `tree_shares` are tried on `folds` half-years. The shift looks back one of `drift_days`, chosen with
     the penalty, with prior precision `firmness`."""
 
-    penalties: tuple[float, ...] = (300.0, 1000.0, 3000.0)
-    folds: int = 4
+    penalties: tuple[float, ...] = (100.0, 300.0, 1000.0)
+    tree_shares: tuple[float, ...] = (0.0, 0.3, 0.5)
+    folds: int = 2
     days_penalty: float = 100.0
     drift_days: tuple[int, ...] = (30, 60, 120)
     firmness: float = 1.0
@@ -37,8 +41,9 @@ class LateSettings:
 
 @dataclass(frozen=True)
 class FittedLate:
-    """Linear scores over the spec's columns: `slope` [F] and `center` [F] with `bias` give log odds of being late, with
-    the factor of Platt's map already in them; `days_slope`, `days_bias` give the log of days if late; `days_factor` brings the mean back.
+    """Scores over the spec's columns, linear and `tree_weight` times a fitted HistGradientBoostingClassifier's: `slope` [F] and `center` [F] with `bias` give log odds of being late, with
+    the factor of Platt's map already in them; `days_slope`, `days_bias` give the log of the
+    expected days if late.
     """
 
     spec: LateSpec
@@ -47,19 +52,19 @@ class FittedLate:
     bias: float
     days_slope: Floats
     days_bias: float
-    days_factor: float
     penalty: float
-    drift_days: int
-    firmness: float
+    trees: Any = None
+    tree_weight: float = 0.0
 
     def raw(self, x: Floats) -> Floats:
         """Log odds [N]; a missing number adds nothing."""
-        return self.bias + np.where(np.isnan(x), 0.0, x - self.center) @ self.slope
+        odds = self.bias + np.where(np.isnan(x), 0.0, x - self.center) @ self.slope
+        return odds if self.trees is None else odds + self.tree_weight * self.trees.decision_function(x)
 
     def days_if_late(self, x: Floats) -> Floats:
         """Expected days [N] of a line that is late, at least one."""
         logs = self.days_bias + np.where(np.isnan(x), 0.0, x - self.center) @ self.days_slope
-        return np.maximum(np.exp(np.clip(logs, 0.0, 7.0)) * self.days_factor, 1.0)
+        return np.exp(np.clip(logs, 0.0, MOST_LOG_DAYS))
 
 
 def fit(lines: OrderLines, spec: LateSpec, settings: LateSettings) -> FittedLate:
@@ -73,32 +78,32 @@ def fit(lines: OrderLines, spec: LateSpec, settings: LateSettings) -> FittedLate
             f"{len(lines)} delivered lines, {int(late.sum())} of them late; {LEAST_LINES} and {LEAST_LATE} are needed",
         )
     x = late_features(lines, lines, spec)
-    penalty, drift_days, factor = _chosen(x, late, lines.scheduled_day, spec, settings)
+    penalty, share, drift_days, factor = _chosen(x, late, lines.scheduled_day, spec, settings)
     center, spread = _scaling(x)
     slope, bias = logistic((_filled(x, center) - center) / spread, late, penalty)
     days = (lines.delivered_day - lines.scheduled_day)[late]
     logs = np.log(np.maximum(days, 1.0))
     away = ((_filled(x, center) - center) / spread)[late]
     days_slope, days_bias = _ridge(away, logs, settings.days_penalty)
-    smeared = float(np.mean(np.exp(logs - days_bias - away @ days_slope)))
+    smeared = np.log(np.mean(np.exp(logs - days_bias - away @ days_slope)))
     return FittedLate(
-        spec,
-        slope * factor / spread,
+        replace(spec, drift_days=drift_days, firmness=settings.firmness),
+        slope * (1.0 - share) * factor / spread,
         center,
-        bias * factor,
+        bias * (1.0 - share) * factor,
         days_slope / spread,
-        days_bias,
-        smeared,
+        days_bias + float(smeared),
         penalty,
-        drift_days,
-        settings.firmness,
+        _trees(x, late) if share else None,
+        share * factor,
     )
 
 
 def shifted(raw: Floats, scheduled_day: NDArray[np.int64], late: Mask, fitted: FittedLate) -> Floats:
     """Log odds [N] of lines in the order of their scheduled days, each shifted by what the lines due in the `drift_days`
     before its judged day came out as; `late` is read for those alone."""
-    return _shifted(raw, scheduled_day, late, fitted.spec.notice_days, fitted.drift_days, fitted.firmness)
+    spec = fitted.spec
+    return _shifted(raw, scheduled_day, late, spec.notice_days, spec.drift_days, spec.firmness)
 
 
 def _shifted(
@@ -130,31 +135,59 @@ def logistic(x: Floats, positive: Mask, penalty: float) -> tuple[Floats, float]:
 
 def _chosen(
     x: Floats, late: Mask, scheduled: NDArray[np.int64], spec: LateSpec, settings: LateSettings
-) -> tuple[float, int, float]:
-    """(penalty, days the shift looks back, factor of Platt's map): what gives the least log loss over the newest
-    half-years, each judged by a model of the lines before it."""
+) -> tuple[float, float, int, float]:
+    """(penalty, share of the trees, days the shift looks back, factor of Platt's map): what gives the least log loss over
+    the newest half-years, each judged by a model of the lines before it."""
+    linear: dict[float, list[Floats]] = {penalty: [] for penalty in settings.penalties}
+    trees: list[Floats] = []
+    blocks: list[Mask] = []
     edges = int(scheduled.max()) + 1 - HALF_YEAR_DAYS * np.arange(settings.folds, -1, -1)
-    tried: list[tuple[float, float, int, float]] = []
-    for penalty in settings.penalties:
-        blocks = []
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
-            before, block = scheduled < start - spec.notice_days, (scheduled >= start) & (scheduled < end)
-            if before.sum() < LEAST_LINES // 2 or late[before].sum() < LEAST_LATE // 2 or not block.any():
-                continue
-            center, spread = _scaling(x[before])
+    for start, end in zip(edges[:-1], edges[1:], strict=True):
+        before, block = scheduled < start - spec.notice_days, (scheduled >= start) & (scheduled < end)
+        if before.sum() < LEAST_LINES // 2 or late[before].sum() < LEAST_LATE // 2 or not block.any():
+            continue
+        blocks.append(block)
+        trees.append(_trees(x[before], late[before]).decision_function(x[block]) if any(settings.tree_shares) else 0.0)
+        center, spread = _scaling(x[before])
+        for penalty in settings.penalties:
             slope, bias = logistic((_filled(x[before], center) - center) / spread, late[before], penalty)
-            blocks.append((bias + (_filled(x[block], center) - center) / spread @ slope, block))
-        for days in settings.drift_days if blocks else ():
-            raw = np.concatenate(
-                [_shifted(r, scheduled[b], late[b], spec.notice_days, days, settings.firmness) for r, b in blocks]
+            linear[penalty].append(bias + (_filled(x[block], center) - center) / spread @ slope)
+    tried: list[tuple[float, float, float, int, float]] = []
+    truth = np.concatenate([late[block] for block in blocks]) if blocks else late
+    for penalty, share, days in product(settings.penalties, settings.tree_shares, settings.drift_days):
+        answers = [
+            _shifted(
+                (1.0 - share) * straight + share * bent,
+                scheduled[block],
+                late[block],
+                spec.notice_days,
+                days,
+                settings.firmness,
             )
-            truth = np.concatenate([late[b] for _, b in blocks])
+            for straight, bent, block in zip(linear[penalty], trees, blocks, strict=True)
+        ]
+        if answers:
+            raw = np.concatenate(answers)
             factor, _ = logistic(raw[:, None], truth, 1.0)
-            calm = float(np.clip(factor[0], 0.3, 1.5))
-            tried.append((float(np.mean(np.logaddexp(0.0, raw) - truth * raw)), penalty, days, calm))
-    if not tried:
-        return settings.penalties[-1], settings.drift_days[0], 1.0
-    return min(tried)[1:]
+            loss = float(np.mean(np.logaddexp(0.0, raw) - truth * raw))
+            tried.append((loss, penalty, share, days, float(np.clip(factor[0], 0.3, 1.5))))
+    return min(tried)[1:] if tried else (settings.penalties[-1], 0.0, settings.drift_days[0], 1.0)
+
+
+def _trees(x: Floats, late: Mask) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(
+        max_iter=100,
+        learning_rate=0.05,
+        max_leaf_nodes=8,
+        min_samples_leaf=40,
+        l2_regularization=10.0,
+        max_features=0.3,
+        early_stopping=False,
+        random_state=0,
+    )
+    return model.fit(np.where(np.isnan(x).all(axis=0), 0.0, x), late)
 
 
 def _scaling(x: Floats) -> tuple[Floats, Floats]:
