@@ -33,14 +33,13 @@ import numpy as np
 from protocol.event_features import HOUR_MS, EventSpec, MachineLog, Times, state
 from protocol.windows import Floats
 from server.algorithms import fault_events
-from server.algorithms.fault_events import EventSettings, LearnedMachine
+from server.algorithms.fault_events import EventSettings, LearnedMachine, Looked
 
-GROUPS, INNER = 5, 3
+GROUPS = 5
 ALLOWED = 0.1
 TARGET = 0.9
 MARGIN = 0.8
 MONTH_H = 730.5
-THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
 Chances = Callable[[LearnedMachine, Times], Floats]
 
 
@@ -111,7 +110,7 @@ def measure(sheet: contract.Sheet) -> None:
         _judge(tallies["ours without hours of the day"], test, blind, blind_threshold, spec, test_from)
         _judge(tallies["any error"], test, lambda m, t: _any_error(m, t, spec), 0.5, spec, test_from)
         due = lambda m, t: _most_due(m, t, spec)  # noqa: E731
-        _judge(tallies["most due"], test, due, _threshold(learn, due, spec), spec, test_from)
+        _judge(tallies["most due"], test, due, _due_threshold(learn, spec), spec, test_from)
         sheet.say(f"group {group + 1}: threshold {threshold:.3f}, so far {tallies['ours']}"[:200])
     _rows(sheet, tallies, strict, seconds)
     sheet.note(f"thresholds of the groups: {[round(t, 3) for t in thresholds]}")
@@ -122,40 +121,25 @@ def ours(
 ) -> tuple[float, Chances]:
     """(threshold from inner folds by machine, chances of the model of all of `learn`). `blind`: without the columns that
     tell the hour of the day."""
+    unseen = tuple(i for i, name in enumerate(spec.features) if "hour of the day" in name) if blind else ()
+    looked = fault_events.out_of_machine(learn, spec, settings, 0, unseen)
+    threshold = fault_events.choose_threshold(looked, spec, MARGIN * ALLOWED)
+    model = fault_events.fit(learn, spec, settings, 0, unseen)
 
-    def columns(machine: LearnedMachine, asked: Times) -> Floats:
-        rows = state(machine.log, asked, spec)
-        if blind:
-            rows[:, [i for i, name in enumerate(spec.features[:-1]) if "hour of the day" in name]] = np.nan
-        return rows
+    def chances(machine: LearnedMachine, asked: Times) -> Floats:
+        columns = state(machine.log, asked, spec)
+        columns[:, list(unseen)] = 0.0
+        return model.probability(columns)
 
-    def fitted(machines: list[LearnedMachine]) -> Chances:
-        model = fault_events.fit(machines, spec, settings, seed=0, unseen=_day_columns(spec) if blind else ())
-        return lambda machine, asked: model.probability(columns(machine, asked))
-
-    inner = [fitted([m for i, m in enumerate(learn) if i % INNER != k]) for k in range(INNER)]
-    place = {m.name: i % INNER for i, m in enumerate(learn)}
-    threshold = _threshold(learn, lambda m, t: inner[place[m.name]](m, t), spec)
-    return threshold, fitted(learn)
+    return threshold, chances
 
 
-def _day_columns(spec: EventSpec) -> tuple[int, ...]:
-    return tuple(i for i, name in enumerate(spec.features) if "hour of the day" in name)
-
-
-def _threshold(learn: list[LearnedMachine], chances: Chances, spec: EventSpec) -> float:
-    """The lowest of a grid that keeps false alarms within the margin of the allowance."""
+def _due_threshold(learn: list[LearnedMachine], spec: EventSpec) -> float:
     looked = []
     for machine in learn:
-        asked = fault_events.instants(machine.log, machine.from_ms, machine.until_ms - spec.horizon_h * HOUR_MS)
-        looked.append((machine, asked, chances(machine, asked)))
-    for threshold in THRESHOLDS:
-        tally = Tally()
-        for machine, asked, chance in looked:
-            _count(tally, machine, asked, chance, float(threshold), spec, machine.from_ms)
-        if tally.false_rate <= MARGIN * ALLOWED:
-            return float(threshold)
-    return 1.0
+        asked = fault_events.instants(machine.log, machine.from_ms, machine.until_ms)
+        looked.append(Looked(machine, asked, _most_due(machine, asked, spec)))
+    return fault_events.choose_threshold(looked, spec, MARGIN * ALLOWED)
 
 
 def _judge(

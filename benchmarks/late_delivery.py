@@ -77,8 +77,10 @@ def measure(sheet: contract.Sheet) -> None:
     started = time.monotonic()
     chance, expected, fitted = judged(lines, test, SPEC)
     seconds = time.monotonic() - started
-    sheet.note(f"penalty {fitted.penalty:g}, weight of the trees {fitted.tree_weight:.2f}, shift over {fitted.spec.drift_days} days: chosen on "
-        "the newest half-years of the training part")
+    sheet.note(
+        f"penalty {fitted.penalty:g}, weight of the trees {fitted.tree_weight:.2f}, shift over {fitted.spec.drift_days} days: chosen on "
+        "the newest half-years of the training part"
+    )
     peers = {"HistGB raw": _boosted(_raw_columns(lines), lines.late, test)}
     peers["HistGB on our columns"] = _boosted(late_features(lines, lines, SPEC), lines.late, test)
     vendor, vendor_days = _vendor_mean(lines, test)

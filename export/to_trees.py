@@ -87,9 +87,7 @@ def boosted_trees(model: Any) -> Tables:
     return tables
 
 
-def rule_trees(
-    rules: Sequence[tuple[Iterable[Condition], float, float]], bias: float, features: int
-) -> Tables:
+def rule_trees(rules: Sequence[tuple[Iterable[Condition], float, float]], bias: float, features: int) -> Tables:
     """One chain of questions a rule: (its conditions, the weight it adds where all hold, the share of rows it holds for).
     A missing value fails a condition."""
     nodes = _Nodes()

@@ -115,9 +115,7 @@ class Trees:
             steps.append(at)
         return steps
 
-    def _by_category(
-        self, at: NDArray[np.int64], seen: Floats, left: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def _by_category(self, at: NDArray[np.int64], seen: Floats, left: NDArray[np.bool_]) -> NDArray[np.bool_]:
         which = self.bitset[at]
         known = np.isfinite(seen) & (seen >= 0) & (seen < self.bitsets.shape[1])
         code = np.where(known, seen, 0).astype(np.int64)

@@ -18,6 +18,9 @@ from protocol.event_features import HOUR_MS, EventSpec, MachineLog, Times, ahead
 from protocol.windows import Floats
 
 GRID_H = 6
+INNER_FOLDS = 3
+MONTH_H = 730.5
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20)) + (0.99,)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def fit(
     for machine in machines:
         asked = instants(machine.log, machine.from_ms, machine.until_ms - spec.horizon_h * HOUR_MS)
         columns = state(machine.log, asked, spec)
-        failed, at_risk = _outcomes(machine, asked, spec)
+        failed, at_risk = outcomes(machine, asked, spec)
         eventful = _recent_error(machine.log, asked, spec) | failed.any(axis=(1, 2))
         kept = eventful | (rng.integers(0, settings.quiet_share, len(asked)) == 0)
         states.append(columns[kept])
@@ -116,9 +119,7 @@ def _recent_error(log: MachineLog, asked: Times, spec: EventSpec) -> NDArray[np.
     return np.asarray(np.searchsorted(stamps, asked, side="right") > since)
 
 
-def _outcomes(
-    machine: LearnedMachine, asked: Times, spec: EventSpec
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def outcomes(machine: LearnedMachine, asked: Times, spec: EventSpec) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(fails in the step, has not failed in an earlier step) [N, steps, components]; a step is open on the left."""
     failed = np.zeros((len(asked), spec.steps, len(spec.components)), dtype=bool)
     edges = asked[:, None] + np.arange(spec.steps + 1)[None] * spec.step_h * HOUR_MS
@@ -166,3 +167,49 @@ def alarms(chance: Floats, asked_ms: Times, threshold: float, mute_h: int) -> Ti
         raised.append(int(above[at]))
         at = int(np.searchsorted(above, above[at] + mute_h * HOUR_MS, side="right"))
     return np.array(raised, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A machine's failures and what a model said of it: instants [N], chances [N, components]."""
+
+    machine: LearnedMachine
+    asked_ms: Times
+    chance: Floats
+
+
+def choose_threshold(looked: list[Looked], spec: EventSpec, allowed: float) -> float:
+    """The lowest of a grid of chances that keeps false alarms within `allowed` a machine-month. An alarm is false if its
+    component does not fail within the horizon after it; one whose horizon was not seen to its end counts only if it came
+    true. 1 if no chance is high enough."""
+    reach = spec.horizon_h * HOUR_MS
+    months = sum(int(one.asked_ms[-1] - one.asked_ms[0]) for one in looked if len(one.asked_ms)) / HOUR_MS / MONTH_H
+    for threshold in THRESHOLDS:
+        false = 0
+        for one in looked:
+            names = np.array(one.machine.failed, dtype=object)
+            for k, component in enumerate(spec.components):
+                failed = np.sort(np.asarray(one.machine.failed_ms, dtype=np.int64)[names == component])
+                raised = alarms(one.chance[:, k], one.asked_ms, threshold, spec.horizon_h)
+                raised = raised[raised + reach <= one.machine.until_ms]
+                came = np.searchsorted(failed, raised + reach, "right") > np.searchsorted(failed, raised, "right")
+                false += int((~came).sum())
+        if false <= allowed * months:
+            return threshold
+    return 1.0
+
+
+def out_of_machine(
+    machines: list[LearnedMachine], spec: EventSpec, settings: EventSettings, seed: int, unseen: tuple[int, ...] = ()
+) -> list[Looked]:
+    """What models of the other machines say of each machine: three folds by machine."""
+    looked: list[Looked] = []
+    for k in range(INNER_FOLDS):
+        others = [m for i, m in enumerate(machines) if i % INNER_FOLDS != k]
+        model = fit(others, spec, settings, seed, unseen)
+        for machine in machines[k::INNER_FOLDS]:
+            asked = instants(machine.log, machine.from_ms, machine.until_ms)
+            columns = state(machine.log, asked, spec)
+            columns[:, list(unseen)] = 0.0
+            looked.append(Looked(machine, asked, model.probability(columns)))
+    return looked

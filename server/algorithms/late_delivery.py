@@ -103,12 +103,13 @@ def shifted(raw: Floats, scheduled_day: NDArray[np.int64], late: Mask, fitted: F
     """Log odds [N] of lines in the order of their scheduled days, each shifted by what the lines due in the `drift_days`
     before its judged day came out as; `late` is read for those alone."""
     spec = fitted.spec
-    return _shifted(raw, scheduled_day, late, spec.notice_days, spec.drift_days, spec.firmness)
+    return shift_by_drift(raw, scheduled_day, late, spec.notice_days, spec.drift_days, spec.firmness)
 
 
-def _shifted(
+def shift_by_drift(
     raw: Floats, scheduled: NDArray[np.int64], late: Mask, notice_days: int, drift_days: int, firmness: float
 ) -> Floats:
+    """Log odds [N], each shifted by the lines due in the `drift_days` before its judged day."""
     out = raw.copy()
     judged = scheduled - notice_days
     for day in np.unique(judged):
@@ -156,7 +157,7 @@ def _chosen(
     truth = np.concatenate([late[block] for block in blocks]) if blocks else late
     for penalty, share, days in product(settings.penalties, settings.tree_shares, settings.drift_days):
         answers = [
-            _shifted(
+            shift_by_drift(
                 (1.0 - share) * straight + share * bent,
                 scheduled[block],
                 late[block],

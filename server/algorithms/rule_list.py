@@ -168,9 +168,7 @@ def _sharpened(
     return _worth(x, positive, left, tuple(needed), settings), tuple(needed)
 
 
-def _worth(
-    x: Floats, positive: Mask, left: Mask, conditions: tuple[Condition, ...], settings: RuleSettings
-) -> float:
+def _worth(x: Floats, positive: Mask, left: Mask, conditions: tuple[Condition, ...], settings: RuleSettings) -> float:
     covered = left & Rule(conditions, 0, 0).holds(x)
     hits = int(positive[covered].sum())
     return hits - settings.false_alarm_weight * (int(covered.sum()) - hits)
