@@ -7,12 +7,13 @@ and time are split: machines are dealt into 5 groups; the alarms of a group in t
 from a model of the *other* groups in the first two thirds (PdM: to August, tested from October). The probability threshold
 is the lowest that keeps out-of-fold false alarms (inner folds by machine, same two thirds) within 80 % of the allowance.
 
-Events are scored, not rows. A machine is looked at every 6 h and whenever it logs an error. An alarm of a (machine, component)
-is the first instant whose chance reaches the threshold; then that pair is silent for 48 h. It is a hit if that component fails
-in the 48 h after it, else a false alarm, whatever else fails. Recall: failures of the test time with an alarm in the 48 h before
-(strictly). Lead: from the earliest such alarm to the failure. A machine-month is 730.5 h of one machine. Failures of several
-components in one hour are several events. References: any error -> alarm for every component; the most-due-component rule
-(hours since replacement, threshold chosen in the same way). --quick: 2 of the 5 groups."""
+Events are scored, not rows. A machine is looked at every 6 h and whenever it logs an error. An alarm of a (machine,
+component) is the first instant whose chance reaches the threshold; then that pair is silent for 48 h. It is a hit if
+that component fails in the 48 h after it, else a false alarm, whatever else fails. Recall: failures of the test time
+with an alarm in the 48 h before (strictly). Lead: from the earliest such alarm to the failure. A machine-month is 730.5
+h of one machine. Failures of several components in one hour are several events. References: any error -> alarm for
+every component; the most-due-component rule (hours since replacement, threshold chosen in the same way). --quick: 2 of
+the 5 groups."""
 
 from __future__ import annotations
 
@@ -238,12 +239,12 @@ def _rows(sheet: contract.Sheet, tallies: dict[str, Tally], strict: Tally, secon
     )
     sheet.note(
         "an error is known at its own stamp; where the log is read a millisecond before each instant instead, recall is "
-        f"{strict.recall:.3f}, {strict.day_ahead / max(strict.failures, 1):.3f} a day ahead (PdM plants its precursors exactly "
-        f"24 h before a failure), false alarms {strict.false_rate:.3f} a machine-month"
+        f"{strict.recall:.3f}, {strict.day_ahead / max(strict.failures, 1):.3f} a day ahead (PdM plants its precursors "
+        f"exactly 24 h before a failure), false alarms {strict.false_rate:.3f} a machine-month"
     )
     sheet.note(
         "PdM is simulated: precursors and failures fall on one hour of the day, other errors on any; the column without "
-        "hours of the day shows what that is worth. No telemetry is used"
+        "hours of the day shows what that is worth (looking every six hours still tells it a quarter). No telemetry is used"
     )
 
 

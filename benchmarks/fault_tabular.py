@@ -46,9 +46,8 @@ Answer = tuple[Floats, Mask]
 
 def read(path: Path) -> tuple[Floats, Mask]:
     """Raw features [N, 6] and the label [N]; the unit in a column's name may differ."""
-    opened = gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
-    with opened as lines:
-        rows = list(csv.DictReader(lines))
+    whole = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    rows = list(csv.DictReader(whole.decode("utf-8-sig").splitlines()))
     if not rows:
         raise SystemExit(f"fault_tabular: {path.name} holds no rows")
     named = {name.split("[")[0].strip().replace("_", " ").lower(): name for name in rows[0]}

@@ -2,14 +2,14 @@
 
     python benchmarks/late_delivery.py --data DIR [--quick] [--json]
 
-DIR holds a CSV (or .csv.gz) in the format of the USAID SCMS delivery history. Lines whose scheduled day lies in the last year of
-the folder are tested, all earlier ones are learned from. A line is judged on its scheduled day, before it is due, from lines due
-on earlier days only (their lateness is known: what was due and has not come is late); rows with 7 and 30 days of notice stand
-beside. Delivered and recorded dates of the judged line are never read. Learned weights stay frozen through the test year; the
-shares of lateness and the drift shift move with what has come due, as on a gateway. Late: delivered after the scheduled day.
-AUC; ECE over 10 bins of equal count; mean absolute error of the expected days. Reference: the vendor's share of late lines in
-the training years (shrunk to the base rate); peers: HistGradientBoosting on the raw columns, and on our columns. --quick: every
-third line, no notice rows."""
+DIR holds a CSV (or .csv.gz) in the format of the USAID SCMS delivery history. Lines whose scheduled day lies in the
+last year of the folder are tested, all earlier ones are learned from. A line is judged on its scheduled day, before it
+is due, from lines due on earlier days only (their lateness is known: what was due and has not come is late); rows with
+7 and 30 days of notice stand beside. Delivered and recorded dates of the judged line are never read. Learned weights
+stay frozen through the test year; the shares of lateness and the drift shift move with what has come due, as on a
+gateway. Late: delivered after the scheduled day. AUC; ECE over 10 bins of equal count; mean absolute error of the
+expected days. Reference: the vendor's share of late lines in the training years (shrunk to the base rate); peers:
+HistGradientBoosting on the raw columns, and on our columns. --quick: every third line, no notice rows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import contract  # isort: skip - sets one thread before numpy comes
 
 import csv
 import gzip
+import io
 import re
 import sys
 import time
@@ -78,8 +79,8 @@ def measure(sheet: contract.Sheet) -> None:
     chance, expected, fitted = judged(lines, test, SPEC)
     seconds = time.monotonic() - started
     sheet.note(
-        f"penalty {fitted.penalty:g}, weight of the trees {fitted.tree_weight:.2f}, shift over {fitted.spec.drift_days} days: chosen on "
-        "the newest half-years of the training part"
+        f"penalty {fitted.penalty:g}, weight of the trees {fitted.tree_weight:.2f}, shift over "
+        f"{fitted.spec.drift_days} days: chosen on the newest half-years of the training part"
     )
     peers = {"HistGB raw": _boosted(_raw_columns(lines), lines.late, test)}
     peers["HistGB on our columns"] = _boosted(late_features(lines, lines, SPEC), lines.late, test)
@@ -169,9 +170,9 @@ def brier(truth: Mask, chance: Floats) -> float:
 
 def read(path: Path) -> OrderLines:
     """Lines in the order of their scheduled days; cells with text where a number belongs are not known."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as text:
-        rows = [row for row in csv.DictReader(text) if _day(row.get("Scheduled Delivery Date", "")) is not None]
+    whole = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    every = csv.DictReader(io.StringIO(whole.decode("utf-8-sig"), newline=""))
+    rows = [row for row in every if _day(row.get("Scheduled Delivery Date", "")) is not None]
     if not rows:
         raise SystemExit(f"late_delivery: {path.name} has no line with a Scheduled Delivery Date")
     rows.sort(key=lambda row: (_day(row["Scheduled Delivery Date"]) or 0, row["ID"]))

@@ -126,7 +126,7 @@ def summed(first: Tables, second: Tables) -> Tables:
     width = max(first["bitsets"].shape[1], second["bitsets"].shape[1])
     padded = [np.pad(t["bitsets"], ((0, 0), (0, width - t["bitsets"].shape[1]))) for t in (first, second)]
     both["bitsets"] = np.concatenate(padded)
-    later = np.asarray(second["bitset"])
+    later = np.asarray(second["bitset"], dtype=np.int64)
     both["bitset"] = np.concatenate([first["bitset"], np.where(later >= 0, later + len(first["bitsets"]), -1)]).astype(
         np.int32
     )
@@ -147,13 +147,22 @@ def scaled(tables: Tables, factor: float) -> Tables:
 
 
 def side_by_side(models: Sequence[Tables]) -> Tables:
-    """Tables of several single-score models over the same features, as independent classes 0, 1, …"""
-    together = dict(models[0])
-    for k, model in enumerate(models[1:], start=1):
-        shifted = {**model, "class_of": np.full(len(model["root"]), k, dtype=np.int32)}
-        together = {**summed(together, {**shifted, "bias": np.zeros(1)}), "bias": np.zeros(1)}
+    """Tables of several single-score models over the same features, as independent classes 0, 1, … Linear parts must have
+    one center; raises ValueError otherwise."""
+    bent = [{name: array for name, array in model.items() if name not in ("slope", "center")} for model in models]
+    together = bent[0]
+    for k, model in enumerate(bent[1:], start=1):
+        together = summed(together, {**model, "class_of": np.full(len(model["root"]), k, dtype=np.int32)})
     together["bias"] = np.array([float(np.asarray(model["bias"])[0]) for model in models])
     together["independent"] = np.ones(1, dtype=np.uint8)
+    straight = [model for model in models if "slope" in model]
+    if straight:
+        center = np.asarray(straight[0]["center"], dtype=np.float64)
+        if any(not np.array_equal(model["center"], center) for model in straight):
+            raise ValueError("linear parts side by side need one center")
+        none = np.zeros((1, len(center)))
+        together["slope"] = np.concatenate([np.asarray(model.get("slope", none), np.float64) for model in models])
+        together["center"] = center
     return together
 
 

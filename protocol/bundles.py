@@ -99,9 +99,9 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
 
     series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
     the tables' state has seen. items: names of a neighbour table. levels: nominal quantiles of a quantile model's last
-    axis. features: what the columns of a tree table's rows are, the last ones made by `formulas` from the others; classes:
-    what its scores stand for; threshold: the chance from which on it says yes; events, orders: how a log or an order book becomes
-    such rows. files: sha256 of every other member."""
+    axis. features: what the columns of a tree table's rows are, the last ones made by `formulas` from the others;
+    classes: what its scores stand for; threshold: the chance from which on it says yes; events, orders: how a log or an
+    order book becomes such rows. files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     slot: Name

@@ -28,7 +28,8 @@ MOST_LOG_DAYS = 7.0
 class LateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """`keys`: fields, or several together, whose history of lateness is counted; the history halves its weight in each of
     `half_lives_days`. `numbers`: the line's own numbers, read as log(1 + number). `notice_days`: how long before the
-    scheduled day a line is judged. `drift_days`, `firmness`: the past that `drift_offset` follows, and its prior precision."""
+    scheduled day a line is judged. `drift_days`, `firmness`: the past that `drift_offset` follows, and its prior
+    precision."""
 
     keys: list[list[Name]]
     numbers: list[Name]
@@ -62,7 +63,7 @@ class OrderLines:
     delivered_day: Floats
 
     def __post_init__(self) -> None:
-        widths = {len(column) for column in (*self.fields.values(), *self.numbers.values())}
+        widths = {len(column) for column in self.fields.values()} | {len(column) for column in self.numbers.values()}
         widths |= {len(self.scheduled_day), len(self.delivered_day), len(self.ids)}
         if len(widths) > 1:
             raise Refused(Reason.WRONG_TYPE, f"order lines with columns of {sorted(widths)} rows")
@@ -102,13 +103,13 @@ def late_features(history: OrderLines, asked: OrderLines, spec: LateSpec) -> Flo
     shares, known, overdue = [overall], [], []
     single: dict[str, Floats] = {}
     for key in spec.keys:
-        lines, late = _counted(_joined(history, key), history, _joined(asked, key), judged, spec)
+        count, late = _counted(_joined(history, key), history, _joined(asked, key), judged, spec)
         parent = single.get(key[0], overall) if len(key) > 1 else overall
-        share = (late + parent * GROUP_LINES) / (lines + GROUP_LINES)
+        share = (late + parent * GROUP_LINES) / (count + GROUP_LINES)
         if len(key) == 1:
             single[key[0]] = share
         shares.append(share)
-        known.append(np.log1p(lines[:, -1]))
+        known.append(np.log1p(count[:, -1]))
         overdue.append(np.log1p(_overdue(_joined(history, key), history, _joined(asked, key), judged)))
     odds = np.clip(np.concatenate(shares, axis=1), 1e-3, 1.0 - 1e-3)
     numbers = [_log_number(asked.numbers[name]) for name in spec.numbers]

@@ -1,10 +1,12 @@
 """Decision trees as tables: boosted or averaged trees, learned rules and a linear part, scored in numpy, with exact reasons.
 
-The raw score of a row is `bias` plus its linear part plus the value of the leaf it reaches in each tree. A probability is a map of the raw score:
-the logistic function, or a calibrated curve through knots. The change of a node's expected value along the path is a
-feature's share (Saabas 2014): bias plus all shares is the raw score, exactly."""
+The raw score of a row is `bias` plus its linear part plus the value of the leaf it reaches in each tree. A probability
+is a map of the raw score: the logistic function, or a calibrated curve through knots. The change of a node's expected
+value along the path is a feature's share (Saabas 2014): bias plus all shares is the raw score, exactly."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +22,16 @@ LEAF = -1
 class Trees:
     """T trees of M nodes together, for K classes (1: a single score).
 
-    Tables: `root` int [T], first node of each tree; `class_of` int [T], the class a tree adds to; `feature` int [M] (-1: a
-    leaf); `threshold` float [M]: a value at most this goes left; `left`, `right` int [M], later nodes than their parent;
-    `value` float [M]: the expected sum of the leaves below, a leaf's own value at a leaf; `missing_left` uint8 [M]: where a
-    NaN goes; `bitset` int [M] (-1: numeric) and `bitsets` uint8 [B, W]: a categorical split sends code c left if bit c is set,
-    an unknown code (negative, or beyond the bits) goes where a missing value goes; `bias` float [K]: the score before any
-    leaf; `feature_count` int [1]. Optional: `knots` and `heights` float [K, P], rising: the calibrated map of a raw score,
-    linear between knots and flat outside; without them a single score is logistic, several are softmax; `regression` uint8
-    [1] set: the score is the answer; `independent` uint8 [1] set: each class is a logistic score of its own; `slope` float [K, F] and `center` float [F]: the linear part is the sum of
-    slope * (x - center), to which a missing value adds nothing."""
+    Tables: `root` int [T], first node of each tree; `class_of` int [T], the class a tree adds to; `feature` int [M]
+    (-1: a leaf); `threshold` float [M]: a value at most this goes left; `left`, `right` int [M], later nodes than their
+    parent; `value` float [M]: the expected sum of the leaves below, a leaf's own value at a leaf; `missing_left` uint8
+    [M]: where a NaN goes; `bitset` int [M] (-1: numeric) and `bitsets` uint8 [B, W]: a categorical split sends code c
+    left if bit c is set, an unknown code (negative, or beyond the bits) goes where a missing value goes; `bias` float
+    [K]: the score before any leaf; `feature_count` int [1]. Optional: `knots` and `heights` float [K, P], rising: the
+    calibrated map of a raw score, linear between knots and flat outside; without them a single score is logistic,
+    several are softmax; `regression` uint8 [1] set: the score is the answer; `independent` uint8 [1] set: each class is
+    a logistic score of its own; `slope` float [K, F] and `center` float [F]: the linear part is the sum of slope * (x -
+    center), to which a missing value adds nothing."""
 
     def __init__(self, tables: Tables) -> None:
         self.root = np.asarray(table(tables, "root", "iu", (None,)), dtype=np.int64)
@@ -80,7 +83,7 @@ class Trees:
         shares = self._away(x)[:, :, None] * self.slope.T[None]
         rows = np.broadcast_to(np.arange(len(x))[:, None], steps[0].shape)
         classes = np.broadcast_to(self.class_of, steps[0].shape)
-        for node, child in zip(steps, steps[1:], strict=False):
+        for node, child in pairwise(steps):
             inner = self.feature[node] != LEAF
             change = (self.value[child] - self.value[node])[inner]
             np.add.at(shares, (rows[inner], self.feature[node[inner]], classes[inner]), change)

@@ -20,7 +20,7 @@ from protocol.windows import Floats
 GRID_H = 6
 INNER_FOLDS = 3
 MONTH_H = 730.5
-THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20)) + (0.99,)
+THRESHOLDS = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ rule ensembles in the sense of Friedman & Popescu (2008)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class FaultSettings:
     chance."""
 
     weights: tuple[float, ...] = (1.0, 3.0, 6.0)
-    rules: RuleSettings = RuleSettings()
+    rules: RuleSettings = field(default_factory=RuleSettings)
     trees: int = 60
     leaves: int = 8
     learning_rate: float = 0.05

@@ -1,15 +1,17 @@
 """Will an order line come late, and by how many days? A two-part model: the chance of being late, and the days if it is.
 
-The chance is a penalised logistic regression on as-of shares of lateness (protocol/order_lines.py; target encoding as in
-Micci-Barreca 2001, strictly from lines that were due before), with a share of boosted trees for what is not linear. On data that
-drifts the linear part is the safer one: a tree remembers last year's level, the shares move with this year's. Penalty, share of
-the trees, the factor of Platt's map (1999) and how far the drift shift looks back are chosen on the newest half-years of the
-training part, each judged by a model of the lines before it; then the shift follows the drift while the model serves. Days if late: ridge regression of log days on the same columns (Duan 1983 for the way back)."""
+The chance is a penalised logistic regression on as-of shares of lateness (protocol/order_lines.py; target encoding as
+in Micci-Barreca 2001, strictly from lines that were due before), with a share of boosted trees for what is not linear.
+On data that drifts the linear part is the safer one: a tree remembers last year's level, the shares move with this
+year's. Penalty, share of the trees, the factor of Platt's map (1999) and how far the drift shift looks back are chosen
+on the newest half-years of the training part, each judged by a model of the lines before it; then the shift follows the
+drift while the model serves. Days if late: ridge regression of log days on the same columns (Duan 1983 for the way
+back)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -41,10 +43,9 @@ class LateSettings:
 
 @dataclass(frozen=True)
 class FittedLate:
-    """Scores over the spec's columns, linear and `tree_weight` times a fitted HistGradientBoostingClassifier's: `slope` [F] and `center` [F] with `bias` give log odds of being late, with
-    the factor of Platt's map already in them; `days_slope`, `days_bias` give the log of the
-    expected days if late.
-    """
+    """Scores over the spec's columns, linear and `tree_weight` times a fitted HistGradientBoostingClassifier's: `slope`
+    [F] and `center` [F] with `bias` give log odds of being late, with the factor of Platt's map already in them;
+    `days_slope`, `days_bias` give the log of the expected days if late."""
 
     spec: LateSpec
     slope: Floats
@@ -143,12 +144,13 @@ def _chosen(
     trees: list[Floats] = []
     blocks: list[Mask] = []
     edges = int(scheduled.max()) + 1 - HALF_YEAR_DAYS * np.arange(settings.folds, -1, -1)
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(int(edge) for edge in edges):
         before, block = scheduled < start - spec.notice_days, (scheduled >= start) & (scheduled < end)
         if before.sum() < LEAST_LINES // 2 or late[before].sum() < LEAST_LATE // 2 or not block.any():
             continue
         blocks.append(block)
-        trees.append(_trees(x[before], late[before]).decision_function(x[block]) if any(settings.tree_shares) else 0.0)
+        bent = any(settings.tree_shares)
+        trees.append(_trees(x[before], late[before]).decision_function(x[block]) if bent else np.zeros(block.sum()))
         center, spread = _scaling(x[before])
         for penalty in settings.penalties:
             slope, bias = logistic((_filled(x[before], center) - center) / spread, late[before], penalty)
@@ -158,14 +160,14 @@ def _chosen(
     for penalty, share, days in product(settings.penalties, settings.tree_shares, settings.drift_days):
         answers = [
             shift_by_drift(
-                (1.0 - share) * straight + share * bent,
+                (1.0 - share) * straight + share * curved,
                 scheduled[block],
                 late[block],
                 spec.notice_days,
                 days,
                 settings.firmness,
             )
-            for straight, bent, block in zip(linear[penalty], trees, blocks, strict=True)
+            for straight, curved, block in zip(linear[penalty], trees, blocks, strict=True)
         ]
         if answers:
             raw = np.concatenate(answers)

@@ -75,7 +75,7 @@ def train_fault_table(
                 reference=_logistic_f1(x, failed, held),
                 reference_name="logistic regression",
                 champion=None if champion is None else _champion_f1(champion, wide[held], names, failed[held]),
-                split="stratified quarter; settings and threshold from inner folds of the rest; the sealed tables learn from all",
+                split="stratified quarter, settings from inner folds of the rest; the sealed tables learn from all",
                 n=int(held.sum()),
             )
         ],
@@ -241,7 +241,7 @@ def _champion_loss(archive: bytes, columns: Floats, spec: EventSpec, truth: Floa
 
 def _outcomes(one: Looked, spec: EventSpec) -> Floats:
     failed, _ = fault_events.outcomes(one.machine, one.asked_ms, spec)
-    return failed.any(axis=1).astype(np.float64)
+    return np.asarray(failed.any(axis=1), dtype=np.float64)
 
 
 def _log_loss(chance: Floats, truth: Floats) -> float:

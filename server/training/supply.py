@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from export import parity, to_trees
 from export.bundle import Draft, seal
@@ -21,6 +22,7 @@ from server.training.faults import golden_rows
 
 LATE = "supply.late"
 HELD_DAYS = 365
+Mask = NDArray[np.bool_]
 LEAST_HELD = 50
 
 
@@ -111,11 +113,11 @@ def _chance(raw: Floats) -> Floats:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * raw)))
 
 
-def _brier(chance: Floats, late: Floats) -> float:
+def _brier(chance: Floats, late: Mask) -> float:
     return float(np.mean((chance - late) ** 2))
 
 
-def _champion_brier(archive: bytes, lines: OrderLines, held: Floats) -> float | None:
+def _champion_brier(archive: bytes, lines: OrderLines, held: Mask) -> float | None:
     """The champion with its own spec; it may have seen the held-out lines, which only makes it harder to beat."""
     bundle = unpack(archive)
     spec = bundle.passport.orders
