@@ -233,6 +233,7 @@ def _raw_columns(lines: OrderLines) -> Floats:
 def _boosted(x: Floats, late: Mask, test: Mask) -> Floats:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    x = np.where(np.isnan(x[~test]).all(axis=0), 0.0, x)  # the library refuses a column without a value
     model: Any = HistGradientBoostingClassifier(random_state=0).fit(x[~test], late[~test])
     return np.asarray(model.predict_proba(x[test])[:, 1], dtype=np.float64)
 

@@ -28,7 +28,7 @@ MOST_LOG_DAYS = 7.0
 class LateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """`keys`: fields, or several together, whose history of lateness is counted; the history halves its weight in each of
     `half_lives_days`. `numbers`: the line's own numbers, read as log(1 + number). `notice_days`: how long before the
-    scheduled day a line is judged. `drift_days`, `firmness`: the past that `drift_offset` follows, and its prior
+    scheduled day a line is judged. `drift_days`, `firmness`: the past that `drift_offsets` follows, and its prior
     precision."""
 
     keys: list[list[Name]]
@@ -116,16 +116,28 @@ def late_features(history: OrderLines, asked: OrderLines, spec: LateSpec) -> Flo
     return np.column_stack([np.log(odds / (1.0 - odds)), *known, *overdue, *numbers])
 
 
-def drift_offset(raw: Floats, late: NDArray[np.bool_], firmness: float) -> float:
-    """What to add to a frozen score (log odds) so that recent lines [N] come out as they did: the mode of a shift whose
-    prior is normal around 0 with precision `firmness`; 0 for no recent lines."""
-    shift = 0.0
+def drift_offsets(
+    raw: Floats, late: NDArray[np.bool_], scheduled_day: Days, judged_days: Days, drift_days: int, firmness: float
+) -> Floats:
+    """What to add to a frozen score (log odds) on each judged day [D], so that the lines [N] due in the `drift_days` before
+    it come out as they did: the mode of a shift whose prior is normal around 0 with precision `firmness`; 0 where no line
+    was due."""
+    order = np.argsort(scheduled_day, kind="stable")
+    due = scheduled_day[order]
+    first = np.searchsorted(due, judged_days - drift_days, "left")
+    end = np.searchsorted(due, judged_days, "left")
+    widest = int((end - first).max(initial=0))
+    place = first[:, None] + np.arange(widest)[None]
+    there = (place < end[:, None]).astype(np.float64)  # [D, widest]
+    line = order[np.minimum(place, max(len(due) - 1, 0))] if len(due) else place
+    score, truth = raw[line], late[line].astype(np.float64)
+    shift = np.zeros(len(judged_days))
     for _ in range(30):
-        chance = 0.5 * (1.0 + np.tanh(0.5 * (raw + shift)))
-        slope = float((late - chance).sum()) - firmness * shift
-        step = slope / (float((chance * (1.0 - chance)).sum()) + firmness)
-        shift += float(np.clip(step, -2.0, 2.0))
-        if abs(step) < 1e-9:
+        chance = 0.5 * (1.0 + np.tanh(0.5 * (score + shift[:, None])))
+        slope = ((truth - chance) * there).sum(axis=1) - firmness * shift
+        step = np.clip(slope / ((chance * (1.0 - chance) * there).sum(axis=1) + firmness), -2.0, 2.0)
+        shift = shift + step
+        if float(np.abs(step).max(initial=0.0)) < 1e-9:
             break
     return shift
 

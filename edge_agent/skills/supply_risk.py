@@ -6,9 +6,10 @@ import numpy as np
 
 from edge_agent.runtimes import LoadedModel
 from protocol.names import stable_id
-from protocol.order_lines import MOST_LOG_DAYS, LateSpec, OrderLines, drift_offset, late_features
+from protocol.order_lines import MOST_LOG_DAYS, LateSpec, OrderLines, drift_offsets, late_features
 from protocol.reports import Contribution, SupplyRisk
 from protocol.tables import Trees
+from protocol.windows import Floats
 
 DAY_MS = 86_400_000
 DRIFT = "drift: how the lines due lately came out"
@@ -49,17 +50,12 @@ def supply_risks(known: OrderLines, asked: OrderLines, model: LoadedModel, now_m
     return risks
 
 
-def _drift(
-    known: OrderLines, asked: OrderLines, trees: Trees, spec: LateSpec
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _drift(known: OrderLines, asked: OrderLines, trees: Trees, spec: LateSpec) -> Floats:
     """The shift of each asked line [N] by the known lines that were due in the `drift_days` before it is judged."""
-    shift = np.zeros(len(asked))
-    judged = asked.scheduled_day - spec.notice_days
-    recent = known.rows((known.scheduled_day >= judged.min() - spec.drift_days) & (known.scheduled_day < judged.max()))
+    days, place = np.unique(asked.scheduled_day - spec.notice_days, return_inverse=True)
+    recent = known.rows((known.scheduled_day >= days.min() - spec.drift_days) & (known.scheduled_day < days.max()))
     if not len(recent):
-        return shift
+        return np.zeros(len(asked))
     raw = trees.raw(late_features(known, recent, spec))[:, 0]
-    for day in np.unique(judged):
-        due = (recent.scheduled_day < day) & (recent.scheduled_day >= day - spec.drift_days)
-        shift[judged == day] = drift_offset(raw[due], recent.late[due], spec.firmness)
-    return shift
+    offsets = drift_offsets(raw, recent.late, recent.scheduled_day, days, spec.drift_days, spec.firmness)
+    return np.asarray(offsets[place])

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from protocol.errors import Reason, Refused
-from protocol.order_lines import MOST_LOG_DAYS, LateSpec, OrderLines, drift_offset, late_features
+from protocol.order_lines import MOST_LOG_DAYS, LateSpec, OrderLines, drift_offsets, late_features
 from protocol.windows import Floats
 
 Mask = NDArray[np.bool_]
@@ -111,12 +111,8 @@ def shift_by_drift(
     raw: Floats, scheduled: NDArray[np.int64], late: Mask, notice_days: int, drift_days: int, firmness: float
 ) -> Floats:
     """Log odds [N], each shifted by the lines due in the `drift_days` before its judged day."""
-    out = raw.copy()
-    judged = scheduled - notice_days
-    for day in np.unique(judged):
-        recent = (scheduled < day) & (scheduled >= day - drift_days)
-        out[judged == day] += drift_offset(raw[recent], late[recent], firmness)
-    return out
+    days, place = np.unique(scheduled - notice_days, return_inverse=True)
+    return raw + drift_offsets(raw, late, scheduled, days, drift_days, firmness)[place]
 
 
 def logistic(x: Floats, positive: Mask, penalty: float) -> tuple[Floats, float]:

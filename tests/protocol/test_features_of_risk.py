@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import Refused
 from protocol.event_features import HOUR_MS, EventSpec, MachineLog, ahead, expected_hours, state, within_horizon
-from protocol.order_lines import LateSpec, OrderLines, drift_offset, late_features
+from protocol.order_lines import LateSpec, OrderLines, drift_offsets, late_features
 from protocol.physics import Formula, Law, with_physics
 
 SPEC = EventSpec(errors=["e1", "e2"], components=["pump", "seal"], models=["A", "B"])
@@ -157,7 +157,11 @@ def test_order_lines_of_unequal_columns_or_without_a_needed_one_are_refused() ->
 def test_the_drift_shift_brings_recent_lines_to_what_they_were() -> None:
     raw = np.full(400, -2.0)
     late = np.arange(400) % 4 == 0
-    shifted = raw + drift_offset(raw, late, 1.0)
-    assert float(np.mean(0.5 * (1 + np.tanh(0.5 * shifted)))) == pytest.approx(0.25, abs=0.01)
-    assert drift_offset(raw[:0], late[:0], 1.0) == 0.0
-    assert 0 < drift_offset(raw[:1], ~late[1:2], 5.0) < 0.3
+    scheduled = np.arange(400, dtype=np.int64)[::-1]
+    days = np.array([0, 1, 400, 1000])
+    shift = drift_offsets(raw, late, scheduled, days, 400, 1.0)
+    assert float(0.5 * (1 + np.tanh(0.5 * (-2.0 + shift[2])))) == pytest.approx(0.25, abs=0.01)
+    assert shift[0] == 0.0
+    assert -0.2 < shift[1] < 0.0  # one line that was in time says little
+    assert shift[3] == 0.0  # all is long past
+    assert drift_offsets(raw[:0], late[:0], scheduled[:0], days, 9, 1.0).tolist() == [0.0] * 4
