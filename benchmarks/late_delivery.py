@@ -9,7 +9,8 @@ is due, from lines due on earlier days only (their lateness is known: what was d
 stay frozen through the test year; the shares of lateness and the drift shift move with what has come due, as on a
 gateway. Late: delivered after the scheduled day. AUC; ECE over 10 bins of equal count; mean absolute error of the
 expected days. Reference: the vendor's share of late lines in the training years (shrunk to the base rate); peers:
-HistGradientBoosting on the raw columns, and on our columns. --quick: every third line, no notice rows."""
+HistGradientBoosting on the raw columns, and on our columns. --quick: every third line, no notice rows. With --train DIR
+--test DIR all lines of the second folder are tested."""
 
 from __future__ import annotations
 
@@ -64,13 +65,10 @@ Mask = NDArray[np.bool_]
 
 def measure(sheet: contract.Sheet) -> None:
     """Rows for AUC, calibration and days, with and without notice."""
-    lines = read(sheet.find(sheet.options.train, "*.csv", "*.csv.gz")[0])
-    if sheet.options.quick:
-        lines = lines.rows(np.arange(len(lines)) % 3 == 0)
+    lines, test = read_split(sheet)
     years = np.array([date.fromordinal(int(day) + date(1970, 1, 1).toordinal()).year for day in lines.scheduled_day])
-    test = years == years.max()
     sheet.say(
-        f"{int((~test).sum())} lines to {years.max() - 1} ({lines.late[~test].mean():.3f} late), {int(test.sum())} of "
+        f"{int((~test).sum())} lines to {years[~test].max()} ({lines.late[~test].mean():.3f} late), {int(test.sum())} of "
         f"{years.max()} ({lines.late[test].mean():.3f} late)"
     )
     late = lines.late[test]
@@ -139,6 +137,24 @@ def measure(sheet: contract.Sheet) -> None:
             )
 
 
+def read_split(sheet: contract.Sheet) -> tuple[OrderLines, Mask]:
+    """All lines in the order of their scheduled days, and which are tested: those of the last year, or those of the second
+    folder where there are two."""
+    files = ("*.csv", "*.csv.gz")
+    rows = read_rows(sheet.find(sheet.options.train, *files)[0])
+    apart = sheet.options.test != sheet.options.train
+    learned = {row["ID"] for row in rows}
+    if apart:
+        rows += [row for row in read_rows(sheet.find(sheet.options.test, *files)[0]) if row["ID"] not in learned]
+    lines = as_lines(rows)
+    if sheet.options.quick:
+        lines = lines.rows(np.arange(len(lines)) % 3 == 0)
+    if apart:
+        return lines, np.array([name not in learned for name in lines.ids])
+    years = np.array([date.fromordinal(int(day) + date(1970, 1, 1).toordinal()).year for day in lines.scheduled_day])
+    return lines, years == years.max()
+
+
 def judged(lines: OrderLines, test: Mask, spec: LateSpec) -> tuple[Floats, Floats, FittedLate]:
     """(chance, expected days, model) of the test lines."""
     fitted = late_delivery.fit(lines.rows(~test), spec, LateSettings())
@@ -168,13 +184,18 @@ def brier(truth: Mask, chance: Floats) -> float:
     return float(np.mean((chance - truth) ** 2))
 
 
-def read(path: Path) -> OrderLines:
-    """Lines in the order of their scheduled days; cells with text where a number belongs are not known."""
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a file that have a scheduled day."""
     whole = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     every = csv.DictReader(io.StringIO(whole.decode("utf-8-sig"), newline=""))
     rows = [row for row in every if _day(row.get("Scheduled Delivery Date", "")) is not None]
     if not rows:
         raise SystemExit(f"late_delivery: {path.name} has no line with a Scheduled Delivery Date")
+    return rows
+
+
+def as_lines(rows: list[dict[str, str]]) -> OrderLines:
+    """Lines in the order of their scheduled days; cells with text where a number belongs are not known."""
     rows.sort(key=lambda row: (_day(row["Scheduled Delivery Date"]) or 0, row["ID"]))
     scheduled = np.array([_day(row["Scheduled Delivery Date"]) for row in rows], dtype=np.int64)
     together = Counter((row["Project Code"], row["Scheduled Delivery Date"]) for row in rows)
