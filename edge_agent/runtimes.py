@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, Reason
 from protocol.reports import ModelRef
-from protocol.tables import Neighbours, Ridge, StateSpace, TableModel, Tables
+from protocol.tables import Neighbours, Ridge, StateSpace, TableModel, Tables, Trees
 
 
 @dataclass
@@ -37,6 +37,11 @@ class LoadedModel:
     def neighbours(self) -> Neighbours | None:
         """The lists of a recommender's bundle."""
         return self.table if isinstance(self.table, Neighbours) else None
+
+    @property
+    def trees(self) -> Trees | None:
+        """The trees of a classifier's or a regression's bundle."""
+        return self.table if isinstance(self.table, Trees) else None
 
     @property
     def ref(self) -> ModelRef:
@@ -96,6 +101,11 @@ def _table_model(passport: Passport, tables: Tables) -> TableModel:
         if len(ridge.width) != len(passport.series) + 1:
             raise BadBundle(Reason.BAD_ARCHIVE, "series and tables differ in number")
         return ridge
+    if passport.runtime is Runtime.TREES:
+        trees = Trees(tables)
+        if len(passport.features) != trees.features:
+            raise BadBundle(Reason.BAD_ARCHIVE, "the passport's features and the trees' differ in number")
+        return trees
     raise BadBundle(
         Reason.UNSUPPORTED_RUNTIME, f"this agent has no runtime {passport.runtime.value!r}: update the agent"
     )

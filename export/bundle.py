@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from export.parity import within_bound
 from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Quality, Runtime, pack
 from protocol.demand_windows import DemandSpec
+from protocol.event_features import EventSpec
+from protocol.order_lines import LateSpec
+from protocol.physics import Formula
 from protocol.tables import Tables
 from protocol.windows import WindowSpec
 
@@ -54,6 +57,12 @@ class Draft:
     best: dict[str, str] = field(default_factory=dict)
     weights: dict[str, list[float]] = field(default_factory=dict)
     combined: float | None = None
+    features: list[str] = field(default_factory=list)
+    formulas: list[Formula] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    threshold: float = 0.5
+    events: EventSpec | None = None
+    orders: LateSpec | None = None
     words: str = ""
     because: str = ""
 
@@ -82,6 +91,12 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         best=draft.best,
         weights=draft.weights,
         combined=draft.combined,
+        features=draft.features,
+        formulas=draft.formulas,
+        classes=draft.classes,
+        threshold=draft.threshold,
+        events=draft.events,
+        orders=draft.orders,
         lineage=draft.lineage,
         quality=draft.quality,
         eligible=eligible,

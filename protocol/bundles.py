@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from protocol.demand_windows import DemandSpec
 from protocol.errors import BadBundle, Reason
+from protocol.event_features import EventSpec
 from protocol.observations import Name, Text, TimeMs
+from protocol.order_lines import LateSpec
+from protocol.physics import Formula
 from protocol.windows import WindowSpec
 
 MAX_BUNDLE_BYTES = 512 * 1024 * 1024
@@ -93,18 +96,25 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Passport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person and a machine can read about a bundle.
+    """What a person and a machine can read about a bundle. Beside the figures, what a kind of model needs to be asked:
 
-    series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
-    the tables' state has seen. items: names of a neighbour table. covariates: known inputs, in the order of the columns
-    of `gamma`. levels: nominal quantiles of a quantile model's last
-    axis. demand: how a spare-part model's answers are read. machines, signals: names that a graph's second input `who`
-    knows, by index + 1 (0: unknown). best: signal class
-    (a signal's name) -> which of "seasonal_naive", "last_value", "ridge", "arima" and "lstm" had the lowest held-out
-    error there. weights: "machine/signal" -> [this model's share, the simple reference's share] of the validated
-    combination of all forecasters of the same training: its mean is the sum of share * mean over their bundles plus the
-    reference's share * naive_forecast (every bundle of a training states the same reference share; the shares of one
-    series add up to one). combined: held-out figure of that combination. files: sha256 of every other member."""
+    series: [machine, signal] of each row of the tables; series_until_ms: start of the bucket after the last one that the
+    tables' state has seen; series_error: held-out error of each over the naive forecast's.
+    covariates: known inputs, in the order of a filter's `gamma` (a window model has its own in `window`).
+    levels: nominal quantiles of a quantile model's last axis.
+    items: names of a neighbour table.
+    machines, signals: names that a graph's second input `who` knows, by index + 1 (0: unknown).
+    best: signal class (a signal's name) -> which of "seasonal_naive", "last_value", "ridge", "arima" and "lstm" had the
+    lowest held-out error there.
+    weights: "machine/signal" -> [this model's share, the simple reference's share] of the validated combination of all
+    forecasters of the same training: its mean is the sum of share * mean over their bundles plus the reference's share *
+    naive_forecast (every bundle of a training states the same reference share; the shares of a series add up to one).
+    combined: held-out figure of that combination.
+    features: what the columns of a tree table's rows are, the last ones made by `formulas` from the others; classes: what
+    its scores stand for; threshold: the chance from which on it says yes; events, orders: how a log or an order book becomes
+    such rows.
+    demand: how a spare-part model's answers are read.
+    files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     slot: Name
@@ -125,6 +135,12 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     best: dict[str, str] = {}
     weights: dict[str, list[float]] = {}
     combined: float | None = None
+    features: list[Name] = []
+    formulas: list[Formula] = []
+    classes: list[Name] = []
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+    events: EventSpec | None = None
+    orders: LateSpec | None = None
     lineage: Lineage
     quality: list[Quality]
     eligible: bool

@@ -260,3 +260,44 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sections: Annotated[list[Section], msgspec.Meta(min_length=1, max_length=20)]
     evidence: Annotated[list[Evidence], msgspec.Meta(max_length=20)]
     written_by: ModelRef
+
+
+class FaultRisk(msgspec.Struct, frozen=True, kw_only=True):
+    """How likely a machine fails: `component` (or the class of failure) within `horizon_ms` of `issued_ms`. `expected_ms`
+    is the mean time to the failure if it comes. `score` is log odds: `expected_score` plus the contributions, exactly."""
+
+    type_name: ClassVar[str] = "millwright.fault_risk.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.REPORT
+
+    id: Name
+    machine: Name
+    component: Name
+    issued_ms: TimeMs
+    horizon_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    alarm: bool = False
+    expected_ms: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    score: float
+    expected_score: float
+    contributions: Annotated[list[Contribution], msgspec.Meta(max_length=200)] = []
+    model: ModelRef
+
+
+class SupplyRisk(msgspec.Struct, frozen=True, kw_only=True):
+    """How likely an order line comes late, and by how many days: `expected_days` counts a line that is on time as 0.
+    `machine`: the one that the part is for, if that is known.
+    `score` is log odds: `expected_score` plus the contributions, exactly; one of them may be the drift of recent lines."""
+
+    type_name: ClassVar[str] = "millwright.supply_risk.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.REPORT
+
+    id: Name
+    order_line: Name
+    machine: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    issued_ms: TimeMs
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    expected_days: Annotated[float, msgspec.Meta(ge=0)]
+    score: float
+    expected_score: float
+    contributions: Annotated[list[Contribution], msgspec.Meta(max_length=200)] = []
+    model: ModelRef

@@ -14,7 +14,16 @@ from protocol.errors import Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
-from protocol.reports import DemandForecast, FaultEvent, Forecast, ForecastExplanation, Recommendation, Report
+from protocol.reports import (
+    DemandForecast,
+    FaultEvent,
+    FaultRisk,
+    Forecast,
+    ForecastExplanation,
+    Recommendation,
+    Report,
+    SupplyRisk,
+)
 from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
@@ -137,6 +146,10 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
             answers.meet(session, gateway, message.id, "report")
         case Feedback():
             return answers.store(session, message, gateway, int(str(arrived["seq"])), int(str(arrived["stored_ms"])))
+        case FaultRisk():
+            return _keep_statement(session, message, message.component, message.issued_ms, arrived)
+        case SupplyRisk():
+            return _keep_statement(session, message, message.order_line, message.issued_ms, arrived)
         case KnownInput():
             return _keep_statement(session, message, message.covariate, message.known_ms, arrived)
         case DemandForecast():

@@ -9,8 +9,9 @@ from protocol.tables.checked import Tables, table
 from protocol.tables.neighbours import Neighbours, Scored
 from protocol.tables.ridge import Contributions, Ridge
 from protocol.tables.state_space import StateSpace
+from protocol.tables.trees import Trees
 
-__all__ = ["Contributions", "Neighbours", "Ridge", "Scored", "StateSpace", "TableModel", "Tables", "table"]
+__all__ = ["Contributions", "Neighbours", "Ridge", "Scored", "StateSpace", "TableModel", "Tables", "Trees", "table"]
 
 
 class TableModel(Protocol):

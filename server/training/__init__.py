@@ -4,6 +4,7 @@ reference and the champion, and say the verdict in words. One module a family.""
 from __future__ import annotations
 
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
+from server.training.faults import EVENTS, TABULAR, train_fault_events, train_fault_table
 from server.training.forecast import (
     ARIMA,
     FORECAST_SLOTS,
@@ -16,21 +17,28 @@ from server.training.forecast import (
     train_forecast,
 )
 from server.training.recommend import ITEMS, train_recommend
+from server.training.supply import LATE, train_late
 
 __all__ = [
     "ARIMA",
     "DIGITS",
+    "EVENTS",
     "FORECAST_SLOTS",
     "INT8_ATOL",
     "ITEMS",
+    "LATE",
     "LSTM",
     "RELATIVE_ERROR",
     "RIDGE",
+    "TABULAR",
     "Candidate",
     "Circumstances",
     "ForecastPlan",
     "Progress",
     "random_lstm_bundle",
+    "train_fault_events",
+    "train_fault_table",
     "train_forecast",
+    "train_late",
     "train_recommend",
 ]

@@ -14,6 +14,7 @@ from protocol.reports import (
     DemandForecast,
     Evidence,
     FaultEvent,
+    FaultRisk,
     Forecast,
     ForecastExplanation,
     ForecastShare,
@@ -25,6 +26,7 @@ from protocol.reports import (
     Report,
     Section,
     Severity,
+    SupplyRisk,
 )
 from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Command, Refusal, Reply, Resend, envelope
 from protocol.twin import (
@@ -216,6 +218,31 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         model=ModelRef("supply.demand", "demand_lstm", 1, DIGEST),
     ),
     "report": REPORT,
+    "fault_risk": FaultRisk(
+        id="fault-risk-1",
+        machine="P-101",
+        component="comp2",
+        issued_ms=T0,
+        horizon_ms=172_800_000,
+        probability=0.75,
+        alarm=True,
+        expected_ms=64_800_000,
+        score=1.5,
+        expected_score=-4.5,
+        contributions=[Contribution("error2 in the last 24 h", 5.0), Contribution("model", 1.0)],
+        model=ModelRef("fault.events", "discrete_hazard_trees", 1, DIGEST),
+    ),
+    "supply_risk": SupplyRisk(
+        id="supply-risk-1",
+        order_line="PO-7/3",
+        issued_ms=T0,
+        probability=0.25,
+        expected_days=2.5,
+        score=-1.0,
+        expected_score=-2.0,
+        contributions=[Contribution("late share, vendor, 90 days", 1.0)],
+        model=ModelRef("supply.late", "asof_logistic_trees", 1, DIGEST),
+    ),
     "feedback": Feedback(
         id="fb-1",
         target="recommendation-1",

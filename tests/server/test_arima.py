@@ -237,6 +237,8 @@ def test_known_inputs_are_walked_along_with_the_held_out_values() -> None:
     tail = evaluation.hold_out(values, 0, STEP_MS, 96, 12)
     fitted = arima.fit(values[0, : tail.split], 0, STEP_MS, 12, load[: tail.split, None])
     assert fitted is not None
-    informed, _ = evaluation.filter_answers(tail, StateSpace(fitted.tables()), tail.split, load[None, None])
+    ahead = np.stack([load[at : at + 12] for at in tail.origins])[None, :, None]
+    known = evaluation.KnownSteps(load[None, :, None], ahead)
+    informed, _ = evaluation.filter_answers(tail, StateSpace(fitted.tables()), tail.split, known)
     uninformed, _ = evaluation.filter_answers(tail, StateSpace(fitted.tables()), tail.split)
     assert tail.relative_error(informed)[0] < 0.8 * tail.relative_error(uninformed)[0]

@@ -20,7 +20,7 @@ from protocol.errors import BadMessage, BadSettings
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
-from protocol.reports import DemandForecast, ModelRef
+from protocol.reports import DemandForecast, FaultRisk, ModelRef, SupplyRisk
 from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Envelope, Message, decode, encode, envelope
 from protocol.twin import State
 from server import config, datasets, intake, ranges
@@ -174,6 +174,37 @@ def test_a_real_broker_gets_the_acknowledgement_after_the_row_is_there(mosquitto
     ((ack, rows),) = heard
     assert ack.classes[MessageClass.EVENT].upto == 1
     assert rows == ["WO-1"]
+
+
+def test_stated_risks_are_kept_once_with_what_they_are_about(database: Database) -> None:
+    model = ModelRef("fault.events", "discrete_hazard_trees", 1)
+    fault = FaultRisk(
+        id="r-1",
+        machine="P-1",
+        component="seal",
+        issued_ms=NOW,
+        probability=0.5,
+        score=0.0,
+        expected_score=0.0,
+        model=model,
+    )
+    supply = SupplyRisk(
+        id="r-2",
+        order_line="PO-1/2",
+        issued_ms=NOW,
+        probability=0.25,
+        expected_days=1.5,
+        score=-1.1,
+        expected_score=-1.1,
+        model=model,
+    )
+    send(database, wrapped(fault, 1), wrapped(supply, 2), wrapped(supply, 3))
+    with database.begin() as session:
+        kept = session.scalars(select(StatementRow).order_by(StatementRow.id)).all()
+        assert [(row.type, row.machine, row.subject) for row in kept] == [
+            ("millwright.fault_risk.v1", "P-1", "seal"),
+            ("millwright.supply_risk.v1", "", "PO-1/2"),
+        ]
 
 
 def test_known_inputs_are_kept_in_every_version_and_reach_the_data_set(database: Database, tmp_path: Path) -> None:
