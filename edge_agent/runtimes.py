@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, Reason
 from protocol.reports import ModelRef
-from protocol.tables import Neighbours, StateSpace, TableModel, Tables
+from protocol.tables import Monitor, Neighbours, StateSpace, TableModel, Tables
 
 
 @dataclass
@@ -37,6 +37,11 @@ class LoadedModel:
     def neighbours(self) -> Neighbours | None:
         """The lists of a recommender's bundle."""
         return self.table if isinstance(self.table, Neighbours) else None
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The control charts of a machine monitor's bundle."""
+        return self.table if isinstance(self.table, Monitor) else None
 
     @property
     def ref(self) -> ModelRef:
@@ -80,6 +85,11 @@ def _table_model(passport: Passport, tables: Tables) -> TableModel:
         return filter_
     if passport.runtime is Runtime.NEIGHBOURS:
         return Neighbours(passport.items, tables)
+    if passport.runtime is Runtime.MONITOR:
+        monitor = Monitor(tables)
+        if len(monitor) != len(passport.series):
+            raise BadBundle(Reason.BAD_ARCHIVE, "series and tables differ in number")
+        return monitor
     raise BadBundle(
         Reason.UNSUPPORTED_RUNTIME, f"this agent has no runtime {passport.runtime.value!r}: update the agent"
     )

@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from protocol.tables.checked import Tables, table
+from protocol.tables.monitor import Monitor
 from protocol.tables.neighbours import Neighbours, Scored
 from protocol.tables.state_space import StateSpace
 
-__all__ = ["Neighbours", "Scored", "StateSpace", "TableModel", "Tables", "table"]
+__all__ = ["Monitor", "Neighbours", "Scored", "StateSpace", "TableModel", "Tables", "table"]
 
 
 class TableModel(Protocol):
