@@ -22,11 +22,15 @@ SLACK = 5.0
 """Surprise that is forgiven in each bucket. Rare and large counts; the small and lasting is left to the second view."""
 MEMORY_BUCKETS = 2000
 MOST_SURPRISE = 30.0
-_CELLS = 160
+SETTLES = 24
+"""Buckets before which the spread is a guess."""
+HELD_BACK = 6
+"""Errors that wait, while evidence gathers, before they teach the memory."""
+_CELLS = 80
 _OCTAVES, _PER_OCTAVE, _LOWEST = 20, 4, -6
 _BINS = _OCTAVES * _PER_OCTAVE
 _LOG_BIN = math.log(2.0) / _PER_OCTAVE
-_TAIL_SHARE, _TAIL_LEAST, _TAIL_NEEDS, _SHORTEST_TAIL = 0.02, 5.0, 50.0, 0.1
+_TAIL_SHARE, _TAIL_LEAST, _TAIL_NEEDS, _SHORTEST_TAIL = 0.02, 5.0, 30.0, 0.1
 
 
 def average_run_length(limit: float, slack: float = SLACK, cells: int = _CELLS) -> float:
@@ -47,12 +51,12 @@ def alarm_limit(run_length: float, slack: float = SLACK) -> float:
     slack is rarer than that is common)."""
     if not run_length > math.exp(slack):
         return 0.0
-    low, high = 0.0, math.log(run_length) + slack
-    while average_run_length(high, slack) < run_length:
-        high *= 2
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if average_run_length(middle, slack) < run_length else (low, middle)
+    wanted, low, high = math.log(run_length), 0.0, math.log(run_length) + slack
+    for _ in range(40):  # the logarithm of the run length is nearly straight in the limit
+        at_low, at_high = (math.log(average_run_length(x, slack)) for x in (low, high))
+        low, high = high, max(0.0, high + (wanted - at_high) * (high - low) / (at_high - at_low))
+        if abs(high - low) < 1e-9:
+            break
     return high
 
 
@@ -149,6 +153,7 @@ class DetectorState(msgspec.Struct, frozen=True):
     average: float
     sums: list[float]
     ages: list[int]
+    held: list[float]
     errors: MemoryState
     clusters: MemoryState
 
@@ -170,6 +175,7 @@ class SignalDetector:
         self._average = 1.0
         self._sums = [0.0, 0.0, 0.0]
         self._ages = [0, 0, 0]
+        self._held: list[float] = []
         self.aim(buckets_per_false_alarm)
 
     def aim(self, buckets_per_false_alarm: float) -> None:
@@ -190,21 +196,33 @@ class SignalDetector:
         self._seen += 1
         deviation = max(self.spread, 1e-9 + 1e-4 * abs(level))
         score = error / deviation
-        surprise = self._errors.surprise(score) if self._seen > 1 else 0.0
-        self._errors.learn(score)
-        far = min(abs(error), 6 * deviation) if self._seen > 30 else abs(error)
-        self._spread += (far - self._spread) / min(self._seen, 300)
+        settled = self._seen > SETTLES  # before that, the spread is a guess and so is every score
+        surprise = self._errors.surprise(score) if settled else 0.0
         self._average += self._rate * (min(max(surprise - math.log(2.0), 0.0), 8.0) - self._average)
         cluster = math.exp(self._average)  # so that the Pareto tail of the memory is an exponential one of the average
-        clustered = self._clusters.surprise(cluster) if self._seen > 40 else 0.0
-        if self._seen > 40:
-            self._clusters.learn(cluster)
-        if self._seen <= self._warm_up:
-            return None
         side = -1 if score < 0 else 1
-        self._add(0, surprise if side > 0 else 0.0)
-        self._add(1, surprise if side < 0 else 0.0)
-        self._add(2, clustered)
+        if self._seen > self._warm_up:
+            self._add(0, surprise if side > 0 else 0.0)
+            self._add(1, surprise if side < 0 else 0.0)
+            self._add(2, self._clusters.surprise(cluster))
+        if settled:
+            self._clusters.learn(cluster)
+        alarm = self._judge(side)
+        self._held.append(error)
+        if alarm or len(self._held) > HELD_BACK or not max(self._ages[:2]):
+            self._learn_held(deviation, settled)
+        return alarm
+
+    def _learn_held(self, deviation: float, settled: bool) -> None:
+        """Evidence waits a moment before it teaches that it is normal: else a small memory talks itself out of a fault."""
+        for error in self._held:
+            if settled:
+                self._errors.learn(error / deviation)
+            far = min(abs(error), 6 * deviation) if settled else abs(error)
+            self._spread += (far - self._spread) / min(self._seen, 300)
+        self._held.clear()
+
+    def _judge(self, side: int) -> Alarm | None:
         over = [s - limit for s, limit in zip(self._sums, self._limits, strict=True)]
         view = over.index(max(over))
         if over[view] <= 0:
@@ -229,6 +247,7 @@ class SignalDetector:
             self._average,
             list(self._sums),
             list(self._ages),
+            list(self._held),
             self._errors.state(),
             self._clusters.state(),
         )
@@ -238,6 +257,7 @@ class SignalDetector:
         self._seen, self._spread, self._average = state.seen, state.spread, state.average
         if len(state.sums) == len(self._sums) == len(state.ages):
             self._sums, self._ages = list(state.sums), list(state.ages)
+        self._held = list(state.held[: HELD_BACK + 1])
         self._errors.restore(state.errors)
         self._clusters.restore(state.clusters)
 
