@@ -43,8 +43,9 @@ bench: setup  ## the benchmarks that need no data set
 	$(BIN)/python benchmarks/footprint.py
 	$(BIN)/python benchmarks/agent_intake.py
 
-bench-tables: setup  ## run the benchmarks and write their figures into the README
-	$(BIN)/python benchmarks/tables.py
+bench-tables: setup  ## run the benchmarks (DATA=folder of data sets: all of them) and write their figures into the README
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c requirements.lock
+	$(BIN)/python benchmarks/tables.py $(if $(DATA),--data $(DATA))
 
 lock: setup  ## write requirements.lock from the environment that the tests passed in
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^torch(==[0-9.]+).*/torch\1/; s/ @ .*//' > requirements.lock

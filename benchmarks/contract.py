@@ -125,7 +125,14 @@ def peer(sheet: Sheet, module: str) -> Any:
         return None
 
 
-def run(name: str, doc: str | None, measure: Callable[[Sheet], None], argv: list[str] | None = None) -> int:
+def run(
+    name: str,
+    doc: str | None,
+    measure: Callable[[Sheet], None],
+    argv: list[str] | None = None,
+    *,
+    needs_data: bool = True,
+) -> int:
     """Parses the options, measures, prints. Exit status 0: measured, whatever the verdicts."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder that holds the data set")
@@ -136,7 +143,9 @@ def run(name: str, doc: str | None, measure: Callable[[Sheet], None], argv: list
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, where learning is random")
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     given = parser.parse_args(argv)
-    if given.data is None and (given.train is None or given.test is None):
+    if not needs_data:
+        given.data = given.data or Path()
+    elif given.data is None and (given.train is None or given.test is None):
         parser.error("--data DIR, or both --train DIR and --test DIR")
     train, test = given.train or given.data, given.test or given.data
     for folder in (train, test):

@@ -1,9 +1,13 @@
-"""Runs the benchmarks and writes their figures into the README, between the markers of each table.
+"""Runs benchmarks, keeps each one's result object in benchmarks/results/, and writes the README's tables from these.
 
-python benchmarks/tables.py [NAME ...]      default: those that need no data set"""
+    python benchmarks/tables.py [NAME ...] [--data ROOT] [--render]
+
+Without names: those that need no data set, and with --data ROOT (a folder that holds m4/, ett/, cmapss/, …) all of them.
+--render writes the tables from the results at hand and runs nothing."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -12,30 +16,90 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULT = ("footprint", "agent_intake")
+RESULTS = Path(__file__).resolve().parent / "results"
+PLAIN = {"footprint": ("footprint",), "agent_intake": ("agent_intake",)}
+"""Tables of their own: README marker -> scripts."""
+DATA = {
+    "forecast_search": "m4",
+    "forecast_hourly": "m4",
+    "forecast_weekly": "m4",
+    "forecast_ett": "ett",
+    "forecast_coverage": "m4",
+    "forecast_update": "m4",
+    "forecast_covariates": None,
+    "remaining_life": "cmapss",
+    "fault_tabular": "ai4i2020",
+    "anomaly_multivariate": "skab",
+    "anomaly_streams": "nab",
+    "fault_events": "pdm_events",
+    "late_delivery": "scms_supply",
+    "spare_parts": "spare_parts_demand",
+}
+"""The forecasting table: script -> folder below the data root (None: it makes its own plant)."""
+TABLES: dict[str, tuple[str, ...]] = {**PLAIN, "forecasting": tuple(DATA)}
 
 
-def table(result: dict[str, Any]) -> str:
-    """One Markdown table; a missed target stays visible."""
-    lines = ["| what | metric | ours | reference | target | verdict |", "|---|---|---|---|---|---|"]
-    for r in result["rows"]:
-        verdict = {True: "holds", False: "**missed**", None: "–"}[r["holds"]]
-        reference = "–" if r["reference"] is None else f"{r['reference']:g}"
-        lines.append(f"| {r['what']} | {r['metric']} | {r['ours']:g} | {reference} | {r['target']:g} | {verdict} |")
+def measured(name: str, root: Path | None) -> None:
+    """Runs one script and keeps its object."""
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--json"]
+    folder = DATA.get(name)
+    if folder is not None:
+        if root is None:
+            raise SystemExit(f"{name} needs --data ROOT, a folder that holds {folder}/")
+        command += ["--data", str(root / folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    RESULTS.mkdir(exist_ok=True)
+    body = json.dumps(json.loads(done.stdout), ensure_ascii=False, indent=1)
+    (RESULTS / f"{name}.json").write_text(body + "\n", encoding="utf-8")
+
+
+def table(names: tuple[str, ...]) -> str:
+    """One Markdown table over the results at hand; a missed target stays visible, a script without a result says so."""
+    peers = len(names) > 1
+    head = ["what", "metric", "ours", "reference", *(["peers"] if peers else []), "target", "n", "verdict"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name in names:
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            lines.append(f"| {name} |" + " |" * (len(head) - 2) + " not run |")
+            continue
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        lines += ["| " + " | ".join(cells(name if peers else "", r, peers)) + " |" for r in rows]
     return "\n".join(lines)
+
+
+def cells(name: str, r: dict[str, Any], peers: bool) -> list[str]:
+    """One row of the table."""
+    verdict = {True: "holds", False: "**missed**", None: "–"}[r["holds"]]
+    beside = ", ".join(f"{peer} {number(value)}" for peer, value in r["peers"].items()) or "–"
+    what = f"`{name}` {r['what']}" if name else r["what"]
+    made = [what, r["metric"], number(r["ours"]), number(r["reference"])]
+    return [*made, *([beside] if peers else []), number(r["target"]), str(r["n"]), verdict]
+
+
+def number(value: float | None) -> str:
+    """Four digits; a dash for what is not there."""
+    return "–" if value is None else f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
 def main() -> int:
     """Rewrites README.md in place."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--render", action="store_true")
+    options = parser.parse_args()
+    if not options.render:
+        every = [*PLAIN, *(DATA if options.data else ())]
+        for name in options.names or every:
+            measured(name, options.data)
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    for name in sys.argv[1:] or DEFAULT:
-        command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--json"]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        made = f"<!-- {name} -->\n{table(json.loads(done.stdout))}\n<!-- /{name} -->"
-        parts = re.split(f"<!-- {name} -->.*?<!-- /{name} -->", text, flags=re.DOTALL)
+    for marker, names in TABLES.items():
+        made = f"<!-- {marker} -->\n{table(names)}\n<!-- /{marker} -->"
+        parts = re.split(f"<!-- {marker} -->.*?<!-- /{marker} -->", text, flags=re.DOTALL)
         if len(parts) != 2:
-            raise SystemExit(f"README.md must hold <!-- {name} --> … <!-- /{name} --> once")
+            raise SystemExit(f"README.md must hold <!-- {marker} --> … <!-- /{marker} --> once")
         text = made.join(parts)
     readme.write_text(text, encoding="utf-8")
     return 0

@@ -22,6 +22,7 @@ from edge_agent.explain import evidence
 from edge_agent.health import Tally, rss_bytes, write_status
 from edge_agent.history import Grid, History, Key, Stored
 from edge_agent.intake import Intake, Row, work_order
+from edge_agent.known_inputs import KnownInputs
 from edge_agent.outbox import Outbox
 from edge_agent.privacy import Gate
 from edge_agent.skills.forecast import ForecastSkill
@@ -30,6 +31,7 @@ from edge_agent.skills.watch import Watch, WatchSettings, WatchState
 from edge_agent.skills.write_report import Facts, write
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
+from protocol.covariates import KnownInput, from_answer, from_event, from_work_order
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.observations import SignalBlock
@@ -44,6 +46,8 @@ REPORTED_S = 30.0
 MAX_ARRIVALS_A_STEP = 2000
 WATCH_SAVED_EVERY = 60
 MONITOR_SLOT = "fault.monitor"
+MOST_SHOWN = 500
+"""Lists whose answers can still become known inputs."""
 
 
 class Clock(Protocol):
@@ -107,6 +111,8 @@ class Agent:
             ),
         )
         self._restore_watch()
+        self._known = KnownInputs(self._history)
+        self._shown: dict[str, Recommendation] = {}
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
@@ -216,6 +222,8 @@ class Agent:
                     self.tally.note("plant.not_asked_for")  # some brokers hand a newcomer every retained message
                 elif self._mapping.is_work_order(arrival.topic):
                     self._take_work_order(arrival.payload)
+                elif self._mapping.is_known_input(arrival.topic):
+                    self._know(decode(arrival.payload, KnownInput, limit_bytes=20_000))
                 else:
                     messages += 1
                     good, bad = self._intake.read(arrival.topic, arrival.payload, arrival.retained)
@@ -239,11 +247,23 @@ class Agent:
         self.tally.note("feedback.received")
         if not self._send(feedback, known_as=feedback.id):
             self.tally.note("feedback.duplicate")
+        shown = self._shown.get(feedback.target)
+        for known in from_answer(feedback, shown) if shown is not None else ():
+            self._know(known)
 
     def _take_work_order(self, payload: bytes) -> None:
         order = work_order(payload)
         self.tally.note("work_orders.received")
         self.tally.note("work_orders.stored" if self._send(order, known_as=order.id) else "work_orders.duplicate")
+        known = from_work_order(order)
+        if known is not None:
+            self._know(known)
+
+    def _know(self, known: KnownInput) -> None:
+        """Something of the future became known: the next forecast sees it, and the server learns from it."""
+        if self._known.tell(known):
+            self.tally.note(f"known_inputs.{known.source}")
+        self._send(known, known_as=f"{known.machine}/{known.id}@{known.known_ms}")
 
     # buckets, events, answers -----------------------------------------------------------------------------------------
 
@@ -290,6 +310,8 @@ class Agent:
             log.warning("watch.json is left aside, alarms warm up anew: %s", error)
 
     def _tell_event(self, event: FaultEvent, end_ms: int) -> None:
+        for known in from_event(event):
+            self._know(known)
         if event.end_ms is not None:
             self._send(event)
             self.tally.note("events.closed")
@@ -308,6 +330,9 @@ class Agent:
         self.tally.note("events.opened")
         if recommendation is not None and self._send(recommendation, known_as=recommendation.id):
             self.tally.note("recommendations.made")
+            self._shown[recommendation.id] = recommendation
+            while len(self._shown) > MOST_SHOWN:
+                self._shown.pop(next(iter(self._shown)))
         if self._send(report, known_as=report.id):
             self.tally.note("reports.written")
         self._outbox.commit()
@@ -523,7 +548,9 @@ class Agent:
             self._say_reported()
         if now_s - self._forget_s >= 3600:
             self._forget_s = now_s
-            self._history.forget_before(self._now_ms() - int(self._settings.history_days * 86_400_000))
+            oldest_ms = self._now_ms() - int(self._settings.history_days * 86_400_000)
+            self._history.forget_before(oldest_ms)
+            self._known.forget_before(oldest_ms)
 
     def _say_reported(self) -> None:
         document = Reported(

@@ -13,7 +13,9 @@ import numpy as np
 
 from edge_agent.intake import Row
 from edge_agent.storage import open_store
+from protocol.covariates import KnownInput
 from protocol.errors import Refused
+from protocol.sync import decode, encode
 from protocol.windows import Floats, resample
 
 Key = tuple[str, str]
@@ -25,6 +27,8 @@ CREATE TABLE IF NOT EXISTS observation (
 CREATE TABLE IF NOT EXISTS quarantine (
     id INTEGER PRIMARY KEY, time_ms INTEGER, topic TEXT, reason TEXT, detail TEXT, payload BLOB);
 CREATE TABLE IF NOT EXISTS work_order (id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS known_input (
+    id TEXT, machine TEXT, known_ms INTEGER, end_ms INTEGER, body BLOB, PRIMARY KEY (machine, id, known_ms));
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, n INTEGER);
 """
 MAX_QUARANTINE_ROWS = 10_000
@@ -92,6 +96,20 @@ class History:
     def first_told(self, order_id: str) -> bool:
         """Whether a work order is new here; remembers it."""
         return self._db.execute("INSERT OR IGNORE INTO work_order VALUES (?)", (order_id,)).rowcount == 1
+
+    def remember_input(self, known: KnownInput) -> bool:
+        """Whether this version of a known input is new here; keeps it."""
+        row = (known.id, known.machine, known.known_ms, known.end_ms, encode(known))
+        return self._db.execute("INSERT OR IGNORE INTO known_input VALUES (?,?,?,?,?)", row).rowcount == 1
+
+    def known_inputs(self) -> list[KnownInput]:
+        """Every version that is kept, in the order in which they became known."""
+        rows = self._db.execute("SELECT body FROM known_input ORDER BY known_ms, id")
+        return [decode(body, KnownInput) for (body,) in rows]
+
+    def forget_inputs_before(self, time_ms: int) -> None:
+        """Drops versions whose span had ended by then."""
+        self._db.execute("DELETE FROM known_input WHERE end_ms < ?", (time_ms,))
 
     def keys(self) -> list[Key]:
         """Every signal that was ever observed."""

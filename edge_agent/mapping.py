@@ -40,7 +40,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     time_zone: str = ""
 
 
-class WorkOrderSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WireSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Messages that already are ours, as docs/wire has them: work orders, known inputs."""
+
     topic: str
 
 
@@ -63,7 +65,8 @@ class ItemNames(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class MappingFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: list[Source] = []
-    work_orders: list[WorkOrderSource] = []
+    work_orders: list[WireSource] = []
+    known_inputs: list[WireSource] = []
     machines: dict[str, MachineNames] = {}
     signals: dict[str, SignalNames] = {}
     items: dict[str, ItemNames] = {}
@@ -99,11 +102,13 @@ class Mapping:
     labels: Labels
     _templates: list[tuple[re.Pattern[str], Source]] = field(default_factory=list)
     _orders: list[re.Pattern[str]] = field(default_factory=list)
+    _known: list[re.Pattern[str]] = field(default_factory=list)
     _routes: dict[str, Route | None] = field(default_factory=dict)
 
     def filters(self) -> list[str]:
         """MQTT filters that cover every template."""
-        topics = [s.topic for s in self.file.source] + [s.topic for s in self.file.work_orders]
+        ours = [*self.file.work_orders, *self.file.known_inputs]
+        topics = [s.topic for s in self.file.source] + [s.topic for s in ours]
         return sorted({re.sub(r"\{[^}]+\}", "+", topic) for topic in topics})
 
     def route(self, topic: str) -> Route | None:
@@ -127,6 +132,10 @@ class Mapping:
     def is_work_order(self, topic: str) -> bool:
         """Whether a topic carries work orders."""
         return any(p.fullmatch(topic) for p in self._orders)
+
+    def is_known_input(self, topic: str) -> bool:
+        """Whether a topic carries schedules, deliveries and whatever else is known ahead."""
+        return any(p.fullmatch(topic) for p in self._known)
 
     def machine_type(self, machine: str) -> str:
         """The type named in the file, else empty."""
@@ -161,9 +170,10 @@ def load(path: Path) -> Mapping:
             if "{signal}" not in s.topic and not s.signal:
                 raise ValueError(f"source {s.topic!r} names no signal: add {{signal}} to the topic or signal = a path")
         orders = [_topic_pattern(s.topic) for s in file.work_orders]
+        known = [_topic_pattern(s.topic) for s in file.known_inputs]
     except (ValueError, re.error, ZoneInfoNotFoundError) as error:
         raise BadSettings(f"{path}: {error}") from error
-    return Mapping(file, labels, templates, orders)
+    return Mapping(file, labels, templates, orders, known)
 
 
 def _topic_pattern(template: str) -> re.Pattern[str]:

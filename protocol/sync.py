@@ -6,10 +6,11 @@ Every message of a class has the next sequence number of that class on that gate
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, get_args
 
 import msgspec
 
+from protocol.covariates import KnownInput
 from protocol.errors import BadMessage, Reason
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
@@ -24,10 +25,10 @@ Sequence = Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
 SequenceRange = tuple[Sequence, Sequence]
 """First and last, both included."""
 
-Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat
-MESSAGE_TYPES: dict[str, type[Message]] = {
-    t.type_name: t for t in (SignalBlock, WorkOrder, Forecast, FaultEvent, Recommendation, Report, Feedback, Heartbeat)
-}
+Statement = KnownInput
+"""What the server keeps as it was said, found by type, machine and subject, without columns of its own."""
+Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat | Statement
+MESSAGE_TYPES: dict[str, type[Message]] = {t.type_name: t for t in get_args(Message)}
 """Wire name -> Struct. An unknown name is quarantined by the server, never dropped."""
 
 

@@ -133,6 +133,23 @@ class ReportRow(Arrived, Table):
     body: Mapped[dict[str, Any]]
 
 
+class StatementRow(Arrived, Table):
+    """A message that needs no columns of its own: `type` is its wire name, `subject` the signal, component, part or
+    covariate that it is about. The same id told again (a newer version of it) stands beside the older."""
+
+    __tablename__ = "statement"
+    __table_args__ = (
+        UniqueConstraint("gateway", "type", "statement_id", "time_ms"),
+        Index("ix_statement_latest", "type", "gateway", "machine", "time_ms"),
+    )
+    type: Mapped[str]
+    statement_id: Mapped[str]
+    machine: Mapped[str]
+    subject: Mapped[str]
+    time_ms: Mapped[int]
+    body: Mapped[dict[str, Any]]
+
+
 class FeedbackRow(Table):
     """An answer, met with what it judges. `target_kind` is report, recommendation or '' while the target has not
     arrived yet (classes travel on separate lanes). Console answers have no seq."""

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,19 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from protocol.covariates import KnownInput
 from protocol.errors import BadBundle, Reason
 from protocol.windows import Floats, resample
 from server.algorithms.collaborative import Case
-from server.database import Dataset, FeedbackRow, RecommendationRow, ReportRow, SignalBlockRow, WorkOrderRow
+from server.database import (
+    Dataset,
+    FeedbackRow,
+    RecommendationRow,
+    ReportRow,
+    SignalBlockRow,
+    StatementRow,
+    WorkOrderRow,
+)
 
 MOST_BUCKETS = 8000
 FORECAST, RECOMMEND = "forecast", "recommend"
@@ -28,12 +37,14 @@ FORECAST, RECOMMEND = "forecast", "recommend"
 
 @dataclass(frozen=True)
 class SignalGrid:
-    """values [S, T] on one grid, NaN where nothing was shared. series[s] = (machine, signal)."""
+    """values [S, T] on one grid, NaN where nothing was shared. series[s] = (machine, signal). inputs: what was known of
+    the machines' future, each with the moment since when."""
 
     start_ms: int
     step_ms: int
     series: list[tuple[str, str]]
     values: Floats
+    inputs: tuple[KnownInput, ...] = ()
 
     @property
     def until_ms(self) -> int:
@@ -65,7 +76,15 @@ def collect_signals(session: Session, step_ms: int, most_buckets: int = MOST_BUC
         SignalBlockRow.values,
     )
     rows = session.execute(columns.where(SignalBlockRow.start_ms >= oldest).order_by(SignalBlockRow.id)).all()
-    return lay_on_grid(((r[0], r[1], r[2], r[3], r[4]) for r in rows), step_ms)
+    grid = lay_on_grid(((r[0], r[1], r[2], r[3], r[4]) for r in rows), step_ms)
+    return replace(grid, inputs=collect_inputs(session, oldest))
+
+
+def collect_inputs(session: Session, since_ms: int) -> tuple[KnownInput, ...]:
+    """Every version of every known input that became known since then, in the order in which they did."""
+    rows = select(StatementRow).where(StatementRow.type == KnownInput.type_name, StatementRow.time_ms >= since_ms)
+    inputs = [msgspec.convert(row.body, KnownInput) for row in session.scalars(rows)]
+    return tuple(sorted(inputs, key=lambda known: (known.known_ms, known.id)))
 
 
 def lay_on_grid(blocks: Iterable[tuple[str, str, int, int, list[float | None]]], step_ms: int) -> SignalGrid:
@@ -151,13 +170,16 @@ def freeze_signals(grid: SignalGrid, artifacts: Path) -> Snapshot:
     """Writes the grid as .npz; the same grid gives the same digest."""
     out = io.BytesIO()
     names = np.array([list(key) for key in grid.series], dtype=np.str_).reshape(-1, 2)
-    np.savez(out, values=grid.values, series=names, grid=np.array([grid.start_ms, grid.step_ms], dtype=np.int64))
+    known = np.frombuffer(msgspec.json.encode(grid.inputs), dtype=np.uint8)
+    place = np.array([grid.start_ms, grid.step_ms], dtype=np.int64)
+    np.savez(out, values=grid.values, series=names, grid=place, inputs=known)
     described = {
         "series": len(grid.series),
         "buckets": int(grid.values.shape[1]),
         "start_ms": grid.start_ms,
         "until_ms": grid.until_ms,
         "step_ms": grid.step_ms,
+        "known_inputs": len(grid.inputs),
         "missing_share": float(np.isnan(grid.values).mean()) if grid.values.size else 0.0,
     }
     return _frozen(FORECAST, out.getvalue(), "npz", int(np.isfinite(grid.values).sum()), described, artifacts)
@@ -180,7 +202,9 @@ def read_signals(path: Path, digest: str) -> SignalGrid:
     with np.load(io.BytesIO(_checked(path, digest)), allow_pickle=False) as held:
         start_ms, step_ms = (int(v) for v in held["grid"])
         series = [(str(machine), str(signal)) for machine, signal in held["series"]]
-        return SignalGrid(start_ms=start_ms, step_ms=step_ms, series=series, values=held["values"])
+        told = held["inputs"].tobytes() if "inputs" in held else b"[]"
+        inputs = msgspec.json.decode(told, type=tuple[KnownInput, ...])
+        return SignalGrid(start_ms=start_ms, step_ms=step_ms, series=series, values=held["values"], inputs=inputs)
 
 
 def read_cases(path: Path, digest: str) -> list[Case]:

@@ -9,12 +9,13 @@ import msgspec
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
+from protocol.covariates import KnownInput
 from protocol.errors import Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
 from protocol.reports import FaultEvent, Forecast, Recommendation, Report
-from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, decode, decode_message
+from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
 from server import ranges
@@ -27,6 +28,7 @@ from server.database import (
     RecommendationRow,
     ReportRow,
     SignalBlockRow,
+    StatementRow,
     WorkOrderRow,
 )
 
@@ -135,6 +137,8 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
             answers.meet(session, gateway, message.id, "report")
         case Feedback():
             return answers.store(session, message, gateway, int(str(arrived["seq"])), int(str(arrived["stored_ms"])))
+        case KnownInput():
+            return _keep_statement(session, message, message.covariate, message.known_ms, arrived)
         case Heartbeat():
             row = session.get_one(Gateway, gateway)
             row.heartbeat = msgspec.to_builtins(message)
@@ -151,8 +155,32 @@ def _keep_event(session: Session, event: FaultEvent, arrived: dict[str, object])
     session.flush()
 
 
+def _keep_statement(
+    session: Session, message: Statement, subject: str, time_ms: int, arrived: dict[str, object]
+) -> bool:
+    kind = message.type_name
+    same = (StatementRow.type == kind) & (StatementRow.statement_id == message.id) & (StatementRow.time_ms == time_ms)
+    if _seen(session, StatementRow, str(arrived["gateway"]), same):
+        return False
+    row = StatementRow(
+        **arrived,
+        type=kind,
+        statement_id=message.id,
+        machine=message.machine,
+        subject=subject,
+        time_ms=time_ms,
+        body=msgspec.to_builtins(message),
+    )
+    session.add(row)
+    session.flush()
+    return True
+
+
 def _seen(
-    session: Session, table: type[WorkOrderRow | RecommendationRow | ReportRow], gateway: str, same: ColumnElement[bool]
+    session: Session,
+    table: type[WorkOrderRow | RecommendationRow | ReportRow | StatementRow],
+    gateway: str,
+    same: ColumnElement[bool],
 ) -> bool:
     return session.scalar(select(table.id).where(table.gateway == gateway, same).limit(1)) is not None
 

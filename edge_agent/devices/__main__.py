@@ -157,11 +157,15 @@ def run_plant(options: argparse.Namespace, stopped: list[bool]) -> int:
             books.note(made.name, work_orders=1)
     began_s, step_ms, ticks = time.monotonic(), int(options.step_s * 1000), 0
     waiting: list[Answer] = []
+    planned_ms = START_MS
     while not stopped and not (options.minutes and time.monotonic() - began_s > options.minutes * 60):
         due = int((time.monotonic() - began_s) * options.speed * 1000 / step_ms)
         while ticks <= due and not stopped:
+            now_ms = START_MS + ticks * step_ms
             for made in lines:
-                publish_tick(made, START_MS + ticks * step_ms, publisher, books, dirt, options.dirty)
+                publish_plans(made, planned_ms, now_ms + simulated.DAY_MS, publisher)
+                publish_tick(made, now_ms, publisher, books, dirt, options.dirty)
+            planned_ms = max(planned_ms, now_ms + simulated.DAY_MS)
             ticks += 1
         waiting = answer(link, publisher, operators, waiting, books, options.site)
         books.facts = {"simulated_ms": START_MS + ticks * step_ms, "verdicts": operators.verdicts}
@@ -188,6 +192,12 @@ def answer(
         publisher.publish(Topic(site, given.gateway, Channel.SHOP_FEEDBACK).text, encode(given.feedback))
         books.note(given.gateway, answers=1)
     return [a for a in waiting if a.due_s > time.monotonic()]
+
+
+def publish_plans(made: Line, from_ms: int, until_ms: int, publisher: Publisher) -> None:
+    """What the planner decided since: the line's load a day ahead, hour by hour."""
+    for plan in made.plans(from_ms, until_ms):
+        publisher.publish(f"plant/{made.name}/schedule", encode(plan))
 
 
 def publish_tick(

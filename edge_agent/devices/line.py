@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from protocol.covariates import EVERY_MACHINE, KnownInput, Source
 from protocol.observations import WorkOrder
 
 HOUR_MS = 3_600_000
@@ -218,6 +219,22 @@ class Line:
                 values[signal] = (round(value, 4), model.unit)
             yield machine.name, values
 
+    def plans(self, from_ms: int, until_ms: int) -> Iterator[KnownInput]:
+        """The schedule of every full hour that starts in the span, as the planner told it a day before."""
+        for start in range(-(-from_ms // HOUR_MS) * HOUR_MS, until_ms, HOUR_MS):
+            mean = sum(line_load(start + minute * 60_000) for minute in (10, 30, 50)) / 3
+            yield KnownInput(
+                id=f"plan-{self.name}-{start // HOUR_MS}",
+                machine=EVERY_MACHINE,
+                covariate="load",
+                start_ms=start,
+                end_ms=start + HOUR_MS,
+                known_ms=max(start - DAY_MS, 0),
+                value=round(mean, 3),
+                source=Source.SCHEDULE,
+                origin=f"schedule-{self.name}-{start // DAY_MS}",
+            )
+
     def past_work_orders(self, count: int = 150) -> Iterator[WorkOrder]:
         """The half year before the start, by habit nine times in ten."""
         for i in range(count):
@@ -258,6 +275,8 @@ def mapping_toml(line: Line) -> str:
         'root_time = "$.timestamp"',
         "[[work_orders]]",
         f'topic = "plant/{line.name}/{{machine}}/workorder"',
+        "[[known_inputs]]",
+        f'topic = "plant/{line.name}/schedule"',
     ]
     for machine in line.machines:
         en, zh = TYPE_NAMES[machine.kind]

@@ -304,8 +304,7 @@ class Watch:
 
     def _unusual(self, machine: _Machine, values: np.ndarray, bucket: _Bucket, units: dict[Key, str]) -> FaultEvent:
         monitor, name = machine.monitor, machine.keys[0][0]
-        statistic = monitor.worst()
-        parts = monitor.contributions("q" if statistic == "farthest" else statistic)
+        parts = monitor.shares()
         order = [int(i) for i in np.argsort(-parts, kind="stable")[:SPOKEN_OF] if parts[i] > 0]
         z = _farthest(monitor)
         event = FaultEvent(

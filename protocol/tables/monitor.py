@@ -101,10 +101,17 @@ class Monitor:
             return alone
         raise ValueError(f"no statistic {statistic!r}: one of {', '.join(STATISTICS)}")
 
-    def worst(self) -> str:
-        """The statistic that is farthest over its limit."""
-        ratios = [s / limit if limit > 0 else 0.0 for s, limit in zip(self.statistics(), self.limits, strict=True)]
-        return STATISTICS[int(np.argmax(ratios))]
+    def shares(self) -> Floats:
+        """What each signal [n] adds to the sum of the watched statistics, each over its limit (the combined index of Yue &
+        Qin 2001; where only the farthest signal is watched, squares over its limit): who to name first."""
+        t2, q, farthest = self.limits.tolist()
+        if self._farthest_only:
+            return np.asarray(self.z * self.z / farthest)
+        parts = np.zeros(len(self))
+        for name, limit in (("t2", t2), ("q", q), ("farthest", farthest)):
+            if limit > 0:
+                parts = parts + self.contributions(name) / limit
+        return parts
 
     def golden(self, inputs: Tables, outputs: Tables) -> Tables:
         """What a copy of this monitor, from its normal state, answers to golden inputs: `values` [T, n]. Out: `t2`, `q`,

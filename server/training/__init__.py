@@ -14,6 +14,7 @@ from server.training.forecast import (
     random_lstm_bundle,
     train_forecast,
 )
+from server.training.monitor import MonitorPlan, train_monitors
 from server.training.recommend import ITEMS, train_recommend
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "Candidate",
     "Circumstances",
     "ForecastPlan",
+    "MonitorPlan",
     "Progress",
     "random_lstm_bundle",
     "train_forecast",
+    "train_monitors",
     "train_recommend",
 ]

@@ -15,10 +15,12 @@ import pytest
 from edge_agent.agent import Agent, build_agent
 from edge_agent.config import AgentSettings, ClockSettings, ForecastSettings, ShareSettings
 from edge_agent.outbox import Outbox
+from protocol.covariates import EVERY_MACHINE, KnownInput, Source
 from protocol.errors import TryLater
 from protocol.names import MessageClass
+from protocol.observations import WorkOrder
 from protocol.reports import Report
-from protocol.sync import Ack, Batch, ClassAck, Refusal, decode, decode_message, encode
+from protocol.sync import Ack, Batch, ClassAck, Message, Refusal, decode, decode_message, encode
 
 EVENT, REPORT, BULK = MessageClass.EVENT, MessageClass.REPORT, MessageClass.BULK
 
@@ -90,6 +92,7 @@ class Gateway:
     def __init__(self, folder: Path) -> None:
         (folder / "mapping.toml").write_text(
             '[[source]]\ntopic = "plant/{machine}/{signal}"\nvalue = "$.value"\ntime = "$.timestamp"\ntime_unit = "ms"\n'
+            '[[known_inputs]]\ntopic = "schedule/line"\n[[work_orders]]\ntopic = "orders/{machine}"\n'
         )
         self.folder = folder
         self.broker: Any = factory.MemoryBroker()
@@ -128,13 +131,15 @@ class Gateway:
         return sorted({e.mwseq for b in batches for e in b.envelopes})
 
     def reports(self) -> list[Report]:
+        return [m for m in self.messages(REPORT) if isinstance(m, Report)]
+
+    def messages(self, message_class: MessageClass) -> list[Message]:
+        """What went up on one lane, each number once."""
         found = {}
         for topic, payload in self.broker.published:
-            if topic == "mw/v1/s/g/up/report":
+            if topic == f"mw/v1/s/g/up/{message_class.value}":
                 for e in decode(payload, Batch).envelopes:
-                    message = decode_message(e.type, e.data)
-                    if isinstance(message, Report):
-                        found[e.mwseq] = message
+                    found[e.mwseq] = decode_message(e.type, e.data)
         return list(found.values())
 
 
@@ -215,3 +220,22 @@ def test_what_the_server_has_not_acknowledged_goes_out_again_after_a_restart(gat
     gateway.clock.pass_s(60)
     gateway.agent.step(0)
     assert gateway.reports() == []
+
+
+def test_a_schedule_and_a_failure_mode_are_known_on_the_gateway_and_told_to_the_server_once(gateway: Gateway) -> None:
+    now = gateway.time_ms
+    plan = KnownInput(
+        id="plan-1", machine=EVERY_MACHINE, covariate="load", start_ms=now + 2000, end_ms=now + 5000, known_ms=now - 1,
+        value=0.5, source=Source.SCHEDULE,
+    )  # fmt: skip
+    order = WorkOrder(id="w-1", machine="P-101", time_ms=now, failure_mode="bearing wear")
+    for _ in range(2):
+        gateway.broker.deliver("schedule/line", encode(plan), False)
+        gateway.broker.deliver("orders/P-101", encode(order), False)
+        calm(gateway, 2)
+    told = [m for m in gateway.messages(EVENT) if isinstance(m, KnownInput)]
+    assert sorted(m.covariate for m in told) == ["event:bearing-wear", "load"]
+    gateway.agent.close()
+    gateway.start()
+    seen = gateway.agent._known.columns("P-101", ["load", "event:bearing-wear"], now, 1000, 0, 6)
+    assert seen.tolist() == [[0, 0, 0.5, 0.5, 0.5, 0], [1, 1, 1, 1, 1, 1]]

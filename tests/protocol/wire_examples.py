@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.covariates import KnownInput, Source
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
@@ -111,6 +112,17 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         model=MODEL,
     ),
     "fault_event": EVENT,
+    "known_input": KnownInput(
+        id="known-1",
+        machine="P-101",
+        covariate="load",
+        start_ms=T0,
+        end_ms=T0 + 14_400_000,
+        known_ms=T0 - 86_400_000,
+        value=0.85,
+        source=Source.SCHEDULE,
+        origin="schedule-12",
+    ),
     "recommendation": Recommendation(
         id="recommendation-1",
         event="event-1",

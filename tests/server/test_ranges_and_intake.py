@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 from hypothesis import given
@@ -14,13 +15,14 @@ from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import func, select
 
+from protocol.covariates import KnownInput, Source
 from protocol.errors import BadMessage, BadSettings
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
 from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Envelope, Message, decode, encode, envelope
 from protocol.twin import State
-from server import config, intake, ranges
+from server import config, datasets, intake, ranges
 from server.__main__ import migrate
 from server.broker import Intake
 from server.config import BrokerSettings, Settings
@@ -171,3 +173,23 @@ def test_a_real_broker_gets_the_acknowledgement_after_the_row_is_there(mosquitto
     ((ack, rows),) = heard
     assert ack.classes[MessageClass.EVENT].upto == 1
     assert rows == ["WO-1"]
+
+
+def test_known_inputs_are_kept_in_every_version_and_reach_the_data_set(database: Database, tmp_path: Path) -> None:
+    plan = KnownInput(
+        id="plan-1",
+        machine="P-1",
+        covariate="load",
+        start_ms=NOW,
+        end_ms=NOW + 1000,
+        known_ms=NOW - 10,
+        source=Source.SCHEDULE,
+    )
+    later = msgspec.structs.replace(plan, value=0.5, known_ms=NOW - 5)
+    send(database, wrapped(later, 1), wrapped(plan, 2), wrapped(plan, 3))
+    with database.begin() as session:
+        inputs = datasets.collect_inputs(session, 0)
+        assert [known.value for known in inputs] == [1.0, 0.5]
+        grid = datasets.SignalGrid(0, 1000, [("P-1", "v")], np.zeros((1, 3)), inputs)
+        snapshot = datasets.freeze_signals(grid, tmp_path)
+    assert datasets.read_signals(tmp_path / snapshot.path, snapshot.digest).inputs == inputs

@@ -1,0 +1,187 @@
+"""Known future inputs of a forecast: what is planned, ordered, read or agreed becomes a column beside the signal.
+
+An accepted schedule, an accepted purchase, a failure mode read from a note: each is a `KnownInput`, and a forecast made at
+an origin sees exactly what was known by then. A later version of the same id replaces the earlier from the moment that it
+became known; a withdrawn one ends it. So a window of last month is built as a forecaster of last month would have seen it,
+and nothing of the future leaks into training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.feedback import Feedback, Verdict
+from protocol.names import MessageClass, stable_id
+from protocol.observations import Name, TimeMs, WorkOrder
+from protocol.reports import FaultEvent, Recommendation
+from protocol.windows import Floats
+
+EVERY_MACHINE = "*"
+HOUR_MS = 3_600_000
+MAX_COVARIATES = 8
+
+
+class Source(StrEnum):
+    """Where a known input comes from."""
+
+    CALENDAR = "calendar"
+    SCHEDULE = "schedule"
+    PURCHASE = "purchase"
+    NOTE = "note"
+    REPORT = "report"
+    WORK_ORDER = "work_order"
+
+
+class KnownInput(msgspec.Struct, frozen=True, kw_only=True):
+    """`covariate` has `value` on a machine ("*": on every one of the gateway) from start_ms to end_ms; where both are the
+    same instant, `value` is an amount that arrives then. Known since `known_ms`; `origin` is the id of the schedule,
+    purchase, note or report behind it. The same id told again with a later `known_ms` is a new version."""
+
+    type_name: ClassVar[str] = "millwright.known_input.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.EVENT
+
+    id: Name
+    machine: Name
+    covariate: Name
+    start_ms: TimeMs
+    end_ms: TimeMs
+    known_ms: TimeMs
+    value: Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)] = 1.0
+    source: Source
+    origin: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    withdrawn: bool = False
+
+
+def columns(
+    inputs: Iterable[KnownInput],
+    covariates: Sequence[str],
+    machine: str,
+    origins_ms: NDArray[np.int64],
+    step_ms: int,
+    before: int,
+    ahead: int,
+) -> Floats:
+    """What was known at each origin about the `before` buckets up to it and the `ahead` buckets after it:
+    [N, C, before + ahead]. A span counts with the share of the bucket that it covers, an amount in the bucket that it falls
+    in; where nothing was known the column is 0."""
+    out = np.zeros((len(origins_ms), len(covariates), before + ahead))
+    place = {name: c for c, name in enumerate(covariates)}
+    edges = np.arange(before + ahead)
+    for known, until_ms in _versions(
+        i for i in inputs if i.covariate in place and i.machine in (machine, EVERY_MACHINE)
+    ):
+        rows = np.flatnonzero((origins_ms >= known.known_ms) & (origins_ms < until_ms))
+        first_ms = origins_ms[rows] - before * step_ms
+        low = (known.start_ms - first_ms)[:, None] / step_ms
+        if known.end_ms > known.start_ms:
+            high = (known.end_ms - first_ms)[:, None] / step_ms
+            share = np.clip(np.minimum(high, edges + 1) - np.maximum(low, edges), 0.0, 1.0)
+        else:
+            share = (np.floor(low) == edges).astype(np.float64)
+        out[rows, place[known.covariate]] += known.value * share
+    return out
+
+
+def _versions(inputs: Iterable[KnownInput]) -> list[tuple[KnownInput, int]]:
+    """(version, until when it stands): from its own known_ms to that of the next version of the same id."""
+    by_id: dict[tuple[str, str], list[KnownInput]] = {}
+    for known in inputs:
+        by_id.setdefault((known.machine, known.id), []).append(known)
+    standing: list[tuple[KnownInput, int]] = []
+    for versions in by_id.values():
+        versions.sort(key=lambda known: known.known_ms)
+        ends = [*(known.known_ms for known in versions[1:]), np.iinfo(np.int64).max]
+        standing += [(known, int(end)) for known, end in zip(versions, ends, strict=True) if not known.withdrawn]
+    return standing
+
+
+def worth_learning(inputs: Sequence[KnownInput], least: int = 8) -> list[str]:
+    """Covariates told of at least `least` times, most often first, names breaking ties: a column that was hardly ever
+    anything but 0 teaches a model nothing but noise."""
+    count: dict[str, set[str]] = {}
+    for known in inputs:
+        count.setdefault(known.covariate, set()).add(known.id)
+    often = sorted((name for name in count if len(count[name]) >= least), key=lambda name: (-len(count[name]), name))
+    return often[:MAX_COVARIATES]
+
+
+def token(text: str) -> str:
+    """A failure mode, an action or a part as part of a covariate's name."""
+    return "-".join(text.strip().lower().split())[:100]
+
+
+def failure_read(
+    machine: str, failure_mode: str, seen_ms: int, source: Source, origin: str, *, lasts_ms: int = 12 * HOUR_MS
+) -> KnownInput:
+    """generate -> forecast: a failure mode that was read in a note or stands in a report, from the moment it was read."""
+    return KnownInput(
+        id=stable_id("known", "failure", machine, origin, token(failure_mode)),
+        machine=machine,
+        covariate=f"event:{token(failure_mode)}",
+        start_ms=seen_ms,
+        end_ms=seen_ms + lasts_ms,
+        known_ms=seen_ms,
+        source=source,
+        origin=origin,
+    )
+
+
+def from_work_order(order: WorkOrder) -> KnownInput | None:
+    """The failure mode of a work order; None if it names none."""
+    if not order.failure_mode:
+        return None
+    return failure_read(order.machine, order.failure_mode, order.time_ms, Source.WORK_ORDER, order.id)
+
+
+def from_event(event: FaultEvent) -> list[KnownInput]:
+    """What a fault report tells of: one input a symptom, while the event lasts (its end is not known yet when it opens)."""
+    return [
+        KnownInput(
+            id=stable_id("known", "symptom", event.machine, event.id, symptom),
+            machine=event.machine,
+            covariate=f"event:{token(symptom)}",
+            start_ms=event.start_ms,
+            end_ms=event.end_ms or event.detected_ms + 12 * HOUR_MS,
+            known_ms=event.end_ms or event.detected_ms,
+            source=Source.REPORT,
+            origin=event.id,
+        )
+        for symptom in event.symptoms
+    ]
+
+
+def from_answer(
+    answer: Feedback,
+    shown: Recommendation,
+    *,
+    delivery_ms: int = 24 * HOUR_MS,
+    starts_ms: int = 0,
+    lasts_ms: int = HOUR_MS,
+) -> list[KnownInput]:
+    """recommend -> forecast: what people accepted of a list. An accepted part is a purchase that arrives `delivery_ms`
+    later; an accepted action is work on the machine from `starts_ms` later on, for `lasts_ms`. An answer without an item
+    accepts the first of the list."""
+    if answer.verdict is not Verdict.ACCEPTED or not shown.items:
+        return []
+    kind, _, name = (answer.item or shown.items[0].item).partition(":")
+    if kind not in ("part", "action"):
+        return []
+    bought = kind == "part"
+    start = answer.time_ms + (delivery_ms if bought else starts_ms)
+    return [
+        KnownInput(
+            id=stable_id("known", kind, shown.machine, shown.id, name),
+            machine=shown.machine,
+            covariate=f"{'delivery' if bought else 'work'}:{token(name)}",
+            start_ms=start,
+            end_ms=start if bought else start + lasts_ms,
+            known_ms=answer.time_ms,
+            source=Source.PURCHASE if bought else Source.SCHEDULE,
+            origin=answer.id,
+        )
+    ]
