@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocol.alarms import run_length
 from protocol.errors import Reason, Refused
@@ -24,6 +25,7 @@ NOISE_FLOOR = 0.3
 """Share of the row-to-row noise below which no spread of the smoothed signal is believed: a stretch without an episode
 says little about the next."""
 FEWEST_ROWS = 50
+FAULTY_FROM, MOST_FAULTY = 6.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,21 @@ def fit(values: Floats, settings: MonitorSettings, watched: list[bool] | None = 
     )
 
 
-def drifting(stretches: list[Floats]) -> np.ndarray:
+def fit_mostly_normal(values: Floats, settings: MonitorSettings) -> FittedMonitor:
+    """As `fit`, from a stretch [T, n] that may hold a few faults: rows whose smoothed signals lie more than `FAULTY_FROM`
+    robust deviations from their median are not learned from, as long as four fifths remain. Raises Refused."""
+    values = np.asarray(values, dtype=np.float64)
+    first = fit(values, settings)
+    levels = smooth(values[:, first.kept], settings.smoothing)
+    away = np.abs(levels - np.median(levels, axis=0))
+    usual = np.maximum(1.4826 * np.median(away, axis=0), NOISE_FLOOR * _noise(values)[first.kept])
+    faulty = np.asarray((away > FAULTY_FROM * usual).any(axis=1))
+    if not faulty.any() or faulty.mean() > MOST_FAULTY:
+        return first
+    return fit(np.where(faulty[:, None], np.nan, values), settings)
+
+
+def drifting(stretches: list[Floats]) -> NDArray[np.bool_]:
     """Which columns drift in normal running [n]: the median over the stretches [T, n] of the shift between their halves, in
     units of the stretch's own spread, is above `DRIFTS_FROM`."""
     shifts = []

@@ -34,7 +34,6 @@ SHIFT_BUCKETS = 24
 PLACES = 6
 FOUR = 4.0
 DIRECTIONS = (0, 2)
-_TRUSTED = 0.8
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _train_one(grid: SignalGrid, machine: str, rows: list[int], plan: MonitorPla
         raise Refused(Reason.NOT_ELIGIBLE, f"{machine}: too few signals or buckets")
     split = int(len(values) * (1 - HELD_OUT))
     settings = _chosen(values[:split], grid.step_ms, plan)
-    fitted = fit_normal(values[:split], settings)
+    fitted = monitor.fit_mostly_normal(values[:split], settings)
     if len(fitted.kept) < FEWEST_SIGNALS:
         raise Refused(Reason.NOT_ELIGIBLE, f"{machine}: {len(fitted.kept)} signals vary without drifting")
     tail = values[split:][:, fitted.kept]
@@ -149,26 +148,13 @@ def _train_one(grid: SignalGrid, machine: str, rows: list[int], plan: MonitorPla
     return Candidate(*seal(draft))
 
 
-def fit_normal(values: Floats, settings: MonitorSettings) -> FittedMonitor:
-    """Learns from [T, n] that may hold a few faults: rows that a first monitor finds far out are left out of the second,
-    as long as four fifths remain. Raises Refused."""
-    first = monitor.fit(values, settings)
-    beyond = _ratios(first, values[:, first.kept]) > 1
-    if not beyond.any() or beyond.mean() > 1 - _TRUSTED:
-        return first
-    trusted = values.copy()
-    trusted[beyond] = np.nan
-    watched = np.isin(np.arange(values.shape[1]), first.kept).tolist()
-    return monitor.fit(trusted, settings, watched)
-
-
 def _chosen(values: Floats, step_ms: int, plan: MonitorPlan) -> MonitorSettings:
     """With or without principal directions: the fewest missed shifts, false alarms within bounds, on an inner split."""
     split = int(len(values) * (1 - HELD_OUT))
     tried: list[tuple[float, MonitorSettings]] = []
     for components in DIRECTIONS:
         settings = MonitorSettings(step_ms, plan.false_alarms_per_machine_month, plan.smoothing, components)
-        fitted = fit_normal(values[:split], settings)
+        fitted = monitor.fit_mostly_normal(values[:split], settings)
         spread = _spread(values[:split][:, fitted.kept])
         judged = _judge(values[split:][:, fitted.kept], spread, partial(_alarms, fitted))
         tried.append((judged.missed + judged.false_alarms, settings))
@@ -198,11 +184,6 @@ def _alarms(fitted: FittedMonitor, rows: Floats) -> Flags:
         live.step(row)
         flags[i] = live.alarm
     return flags
-
-
-def _ratios(fitted: FittedMonitor, rows: Floats) -> Floats:
-    live = Monitor(fitted.tables)
-    return np.array([live.step(row) for row in rows])
 
 
 def _far(rows: Floats, learned: Floats, limit: float) -> Flags:
