@@ -107,6 +107,7 @@ class Agent:
                 step_ms=settings.step_ms,
                 false_alarms_per_machine_month=settings.watch.false_alarms_per_machine_month,
                 lead_time_s=settings.watch.lead_time_s,
+                untaught_buckets=settings.watch.untaught_buckets,
                 warm_up=max(60, min(f.season_steps, 288) + 6),
             ),
         )

@@ -48,6 +48,7 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     false_alarms_per_machine_month: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 0.5
     lead_time_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)] = 14_400
+    untaught_buckets: Annotated[int, msgspec.Meta(ge=0, le=96)] = 0
 
 
 class ShareSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -188,9 +188,9 @@ class SignalDetector:
         """About one standard deviation of the errors, in the signal's unit."""
         return self._spread * 1.2533
 
-    def update(self, error: float, level: float = 0.0) -> Alarm | None:
+    def update(self, error: float, level: float = 0.0, *, teaches: bool = True) -> Alarm | None:
         """Takes the error (value - expected) of one bucket; `level` is the size of the value, below 1/10,000 of which no
-        error counts. NaN is skipped."""
+        error counts. NaN is skipped. What does not teach (a fault that is known) moves no memory and no spread."""
         if not math.isfinite(error):
             return None
         self._seen += 1
@@ -205,9 +205,11 @@ class SignalDetector:
             self._add(0, surprise if side > 0 else 0.0)
             self._add(1, surprise if side < 0 else 0.0)
             self._add(2, self._clusters.surprise(cluster))
+        alarm = self._judge(side)
+        if not teaches:
+            return alarm
         if settled:
             self._clusters.learn(cluster)
-        alarm = self._judge(side)
         self._held.append(error)
         if alarm or len(self._held) > HELD_BACK or not max(self._ages[:2]):
             self._learn_held(deviation, settled)

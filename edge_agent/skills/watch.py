@@ -29,7 +29,9 @@ class WatchSettings:
     """`false_alarms_per_machine_month` is shared by a machine's signals. `lead_time_s`: how long before trouble word is
     still of use: surprises are gathered over so long, and a signal is not spoken of twice within it. `calm_buckets` below
     `calm` standard deviations end an event; one longer than `longest_buckets` is the new normal. A value that stands still
-    (stays away) for so many buckets, and for twice (three times) as long as it ever did, is stuck (silent)."""
+    (stays away) for so many buckets, and for twice (three times) as long as it ever did, is stuck (silent). The first
+    `untaught_buckets` of an event teach the memory nothing: for a plant that is in trouble so often that the memory would
+    take it for normal; where faults are rare, not to learn brings more false alarms than it saves."""
 
     step_ms: int = 60_000
     false_alarms_per_machine_month: float = 0.5
@@ -40,6 +42,7 @@ class WatchSettings:
     longest_buckets: int = 96
     stuck_buckets: int = 12
     silent_buckets: int = 6
+    untaught_buckets: int = 0
 
     @property
     def lead_buckets(self) -> int:
@@ -201,7 +204,8 @@ class Watch:
             kept.still += 1
         kept.last = residual.value
         kept.quiet = max(kept.quiet - 1, 0)
-        alarm = signal.detector.update(residual.value - residual.expected, residual.expected)
+        teaches = kept.open is None or kept.open.samples >= settings.untaught_buckets
+        alarm = signal.detector.update(residual.value - residual.expected, residual.expected, teaches=teaches)
         z = abs(residual.value - residual.expected) / max(signal.detector.spread, 1e-9 + 1e-4 * abs(residual.expected))
         if kept.open is not None:
             signal.detector.rest()

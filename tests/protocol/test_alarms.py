@@ -104,6 +104,16 @@ def test_memory_is_bounded_and_a_far_score_surprises_more() -> None:
     assert all(math.isfinite(s) for s in surprises)
 
 
+def test_a_known_fault_can_be_kept_from_teaching() -> None:
+    taught, untaught = SignalDetector(1e9), SignalDetector(1e9)
+    for detector in (taught, untaught):
+        calm(detector, 400)
+        for _ in range(100):
+            detector.update(9.0, teaches=detector is taught)
+    assert untaught.spread < taught.spread
+    assert untaught.state().errors.seen < taught.state().errors.seen
+
+
 @pytest.mark.parametrize("value", [0.0, 7.0, -1e12])
 def test_a_constant_never_alarms(value: float) -> None:
     detector = SignalDetector(500.0)
