@@ -43,6 +43,8 @@ from protocol.twin import Desired, Heartbeat, Reported, Role, RunningModel, Skil
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 REPORTED_S = 30.0
+LEARNED_S = 300.0
+"""What a power cut can cost of what the forecaster has learned."""
 MAX_ARRIVALS_A_STEP = 2000
 WATCH_SAVED_EVERY = 60
 MONITOR_SLOT = "fault.monitor"
@@ -131,13 +133,44 @@ class Agent:
         self._update_thread: threading.Thread | None = None
         self._update_retry_s = 0.0
         self._heartbeat_s = self._reported_s = self._forget_s = self._status_s = -1e9
+        self._learned_s = clock.monotonic_s()
         self._birth_ms = birth_ms
         self._announced = False
         self._started_s = clock.monotonic_s()
         self._stop = threading.Event()
         self._subscribe()
+        self._refill_grid()
         for change in self._updates.restore():
             self._install(change)
+        self._remember()
+
+    def _refill_grid(self) -> None:
+        """The newest buckets from disk, so that a restart costs no history."""
+        newest = min(self._history.newest_ms(), self._now_ms())
+        until = newest - newest % self._settings.step_ms
+        if until:
+            start = until - self._grid.keep * self._settings.step_ms
+            for key in sorted(self._history.keys()):
+                self._grid.series[key] = self._history.buckets(key, start, self._settings.step_ms, self._grid.keep)
+            self._grid.closed_until_ms = until
+
+    def _remember(self) -> None:
+        """What the forecaster had learned before the restart; a memory that does not fit is left, and told."""
+        try:
+            self._forecast.restore((self._folder / "forecast.state").read_bytes())
+        except FileNotFoundError:
+            return
+        except Refused as why:
+            self.tally.note(f"refused.{why.reason}")
+            log.warning("the forecaster starts anew: %s", why)
+
+    def _save_learned(self) -> None:
+        """A full disk costs what was learned since the last time, not the gateway."""
+        try:
+            write_durably(self._folder / "forecast.state", self._forecast.state())
+        except OSError as error:
+            self.tally.note("forecast.not_saved")
+            log.warning("what the forecaster has learned was not saved: %s", error)
 
     # life -----------------------------------------------------------------------------------------------------------
 
@@ -161,6 +194,7 @@ class Agent:
             self._uplink.pump()
             self._hear_uplink(0.05)
         self._write_status()
+        self._save_learned()
         if self._link.connected:
             self._say(Channel.STATE, encode(self._state(online=False)), retain=True)
         self._link.close()
@@ -547,6 +581,9 @@ class Agent:
         if now_s - self._reported_s >= REPORTED_S:
             self._reported_s = now_s
             self._say_reported()
+        if now_s - self._learned_s >= LEARNED_S:
+            self._learned_s = now_s
+            self._save_learned()
         if now_s - self._forget_s >= 3600:
             self._forget_s = now_s
             oldest_ms = self._now_ms() - int(self._settings.history_days * 86_400_000)

@@ -44,9 +44,24 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelRef | None = None
 
 
+class Member(msgspec.Struct, frozen=True):
+    """One forecaster of a combination and its share of the mean."""
+
+    model: ModelRef
+    weight: float
+
+
+_Steps = Annotated[list[float], msgspec.Meta(min_length=1, max_length=1000)]
+
+
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """`mean[i]`, `low[i]`, `high[i]` hold for the bucket that starts at start_ms + i*step_ms; `level` is the nominal
-    share of outcomes between low and high. `inputs_until_ms` is the newest observation used; `stale` says it was old."""
+    share of outcomes between low and high, and 95 % are to lie between `low95` and `high95`. `inputs_until_ms` is the
+    newest observation used; `stale` says it was old.
+
+    coverage: share of this signal's last `coverage_n` scored values that lay inside the interval of `level` that was
+    issued for them (None: none yet). fallback: empty, or why the answer is a stopgap with a wider interval
+    (`stale_inputs`, `one_value`, `constant`, `short_history`, `no_model_answer`). members: of a combination."""
 
     type_name: ClassVar[str] = "millwright.forecast.v1"
     message_class: ClassVar[MessageClass] = MessageClass.METRIC
@@ -61,10 +76,16 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: TimeMs
     step_ms: StepMs
     level: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.8
-    mean: Annotated[list[float], msgspec.Meta(min_length=1, max_length=1000)]
-    low: Annotated[list[float], msgspec.Meta(min_length=1, max_length=1000)]
-    high: Annotated[list[float], msgspec.Meta(min_length=1, max_length=1000)]
+    mean: _Steps
+    low: _Steps
+    high: _Steps
     model: ModelRef
+    low95: _Steps | None = None
+    high95: _Steps | None = None
+    coverage: float | None = None
+    coverage_n: Annotated[int, msgspec.Meta(ge=0)] = 0
+    fallback: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    members: Annotated[list[Member], msgspec.Meta(max_length=20)] = []
 
 
 class FaultEvent(msgspec.Struct, frozen=True, kw_only=True):

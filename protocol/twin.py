@@ -90,13 +90,15 @@ class SkillHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 class LiveError(msgspec.Struct, frozen=True, kw_only=True):
     """How good forecasts turned out on this gateway: mean absolute error over `n` scored values, scaled by the mean
-    absolute error of the naive forecast on the same values (MASE-like: below 1 beats it), and interval coverage."""
+    absolute error of the naive forecast on the same values (MASE-like: below 1 beats it), and coverage of the 80 %
+    interval; `by_horizon`: that of the near, the middle and the far third of the steps (empty: nothing scored)."""
 
     slot: Name
     algorithm: Name
     n: Annotated[int, msgspec.Meta(ge=0)]
     scaled_error: float
     coverage: float
+    by_horizon: Annotated[list[float], msgspec.Meta(max_length=3)] = []
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

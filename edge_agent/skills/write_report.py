@@ -21,6 +21,7 @@ _ALGORITHM = {
     "arima": ("ARIMA", "ARIMA"),
     "lstm": ("LSTM", "LSTM"),
     "monitor": ("the machine's monitor", "机器监测模型"),
+    "combined": ("a combination of forecasters", "组合预测"),
     "item_neighbours": ("item-based collaborative filtering", "基于物品的协同过滤"),
 }
 _SEEN = {

@@ -21,7 +21,7 @@ from protocol.covariates import EVERY_MACHINE, KnownInput, Source
 from protocol.errors import TryLater
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
-from protocol.reports import Evidence, FaultEvent, Report, Severity
+from protocol.reports import Evidence, FaultEvent, Forecast, Report, Severity
 from protocol.sync import Ack, Batch, ClassAck, Message, Refusal, decode, decode_message, encode
 
 EVENT, REPORT, BULK = MessageClass.EVENT, MessageClass.REPORT, MessageClass.BULK
@@ -286,3 +286,28 @@ def test_a_schedule_and_a_failure_mode_are_known_on_the_gateway_and_told_to_the_
     gateway.start()
     seen = gateway.agent._known.columns("P-101", ["load", "event:bearing-wear"], now, 1000, 0, 6)
     assert seen.tolist() == [[0, 0, 0.5, 0.5, 0.5, 0], [1, 1, 1, 1, 1, 1]]
+
+
+def test_a_restart_costs_neither_history_nor_what_the_forecaster_has_learned(gateway: Gateway) -> None:
+    calm(gateway, 80)
+    learned = gateway.agent._forecast.live_errors()
+    assert learned
+    gateway.agent.close()
+    gateway.start()
+    assert gateway.agent._forecast.live_errors() == learned
+    gateway.broker.published.clear()
+    calm(gateway, 6)
+    shown = [decode(p, Forecast) for t, p in gateway.broker.published if t.endswith("/shop/forecast")]
+    assert shown[0].fallback == ""
+    assert shown[0].coverage_n > 50
+
+
+def test_a_damaged_memory_is_told_and_the_gateway_starts_without_it(gateway: Gateway) -> None:
+    calm(gateway, 30)
+    gateway.agent.close()
+    (gateway.folder / "data" / "forecast.state").write_bytes(b"torn")
+    agent = gateway.start()
+    assert agent.tally["refused.wrong_type"] == 1
+    assert agent._forecast.live_errors() == []
+    calm(gateway, 10)
+    assert agent.tally["forecasts.issued"] > 0

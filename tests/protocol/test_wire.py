@@ -28,12 +28,28 @@ EXAMPLES: dict[str, msgspec.Struct] = _module.EXAMPLES
 strict = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
+GROWN = {"forecast", "heartbeat"}
+"""Documents that have got optional fields since their bytes were kept."""
+
+
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_golden_bytes_of_v1_are_still_written_and_read(name: str) -> None:
     golden = (TESTS / "golden" / "v1" / f"{name}.json").read_bytes()
-    assert encode(EXAMPLES[name]) == golden
     again = decode(golden, type(EXAMPLES[name]))
-    assert encode(again) == golden
+    assert again == EXAMPLES[name]
+    if name in GROWN:
+        assert _says_at_least(msgspec.json.decode(encode(again)), msgspec.json.decode(golden))
+    else:
+        assert encode(again) == golden
+
+
+def _says_at_least(now: object, before: object) -> bool:
+    """Every key of `before` is still there with the same value."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(key in now and _says_at_least(now[key], value) for key, value in before.items())
+    if isinstance(before, list) and isinstance(now, list):
+        return len(now) == len(before) and all(map(_says_at_least, now, before))
+    return now == before
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))

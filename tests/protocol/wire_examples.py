@@ -14,6 +14,7 @@ from protocol.reports import (
     Evidence,
     FaultEvent,
     Forecast,
+    Member,
     ModelRef,
     Recommendation,
     RecommendedItem,
@@ -111,6 +112,27 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         high=[3.9, 4.2],
         model=MODEL,
     ),
+    "forecast_calibrated": Forecast(
+        id="f-2",
+        machine="P-101",
+        signal="vibration",
+        unit="mm/s",
+        issued_ms=T0,
+        inputs_until_ms=T0 - 2_700_000,
+        stale=True,
+        start_ms=T0,
+        step_ms=900_000,
+        mean=[3.5, 3.6],
+        low=[3.1, 3.0],
+        high=[3.9, 4.2],
+        model=ModelRef("forecast.combined", "combined"),
+        low95=[2.9, 2.7],
+        high95=[4.2, 4.6],
+        coverage=0.81,
+        coverage_n=500,
+        fallback="stale_inputs",
+        members=[Member(MODEL, 0.75), Member(ModelRef("forecast.naive", "naive"), 0.25)],
+    ),
     "fault_event": EVENT,
     "known_input": KnownInput(
         id="known-1",
@@ -157,6 +179,22 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         skills={"forecast": SkillHealth(expected=4, results=4, latency_us=210.0)},
         live_errors=[LiveError(slot="forecast.lstm", algorithm="lstm", n=40, scaled_error=0.81, coverage=0.79)],
         outbox={"metric": 2},
+    ),
+    "heartbeat_by_horizon": Heartbeat(
+        boot_id="b-1",
+        time_ms=T0,
+        uptime_s=12.5,
+        rss_bytes=80_000_000,
+        live_errors=[
+            LiveError(
+                slot="forecast.lstm",
+                algorithm="lstm",
+                n=40,
+                scaled_error=0.81,
+                coverage=0.79,
+                by_horizon=[0.8, 0.79, 0.78],
+            )
+        ],
     ),
     "batch": Batch(
         envelopes=[

@@ -127,6 +127,14 @@ def test_no_markup_from_a_plant_reaches_the_page(client: TestClient) -> None:
     assert client.get("/console/assets/..%2F__init__.py").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["stale_inputs", "one_value", "constant", "short_history", "no_model_answer", "combined", "bandHeld"],
+)
+def test_every_stopgap_and_the_measured_coverage_have_words_in_both_languages(client: TestClient, word: str) -> None:
+    assert client.get("/console/assets/words.js").text.count(f" {word}: ") == 2
+
+
 def test_migrations_say_what_the_tables_say(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/fresh.db"
     migrate(Settings(database=url, admin_token=TOKEN, gateway_token=GATEWAY_TOKEN))

@@ -17,7 +17,7 @@ export function chart(signal) {
   if (!points.length) return drawing;
   const ahead = f ? f.mean.map((_, i) => f.start_ms + (i + 0.5) * f.step_ms) : [];
   const from = points[0][0], to = Math.max(points.at(-1)[0], ahead.at(-1) ?? 0) || from + 1;
-  const values = points.map((p) => p[1]).concat(f ? f.low : [], f ? f.high : []);
+  const values = points.map((p) => p[1]).concat(f ? f.low : [], f ? f.high : [], f?.low95 ?? [], f?.high95 ?? []);
   let low = Math.min(...values), high = Math.max(...values);
   const pad = (high - low || Math.abs(high) || 1) * 0.08;
   low -= pad; high += pad;
@@ -33,8 +33,9 @@ export function chart(signal) {
     if (b > a) drawing.append(svg("rect", { class: "event", x: x(a), width: Math.max(x(b) - x(a), 2), y: 2, height: H - BOTTOM - 4 }));
   }
   if (f && ahead.at(-1) >= from) {
-    const up = ahead.map((ms, i) => [ms, f.high[i]]), down = ahead.map((ms, i) => [ms, f.low[i]]).reverse();
-    drawing.append(svg("path", { class: "band", d: path(up.concat(down)) + "Z" }), svg("path", { class: "mean", d: path(ahead.map((ms, i) => [ms, f.mean[i]])) }));
+    const fan = (lower, upper) => path(ahead.map((ms, i) => [ms, upper[i]]).concat(ahead.map((ms, i) => [ms, lower[i]]).reverse())) + "Z";
+    if (f.low95 && f.high95) drawing.append(svg("path", { class: "band wide", d: fan(f.low95, f.high95) }));
+    drawing.append(svg("path", { class: "band", d: fan(f.low, f.high) }), svg("path", { class: "mean", d: path(ahead.map((ms, i) => [ms, f.mean[i]])) }));
     drawing.append(svg("line", { class: "now", x1: x(f.start_ms), x2: x(f.start_ms), y1: 2, y2: H - BOTTOM }));
   }
   drawing.append(svg("path", { class: "observed", d: path(points) }));

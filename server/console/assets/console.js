@@ -53,9 +53,15 @@ async function charts() {
   const signals = await answer.json();
   $("chosen").textContent = `${mine.machine} · ${mine.gateway}`;
   put("charts", [mine.machine, signals], () => signals.map((s) => el("div", { class: "chart" }, el("header", {}, el("b", {}, s.unit ? `${s.signal} (${s.unit})` : s.signal),
-    el("span", { class: "muted small" }, s.forecast ? `${algorithm(s.forecast.model.algorithm)}${s.forecast.model.version ? " v" + s.forecast.model.version : ""} · ${Math.round(s.forecast.level * 100)} %` : "")), chart(s))));
+    el("span", { class: "muted small" }, s.forecast ? answeredBy(s.forecast) : "")), chart(s))));
 }
-const algorithm = (name) => ({ arima: "ARIMA", lstm: "LSTM", naive: t("reference"), item_neighbours: "item CF" })[name] ?? name;
+// Who answers, how often its band held here, and why it is a stopgap if it is one.
+function answeredBy(f) {
+  const version = f.model.version ? ` v${f.model.version}` : "", members = (f.members ?? []).map((m) => algorithm(m.model.algorithm)).join(" + ");
+  const held = f.coverage === null || f.coverage === undefined ? `${Math.round(f.level * 100)} %` : t("bandHeld", Math.round(f.level * 100), Math.round(f.coverage * 100), f.coverage_n.toLocaleString("en"));
+  return [algorithm(f.model.algorithm) + version + (members ? ` (${members})` : ""), held, f.fallback ? t(f.fallback) : ""].filter(Boolean).join(" · ");
+}
+const algorithm = (name) => ({ combined: t("combined"), ridge: t("ridge"), arima: "ARIMA", lstm: "LSTM", naive: t("reference"), item_neighbours: "item CF" })[name] ?? name;
 
 async function give(report, verdict, chosenItem, correction) {
   const target = report.list ? report.list.id : report.id;
@@ -93,15 +99,21 @@ function showReports() {
   }) : empty(t("noReport")));
 }
 
+// Coverage of the near, the middle and the far third of the horizon.
+function thirds(live) {
+  const known = live.map(([, e]) => e.by_horizon ?? []).filter((h) => h.length === 3);
+  return known.length ? ` (${[0, 1, 2].map((i) => Math.round((100 * known.reduce((s, h) => s + h[i], 0)) / known.length)).join(" / ")})` : "";
+}
+
 function showModels() {
   const rows = state.gateways.flatMap((g) => g.models.map((m) => [g.id, `${m.slot}`, `v${m.version}`, m.status, m.results, m.error]));
   put("models", rows, () => rows.length ? table([{ text: t("gateways") }, { text: t("slot") }, { text: t("version") }, { text: t("role") }, { text: t("results"), n: true }], rows.map((r) => [r[0], r[1], r[2], tag(r[3], r[3]), String(r[4])])) : empty(t("noModel")));
   const errors = state.gateways.flatMap((g) => g.live_errors.map((e) => [g.id, e]));
   const held = state.models.filter((m) => m.slot.startsWith("forecast."));
   put("quality", [held.map((m) => [m.slot, m.version, m.status]), errors], () => held.length || errors.length ? [el("p", { class: "muted small" }, t("against")), table([{ text: t("model") }, { text: t("role") }, { text: t("held"), n: true }, { text: t("live"), n: true }, { text: t("coverage"), n: true }],
-    [...held.map((m) => ({ name: `${algorithm(m.algorithm)} v${m.version}`, algorithm: m.algorithm, status: m.status, q: m.quality[0] })), { name: t("reference"), algorithm: "naive", status: null, q: { model: 1 } }].map((m) => {
+    [...held.map((m) => ({ name: `${algorithm(m.algorithm)} v${m.version}`, algorithm: m.algorithm, status: m.status, q: m.quality[0] })), ...(errors.some(([, e]) => e.algorithm === "combined") ? [{ name: t("combined"), algorithm: "combined", status: null, q: { model: null } }] : []), { name: t("reference"), algorithm: "naive", status: null, q: { model: 1 } }].map((m) => {
       const live = errors.filter(([, e]) => e.algorithm === m.algorithm && e.n), mean = (f) => live.reduce((s, [, e]) => s + f(e), 0) / live.length;
-      return [m.name, m.status ? tag(m.status, m.status) : "", number(m.q.model), live.length ? number(mean((e) => e.scaled_error)) : "–", live.length ? `${Math.round(100 * mean((e) => e.coverage))} %` : "–"];
+      return [m.name, m.status ? tag(m.status, m.status) : "", number(m.q.model), live.length ? number(mean((e) => e.scaled_error)) : "–", live.length ? `${Math.round(100 * mean((e) => e.coverage))} %${thirds(live)}` : "–"];
     }))] : empty(t("none")));
 }
 
