@@ -27,7 +27,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.privacy import Gate
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.recommend import recommend
-from edge_agent.skills.watch import Watch, WatchSettings
+from edge_agent.skills.watch import Watch, WatchSettings, WatchState
 from edge_agent.skills.write_report import Facts, write
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
@@ -39,7 +39,7 @@ from protocol.observations import SignalBlock
 from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation
 from protocol.sync import Ack, ClockConfidence, Command, Message, Reply, Resend, decode, encode, envelope
 from protocol.topics import Channel, Topic
-from protocol.twin import Desired, Heartbeat, Reported, RunningModel, SkillHealth, State
+from protocol.twin import Desired, Heartbeat, Reported, Role, RunningModel, SkillHealth, State
 
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
@@ -47,6 +47,8 @@ REPORTED_S = 30.0
 LEARNED_S = 300.0
 """What a power cut can cost of what the forecaster has learned."""
 MAX_ARRIVALS_A_STEP = 2000
+WATCH_SAVED_EVERY = 60
+MONITOR_SLOT = "fault.monitor"
 MOST_SHOWN = 500
 """Lists whose answers can still become known inputs."""
 
@@ -108,8 +110,18 @@ class Agent:
             correction=lambda horizon: Correction(horizon, every=f.every_steps),
             known=self._known.columns,
         )
-        calm = max(36, min(f.season_steps, 288) + 6)
-        self._watch = Watch(settings.site, settings.gateway, WatchSettings(warm_up=calm))
+        self._watch = Watch(
+            settings.site,
+            settings.gateway,
+            WatchSettings(
+                step_ms=settings.step_ms,
+                false_alarms_per_machine_month=settings.watch.false_alarms_per_machine_month,
+                lead_time_s=settings.watch.lead_time_s,
+                untaught_buckets=settings.watch.untaught_buckets,
+                warm_up=max(60, min(f.season_steps, 288) + 6),
+            ),
+        )
+        self._restore_watch()
         self._shown: dict[str, Recommendation] = {}
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
@@ -182,6 +194,7 @@ class Agent:
     def close(self) -> None:
         """Commits, lets the outbox out for a moment, tells the server that this is no accident, and closes."""
         self._commit_batch()
+        self._save_watch()
         for _ in range(40):  # two seconds at most: the outbox is on disk, the rest goes out at the next start
             if not self._link.connected or not self._waiting():
                 break
@@ -313,6 +326,8 @@ class Agent:
         types = {machine: self._mapping.machine_type(machine) for machine, _ in residuals}
         for event in self._watch.update(start_ms, end_ms, residuals, types, self._history.units):
             self._tell_event(event, end_ms)
+        if self._buckets % WATCH_SAVED_EVERY == 0:
+            self._save_watch()
         self._share(start_ms, means)
         if self._buckets % self._settings.forecast.every_steps == 0:
             for forecast in self._forecast.issue(end_ms, self._grid.series):
@@ -323,6 +338,18 @@ class Agent:
                 self._send(named)
                 self._show(Channel.SHOP_FORECAST, named)
                 self.tally.note("forecasts.issued")
+
+    def _save_watch(self) -> None:
+        write_durably(self._folder / "watch.json", msgspec.json.encode(self._watch.state()))
+
+    def _restore_watch(self) -> None:
+        """What the watch had learned; without it, or from another version, it learns again."""
+        try:
+            self._watch.restore(msgspec.json.decode((self._folder / "watch.json").read_bytes(), type=WatchState))
+        except FileNotFoundError:
+            return
+        except msgspec.DecodeError as error:
+            log.warning("watch.json is left aside, alarms warm up anew: %s", error)
 
     def _tell_event(self, event: FaultEvent, end_ms: int) -> None:
         for known in from_event(event):
@@ -522,6 +549,8 @@ class Agent:
     def _install(self, change: Change) -> None:
         if change.slot.startswith("recommend."):
             self._recommender, self._recommended = change.model, 0
+        elif change.slot.startswith(MONITOR_SLOT):
+            self._install_monitor(change)
         elif change.model is None:
             self._forecast.remove(change.slot)
         else:
@@ -532,6 +561,13 @@ class Agent:
 
             self._forecast.install(change.slot, change.role, change.model, read, self._grid.closed_until_ms)
         self.tally.note("models.swapped")
+
+    def _install_monitor(self, change: Change) -> None:
+        model = change.model
+        if model is None or model.monitor is None or change.role is not Role.SERVING:
+            self._watch.remove_monitor(change.slot)
+        else:
+            self._watch.install_monitor(change.slot, model.passport.series, model.monitor, model.ref)
 
     # telling how it goes ----------------------------------------------------------------------------------------------
 
@@ -578,6 +614,8 @@ class Agent:
         if slot.startswith("recommend."):
             # a table answers when asked; having been proven on its golden vectors counts as its first answer
             return self._recommended + (1 if self._recommender is not None else 0)
+        if slot.startswith(MONITOR_SLOT):
+            return self._watch.results(slot)
         return self._forecast.results(slot)
 
     def _state(self, *, online: bool) -> State:

@@ -43,6 +43,14 @@ class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     horizon_steps: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
 
 
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an alarm costs and when it helps: the limits follow from these two."""
+
+    false_alarms_per_machine_month: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 0.5
+    lead_time_s: Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)] = 14_400
+    untaught_buckets: Annotated[int, msgspec.Meta(ge=0, le=96)] = 0
+
+
 class ShareSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What leaves the gateway: bucket means of these signals, in blocks of so many buckets."""
 
@@ -66,6 +74,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     uplink: LinkSettings = LinkSettings()
     server: ServerSettings = ServerSettings()
     forecast: ForecastSettings = ForecastSettings()
+    watch: WatchSettings = WatchSettings()
     share: ShareSettings = ShareSettings()
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, Reason
 from protocol.reports import ModelRef
-from protocol.tables import Neighbours, Ridge, StateSpace, TableModel, Tables, Trees
+from protocol.tables import Monitor, Neighbours, Ridge, StateSpace, TableModel, Tables, Trees
 
 
 @dataclass
@@ -42,6 +42,11 @@ class LoadedModel:
     def trees(self) -> Trees | None:
         """The trees of a classifier's or a regression's bundle."""
         return self.table if isinstance(self.table, Trees) else None
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The control charts of a machine monitor's bundle."""
+        return self.table if isinstance(self.table, Monitor) else None
 
     @property
     def ref(self) -> ModelRef:
@@ -106,6 +111,11 @@ def _table_model(passport: Passport, tables: Tables) -> TableModel:
         if len(passport.features) != trees.features:
             raise BadBundle(Reason.BAD_ARCHIVE, "the passport's features and the trees' differ in number")
         return trees
+    if passport.runtime is Runtime.MONITOR:
+        monitor = Monitor(tables)
+        if len(monitor) != len(passport.series):
+            raise BadBundle(Reason.BAD_ARCHIVE, "series and tables differ in number")
+        return monitor
     raise BadBundle(
         Reason.UNSUPPORTED_RUNTIME, f"this agent has no runtime {passport.runtime.value!r}: update the agent"
     )

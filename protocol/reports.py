@@ -146,8 +146,10 @@ class ForecastExplanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Something is not as expected. `kind` is what was seen (`above_expected`, `below_expected`, `stuck`, `silent`);
-    `score` is in robust standard deviations of the forecast's residual. A closed event repeats its id with `end_ms`."""
+    """Something is not as expected. `kind` is what was seen (`above_expected`, `below_expected`, `stuck`, `silent`,
+    `machine_unusual`); `score` is in standard deviations of the forecast's residual (0 where there is none). For
+    `machine_unusual`, `signal` contributes most, and the evidence pairs each signal's level with its contribution. A closed
+    event repeats its id with `end_ms`."""
 
     type_name: ClassVar[str] = "millwright.fault_event.v1"
     message_class: ClassVar[MessageClass] = MessageClass.EVENT

@@ -20,9 +20,17 @@ _ALGORITHM = {
     "naive": ("the simple reference (running level)", "简单基准（滑动水平）"),
     "arima": ("ARIMA", "ARIMA"),
     "lstm": ("LSTM", "LSTM"),
+    "monitor": ("the machine's monitor", "机器监测模型"),
     "combined": ("a combination of forecasters", "组合预测"),
     "ridge": ("ridge regression", "岭回归"),
     "item_neighbours": ("item-based collaborative filtering", "基于物品的协同过滤"),
+}
+_SEEN = {
+    "above_expected": ("above its expected range", "高于预期范围"),
+    "below_expected": ("below its expected range", "低于预期范围"),
+    "stuck": ("stands still", "数值停滞不变"),
+    "silent": ("sends no values", "无数据上报"),
+    "machine_unusual": ("unusual together with the machine's other signals", "与本机其他信号的组合异常"),
 }
 
 
@@ -42,11 +50,8 @@ def write(facts: Facts, labels: Labels, now_ms: int) -> Report:
     event = facts.event
     evidence = [facts.extreme] + ([facts.usual] if facts.usual else [])
     machine, signal = labels.machine(event.machine), labels.signal(event.signal)
-    above = event.kind == "above_expected"
-    title = (
-        f"{machine[0]}: {signal[0]} {'above' if above else 'below'} its expected range",
-        f"{machine[1]}：{signal[1]}{'高于' if above else '低于'}预期范围",
-    )
+    seen = _SEEN.get(event.kind, (event.kind, event.kind))
+    title = (f"{machine[0]}: {signal[0]} {seen[0]}", f"{machine[1]}：{signal[1]}{seen[1]}")
     sections = [_what_happened(facts, labels), _how_we_know(facts, evidence)]
     if facts.forecast is not None:
         sections.append(_what_comes_next(facts.forecast, labels))
@@ -69,10 +74,12 @@ def write(facts: Facts, labels: Labels, now_ms: int) -> Report:
 def _what_happened(facts: Facts, labels: Labels) -> Section:
     event, extreme = facts.event, facts.extreme
     machine, signal = labels.machine(event.machine), labels.signal(event.signal)
-    above = event.kind == "above_expected"
-    low, high = extreme.expected_low, extreme.expected_high
     unit = f" {extreme.unit}" if extreme.unit else ""
     severity = _SEVERITY[event.severity]
+    if event.kind not in ("above_expected", "below_expected"):
+        return _what_stands_out(event, extreme, machine, signal)
+    above = event.kind == "above_expected"
+    low, high = extreme.expected_low, extreme.expected_high
     en = f"{severity[0]}: since {moment(event.start_ms)}, {signal[0]} of {machine[0]} has been "
     en += f"{'higher' if above else 'lower'} than expected. "
     en += f"It {'rose to' if above else 'fell to'} {number(extreme.value)}{unit} [1]"
@@ -82,6 +89,30 @@ def _what_happened(facts: Facts, labels: Labels) -> Section:
         en += f"; {number(low)} to {number(high)}{unit} was expected"
         zh += f"；预期范围为 {number(low)} 至 {number(high)}{unit}"
     return Section(title_en="What happened", title_zh="发生了什么", text_en=en + ".", text_zh=zh + "。", cites=[0])
+
+
+def _what_stands_out(
+    event: FaultEvent, extreme: Evidence, machine: tuple[str, str], signal: tuple[str, str]
+) -> Section:
+    severity, unit = _SEVERITY[event.severity], f" {extreme.unit}" if extreme.unit else ""
+    value, since = f"{number(extreme.value)}{unit}", moment(event.start_ms)
+    if event.kind == "silent":
+        en = f"since {since}, {signal[0]} of {machine[0]} has sent no values; the last was {value} [1]."
+        zh = f"自 {since} 起，{machine[1]}的{signal[1]}无数据上报；最后的数值为 {value} [1]。"
+    elif event.kind == "stuck":
+        en = f"since {since}, {signal[0]} of {machine[0]} has stood still at {value} [1], although it used to vary."
+        zh = f"自 {since} 起，{machine[1]}的{signal[1]}一直停在 {value} [1]，而此前一直有变化。"
+    else:
+        en = f"since {since}, the signals of {machine[0]} together have left their normal state;"
+        en += f" {signal[0]} at {value} [1] adds most to it."
+        zh = f"自 {since} 起，{machine[1]}的各信号组合偏离正常状态；其中{signal[1]}为 {value} [1]，影响最大。"
+    return Section(
+        title_en="What happened",
+        title_zh="发生了什么",
+        text_en=f"{severity[0]}: {en}",
+        text_zh=f"{severity[1]}：{zh}",
+        cites=[0],
+    )
 
 
 def _how_we_know(facts: Facts, evidence: list[Evidence]) -> Section:
@@ -96,9 +127,13 @@ def _how_we_know(facts: Facts, evidence: list[Evidence]) -> Section:
     if model is not None:
         name = _ALGORITHM.get(model.algorithm, (model.algorithm, model.algorithm))
         version = (f", version {model.version}", f"，版本 {model.version}") if model.version else ("", "")
-        en += f" The expected range comes from {name[0]}{version[0]};"
-        en += f" the deviation is {number(facts.event.score)} times its usual size."
-        zh += f"预期范围来自{name[1]}{version[1]}；偏差为平常的 {number(facts.event.score)} 倍。"
+        en += f" The expected range comes from {name[0]}{version[0]}"
+        zh += f"预期范围来自{name[1]}{version[1]}"
+        if not facts.event.score:
+            en, zh = en + ".", zh + "。"
+    if model is not None and facts.event.score:
+        en += f"; the deviation is {number(facts.event.score)} times its usual size."
+        zh += f"；偏差为平常的 {number(facts.event.score)} 倍。"
     return Section(title_en="How we know", title_zh="依据", text_en=en, text_zh=zh, cites=list(range(len(evidence))))
 
 

@@ -6,12 +6,24 @@ from __future__ import annotations
 from typing import Protocol
 
 from protocol.tables.checked import Tables, table
+from protocol.tables.monitor import Monitor
 from protocol.tables.neighbours import Neighbours, Scored
 from protocol.tables.ridge import Contributions, Ridge
 from protocol.tables.state_space import StateSpace
 from protocol.tables.trees import Trees
 
-__all__ = ["Contributions", "Neighbours", "Ridge", "Scored", "StateSpace", "TableModel", "Tables", "Trees", "table"]
+__all__ = [
+    "Contributions",
+    "Monitor",
+    "Neighbours",
+    "Ridge",
+    "Scored",
+    "StateSpace",
+    "TableModel",
+    "Tables",
+    "Trees",
+    "table",
+]
 
 
 class TableModel(Protocol):

@@ -187,7 +187,7 @@ window_length = 48
 horizon_steps = 12
 first_after_buckets = {first}
 retrain_after_buckets = {again}
-retrain_after_feedback = 12
+retrain_after_feedback = 8
 first_recommend_after_orders = 100
 lstm_epochs = 12
 max_windows = 4000
@@ -215,6 +215,9 @@ token_file = "{folder}/gateway.token"
 season_steps = {season}
 every_steps = {12 if demo.options.replay else 4}
 horizon_steps = 12
+[watch]
+false_alarms_per_machine_month = {0.5 if demo.options.replay else 30}
+untaught_buckets = {0 if demo.options.replay else 12}
 [share]
 block_steps = {48 if demo.options.replay else 8}
 """

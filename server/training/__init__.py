@@ -16,6 +16,7 @@ from server.training.forecast import (
     random_lstm_bundle,
     train_forecast,
 )
+from server.training.monitor import MonitorPlan, train_monitors
 from server.training.recommend import ITEMS, train_recommend
 from server.training.supply import LATE, train_late
 
@@ -34,11 +35,13 @@ __all__ = [
     "Candidate",
     "Circumstances",
     "ForecastPlan",
+    "MonitorPlan",
     "Progress",
     "random_lstm_bundle",
     "train_fault_events",
     "train_fault_table",
     "train_forecast",
     "train_late",
+    "train_monitors",
     "train_recommend",
 ]

@@ -15,12 +15,14 @@ import pytest
 
 from edge_agent.agent import Agent, build_agent
 from edge_agent.config import AgentSettings, ClockSettings, ForecastSettings, ShareSettings
+from edge_agent.explain import Labels
 from edge_agent.outbox import Outbox
+from edge_agent.skills.write_report import Facts, write
 from protocol.covariates import EVERY_MACHINE, KnownInput, Source
 from protocol.errors import TryLater
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
-from protocol.reports import Forecast, Report
+from protocol.reports import Evidence, FaultEvent, Forecast, Report, Severity
 from protocol.sync import Ack, Batch, ClassAck, Message, Refusal, decode, decode_message, encode
 
 EVENT, REPORT, BULK = MessageClass.EVENT, MessageClass.REPORT, MessageClass.BULK
@@ -168,6 +170,51 @@ def test_a_fault_becomes_one_report_that_cites_its_evidence_in_both_languages(ga
     assert "26.0" in report.sections[0].text_en
     assert "26.0" in report.sections[0].text_zh
     assert "[1]" in report.sections[0].text_en
+
+
+def test_a_restart_does_not_warm_the_watch_up_again(gateway: Gateway) -> None:
+    calm(gateway, 100)
+    gateway.agent.close()
+    assert (gateway.folder / "data" / "watch.json").exists()
+    gateway.start()
+    calm(gateway, 20)
+    for _ in range(12):
+        gateway.tell(26.0)
+    assert len(gateway.reports()) == 1
+
+
+def test_a_watch_file_that_cannot_be_read_is_left_aside(gateway: Gateway) -> None:
+    calm(gateway, 10)
+    gateway.agent.close()
+    (gateway.folder / "data" / "watch.json").write_text('{"signals": 3}')
+    gateway.start()
+    calm(gateway, 10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "en", "zh"),
+    [
+        ("stuck", "stood still at 7.00", "一直停在"),
+        ("silent", "the last was 7.00", "无数据上报"),
+        ("machine_unusual", "together have left their normal state", "组合偏离正常状态"),
+    ],
+)
+def test_a_report_says_in_both_languages_what_stands_out(kind: str, en: str, zh: str) -> None:
+    seen = Evidence(machine="P-101", signal="v", start_ms=0, end_ms=60_000, samples=1, statistic="max", value=7.0)
+    event = FaultEvent(
+        id="e",
+        machine="P-101",
+        signal="v",
+        kind=kind,
+        severity=Severity.WARNING,
+        start_ms=0,
+        detected_ms=60_000,
+        score=0.0,
+    )
+    report = write(Facts(event, seen, None, None, None), Labels(), 60_000)
+    assert en in report.sections[0].text_en
+    assert zh in report.sections[0].text_zh
+    assert "expected range" not in report.title_en
 
 
 def test_readings_are_acknowledged_after_they_are_on_disk_and_all_accounted_for(gateway: Gateway) -> None:
