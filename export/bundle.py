@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.parity import within_bound
 from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Quality, Runtime, pack
+from protocol.life_windows import LifeSpec
 from protocol.tables import Tables
 from protocol.windows import WindowSpec
 
@@ -41,6 +42,7 @@ class Draft:
     graph: bytes = b""
     tables: Tables = field(default_factory=dict)
     window: WindowSpec | None = None
+    life: LifeSpec | None = None
     levels: list[float] = field(default_factory=list)
     series: list[tuple[str, str]] = field(default_factory=list)
     series_until_ms: list[int] = field(default_factory=list)
@@ -62,6 +64,7 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         version=draft.version,
         runtime=draft.runtime,
         window=draft.window,
+        life=draft.life,
         levels=draft.levels,
         series=draft.series,
         series_until_ms=draft.series_until_ms,

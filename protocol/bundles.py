@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
+from protocol.life_windows import LifeSpec
 from protocol.observations import Name, Text, TimeMs
 from protocol.windows import WindowSpec
 
@@ -95,7 +96,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     """What a person and a machine can read about a bundle.
 
     series: [machine, signal] of each row of state-space tables; series_until_ms: start of the bucket after the last one
-    the tables' state has seen. items: names of a neighbour table. levels: nominal quantiles of a quantile model's last
+    the tables' state has seen. items: names of a neighbour table.
+    life: what a remaining-life model sees and answers. levels: nominal quantiles of a quantile model's last
     axis. files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
@@ -105,6 +107,7 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     version: Annotated[int, msgspec.Meta(ge=1)]
     runtime: Runtime
     window: WindowSpec | None = None
+    life: LifeSpec | None = None
     levels: list[float] = []
     series: list[tuple[str, str]] = []
     series_until_ms: list[int] = []

@@ -15,7 +15,7 @@ from protocol.errors import BadMessage, Reason
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import Name, SignalBlock, TimeMs, WorkOrder
-from protocol.reports import FaultEvent, Forecast, Recommendation, Report
+from protocol.reports import FaultEvent, Forecast, Recommendation, RemainingLife, Report
 from protocol.twin import Heartbeat
 
 MAX_BATCH_BYTES = 1_000_000
@@ -25,7 +25,7 @@ Sequence = Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
 SequenceRange = tuple[Sequence, Sequence]
 """First and last, both included."""
 
-Statement = KnownInput
+Statement = KnownInput | RemainingLife
 """What the server keeps as it was said, found by type, machine and subject, without columns of its own."""
 Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat | Statement
 MESSAGE_TYPES: dict[str, type[Message]] = {t.type_name: t for t in get_args(Message)}

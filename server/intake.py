@@ -14,7 +14,7 @@ from protocol.errors import Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
-from protocol.reports import FaultEvent, Forecast, Recommendation, Report
+from protocol.reports import FaultEvent, Forecast, Recommendation, RemainingLife, Report
 from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
@@ -93,6 +93,8 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
                     body=msgspec.to_builtins(message),
                 )
             )
+        case RemainingLife():
+            return _keep_statement(session, message, message.unit, message.issued_ms, arrived)
         case FaultEvent():
             _keep_event(session, message, arrived)
         case WorkOrder():

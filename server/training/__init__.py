@@ -14,6 +14,7 @@ from server.training.forecast import (
     random_lstm_bundle,
     train_forecast,
 )
+from server.training.life import REMAINING_LIFE, LifePlan, train_life
 from server.training.recommend import ITEMS, train_recommend
 
 __all__ = [
@@ -24,11 +25,14 @@ __all__ = [
     "ITEMS",
     "LSTM",
     "RELATIVE_ERROR",
+    "REMAINING_LIFE",
     "Candidate",
     "Circumstances",
     "ForecastPlan",
+    "LifePlan",
     "Progress",
     "random_lstm_bundle",
     "train_forecast",
+    "train_life",
     "train_recommend",
 ]
