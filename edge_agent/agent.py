@@ -27,6 +27,8 @@ from edge_agent.outbox import Outbox
 from edge_agent.privacy import Gate
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.recommend import recommend
+from edge_agent.skills.remaining_life import SLOT as LIFE
+from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
 from edge_agent.skills.write_report import Facts, write
 from edge_agent.updates import Change, Fetch, Updates, write_durably
@@ -51,6 +53,7 @@ WATCH_SAVED_EVERY = 60
 MONITOR_SLOT = "fault.monitor"
 MOST_SHOWN = 500
 """Lists whose answers can still become known inputs."""
+BIRTHS = "births.json"
 
 
 class Clock(Protocol):
@@ -102,6 +105,7 @@ class Agent:
         self._intake = Intake(self._mapping, clock.now_ms, None if simulated else settings.clock.accept_future_s)
         self._simulated_ms = self._history.newest_ms() if simulated else None
         f = settings.forecast
+        self._life = RemainingLifeSkill(settings.step_ms, _births(self._folder / BIRTHS))
         self._known = KnownInputs(self._history)
         self._forecast = ForecastSkill(
             step_ms=settings.step_ms,
@@ -278,6 +282,7 @@ class Agent:
                 )
         stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused))
         self._outbox.commit()
+        self._keep_births()
         for arrival in batch:
             self._plant.acknowledge(arrival)
         self._grid.add(stored.fresh)
@@ -295,6 +300,7 @@ class Agent:
 
     def _take_work_order(self, payload: bytes) -> None:
         order = work_order(payload)
+        self._life.hear(order)
         self.tally.note("work_orders.received")
         self.tally.note("work_orders.stored" if self._send(order, known_as=order.id) else "work_orders.duplicate")
         known = from_work_order(order)
@@ -328,8 +334,12 @@ class Agent:
             self._tell_event(event, end_ms)
         if self._buckets % WATCH_SAVED_EVERY == 0:
             self._save_watch()
+        self._life.observe(start_ms, means, {m: self._mapping.machine_type(m) for m, _ in means})
         self._share(start_ms, means)
         if self._buckets % self._settings.forecast.every_steps == 0:
+            for life in self._life.issue(end_ms):
+                self._send(life)
+                self.tally.note("lives.told")
             for forecast in self._forecast.issue(end_ms, self._grid.series):
                 named = msgspec.structs.replace(
                     forecast, unit=self._history.units.get((forecast.machine, forecast.signal), "")
@@ -547,18 +557,23 @@ class Agent:
             self._say(Channel.STATE, encode(self._state(online=True)), retain=True)
 
     def _install(self, change: Change) -> None:
-        if change.slot.startswith("recommend."):
+        step = self._settings.step_ms
+
+        def read(key: Key, start_ms: int, buckets: int) -> np.ndarray:
+            return self._history.buckets(key, start_ms, step, buckets)
+
+        if change.slot == LIFE:
+            if change.model is None:
+                self._life.remove()
+            else:
+                self._life.install(change.role, change.model, read)
+        elif change.slot.startswith("recommend."):
             self._recommender, self._recommended = change.model, 0
         elif change.slot.startswith(MONITOR_SLOT):
             self._install_monitor(change)
         elif change.model is None:
             self._forecast.remove(change.slot)
         else:
-            step = self._settings.step_ms
-
-            def read(key: Key, start_ms: int, buckets: int) -> np.ndarray:
-                return self._history.buckets(key, start_ms, step, buckets)
-
             self._forecast.install(change.slot, change.role, change.model, read, self._grid.closed_until_ms)
         self.tally.note("models.swapped")
 
@@ -616,7 +631,7 @@ class Agent:
             return self._recommended + (1 if self._recommender is not None else 0)
         if slot.startswith(MONITOR_SLOT):
             return self._watch.results(slot)
-        return self._forecast.results(slot)
+        return self._life.results() if slot == LIFE else self._forecast.results(slot)
 
     def _state(self, *, online: bool) -> State:
         models = {m.slot: m.version for m in self._updates.status()}
@@ -645,6 +660,7 @@ class Agent:
             counters=self.counters(),
             skills={
                 "forecast": self._forecast.health(),
+                "remaining_life": self._life.health(),
                 "recommend": SkillHealth(
                     expected=self.tally["recommendations.asked"], results=self.tally["recommendations.made"]
                 ),
@@ -656,7 +672,13 @@ class Agent:
             outbox={c.value: lane.waiting for c, lane in self._outbox.lanes.items()},
         )
 
+    def _keep_births(self) -> None:
+        if self._life.changed:
+            self._life.changed = False
+            write_durably(self._folder / BIRTHS, msgspec.json.encode(self._life.births))
+
     def _write_status(self) -> None:
+        self._keep_births()
         status = msgspec.to_builtins(self._heartbeat())
         lanes = {c.value: msgspec.to_builtins(lane) for c, lane in self._outbox.lanes.items()}
         write_status(
@@ -672,6 +694,17 @@ class Agent:
                 "dead_letters": len(self._outbox.dead_letters()),
             },
         )
+
+
+def _births(path: Path) -> Births:
+    """When each machine was new; an unreadable file means that every life begins with the next reading."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Births)
+    except FileNotFoundError:
+        return Births()
+    except (msgspec.DecodeError, OSError) as error:
+        log.warning("%s is not readable, ages begin anew: %s", path, error)
+        return Births()
 
 
 class _NotASample(Refused):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
-from protocol.errors import BadBundle, Reason
+from protocol.errors import BadBundle, BadMessage, Reason
 from protocol.reports import ModelRef
 from protocol.tables import Monitor, Neighbours, Ridge, StateSpace, TableModel, Tables, Trees
 
@@ -81,12 +81,14 @@ def load(archive: bytes, expected_digest: str) -> LoadedModel:
     passport = bundle.passport
     model = LoadedModel(passport, expected_digest)
     try:
+        if passport.life is not None:
+            passport.life.check()
         if passport.runtime is Runtime.ONNX:
             model.session = _session(bundle.graph)
         else:
             model.table = _table_model(passport, bundle.tables)
         _prove(model, bundle)
-    except (ValueError, IndexError, KeyError) as error:
+    except (ValueError, IndexError, KeyError, BadMessage) as error:
         raise BadBundle(
             Reason.BAD_ARCHIVE, f"{passport.slot} v{passport.version} does not run here: {error}"
         ) from error

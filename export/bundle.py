@@ -14,6 +14,7 @@ from export.parity import within_bound
 from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Quality, Runtime, pack
 from protocol.demand_windows import DemandSpec
 from protocol.event_features import EventSpec
+from protocol.life_windows import LifeSpec
 from protocol.order_lines import LateSpec
 from protocol.physics import Formula
 from protocol.tables import Tables
@@ -46,6 +47,7 @@ class Draft:
     tables: Tables = field(default_factory=dict)
     window: WindowSpec | None = None
     demand: DemandSpec | None = None
+    life: LifeSpec | None = None
     levels: list[float] = field(default_factory=list)
     series: list[tuple[str, str]] = field(default_factory=list)
     series_until_ms: list[int] = field(default_factory=list)
@@ -80,6 +82,7 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         runtime=draft.runtime,
         window=draft.window,
         demand=draft.demand,
+        life=draft.life,
         levels=draft.levels,
         series=draft.series,
         series_until_ms=draft.series_until_ms,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from protocol.demand_windows import DemandSpec
 from protocol.errors import BadBundle, Reason
 from protocol.event_features import EventSpec
+from protocol.life_windows import LifeSpec
 from protocol.observations import Name, Text, TimeMs
 from protocol.order_lines import LateSpec
 from protocol.physics import Formula
@@ -113,6 +114,7 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     features: what the columns of a tree table's rows are, the last ones made by `formulas` from the others; classes: what
     its scores stand for; threshold: the chance from which on it says yes; events, orders: how a log or an order book becomes
     such rows.
+    life: what a remaining-life model sees and answers.
     demand: how a spare-part model's answers are read.
     files: sha256 of every other member."""
 
@@ -124,6 +126,7 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Runtime
     window: WindowSpec | None = None
     demand: DemandSpec | None = None
+    life: LifeSpec | None = None
     levels: list[float] = []
     series: list[tuple[str, str]] = []
     series_until_ms: list[int] = []

@@ -209,6 +209,47 @@ class DemandForecast(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelRef
 
 
+class Risk(msgspec.Struct, frozen=True):
+    """The chance of failing within `within` units of life from now."""
+
+    within: Annotated[float, msgspec.Meta(gt=0)]
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class RemainingLife(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a machine will last, as a distribution in `unit` ("h", "cycles") from `issued_ms`.
+
+    It fails between `low` and `high` with the chance `level`; `quantiles[i]` is the life not reached with probability
+    `levels[i]`. A value of `cap` means "at least that": longer lives are not told apart. `age` is the life since the machine
+    was new, renewed or first seen. Exact account of the expected life: `usual` (a machine of this age whose signals are all
+    average) plus every contribution's amount is `expected`; amounts are mean changes when signals are put back one after the
+    other, in one order and its reverse. `inputs_until_ms` is the newest reading used; `stale` says it was old."""
+
+    type_name: ClassVar[str] = "millwright.remaining_life.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.METRIC
+
+    id: Name
+    machine: Name
+    machine_type: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=16)]
+    issued_ms: TimeMs
+    inputs_until_ms: TimeMs
+    stale: bool = False
+    age: Annotated[float, msgspec.Meta(ge=0)]
+    cap: Annotated[float, msgspec.Meta(gt=0)]
+    level: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.8
+    median: Annotated[float, msgspec.Meta(ge=0)]
+    low: Annotated[float, msgspec.Meta(ge=0)]
+    high: Annotated[float, msgspec.Meta(ge=0)]
+    levels: Annotated[list[float], msgspec.Meta(min_length=1, max_length=50)]
+    quantiles: Annotated[list[float], msgspec.Meta(min_length=1, max_length=50)]
+    risks: Annotated[list[Risk], msgspec.Meta(max_length=20)] = []
+    expected: Annotated[float, msgspec.Meta(ge=0)]
+    usual: Annotated[float, msgspec.Meta(ge=0)]
+    contributions: Annotated[list[Contribution], msgspec.Meta(max_length=50)] = []
+    model: ModelRef
+
+
 class RecommendedItem(msgspec.Struct, frozen=True, kw_only=True):
     """`item` is `action:…` or `part:…`; score is the sum of the contributions; `propensity` is the chance with which
     the list's policy put it at `position` (1 for a deterministic list)."""

@@ -22,6 +22,7 @@ from protocol.reports import (
     Forecast,
     ForecastExplanation,
     Recommendation,
+    RemainingLife,
     Report,
     SupplyRisk,
 )
@@ -34,7 +35,7 @@ Sequence = Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
 SequenceRange = tuple[Sequence, Sequence]
 """First and last, both included."""
 
-Statement = KnownInput | DemandForecast | ForecastExplanation | FaultRisk | SupplyRisk
+Statement = KnownInput | DemandForecast | ForecastExplanation | FaultRisk | SupplyRisk | RemainingLife
 """What the server keeps as it was said, found by type, machine and subject, without columns of its own."""
 Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat | Statement
 MESSAGE_TYPES: dict[str, type[Message]] = {t.type_name: t for t in get_args(Message)}

@@ -26,7 +26,11 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Grid, window and what makes the worker train."""
+    """Grid, window and what makes the worker train.
+
+    lives: folder of recorded run-to-failure histories (CSV); life_settings: their columns that tell the operating
+    condition, in so many clusters life_conditions; life_cap_h: longest life that is told apart (0: three fifths of the
+    median); life_renewed_by: patterns of work-order actions after which a machine is new."""
 
     step_ms: Annotated[int, msgspec.Meta(ge=100)] = 60_000
     season_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -38,6 +42,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     first_recommend_after_orders: int = 40
     lstm_epochs: int = 20
     max_windows: int = 6000
+    lives: str = ""
+    life_settings: tuple[str, ...] = ()
+    life_conditions: Annotated[int, msgspec.Meta(ge=1, le=50)] = 1
+    life_cap_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    life_renewed_by: tuple[str, ...] = ("replace-*",)
     seed: int = 7
 
 

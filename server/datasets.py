@@ -182,7 +182,7 @@ def freeze_signals(grid: SignalGrid, artifacts: Path) -> Snapshot:
         "known_inputs": len(grid.inputs),
         "missing_share": float(np.isnan(grid.values).mean()) if grid.values.size else 0.0,
     }
-    return _frozen(FORECAST, out.getvalue(), "npz", int(np.isfinite(grid.values).sum()), described, artifacts)
+    return frozen(FORECAST, out.getvalue(), "npz", int(np.isfinite(grid.values).sum()), described, artifacts)
 
 
 def freeze_cases(cases: list[Case], artifacts: Path) -> Snapshot:
@@ -194,12 +194,12 @@ def freeze_cases(cases: list[Case], artifacts: Path) -> Snapshot:
         "items": len({item for case in cases for item in case.items}),
         "until_ms": max((case.time_ms for case in cases), default=0),
     }
-    return _frozen(RECOMMEND, body, "json", len(cases), described, artifacts)
+    return frozen(RECOMMEND, body, "json", len(cases), described, artifacts)
 
 
 def read_signals(path: Path, digest: str) -> SignalGrid:
     """Reads a frozen grid; raises BadBundle (digest_mismatch) if the file was altered."""
-    with np.load(io.BytesIO(_checked(path, digest)), allow_pickle=False) as held:
+    with np.load(io.BytesIO(checked(path, digest)), allow_pickle=False) as held:
         start_ms, step_ms = (int(v) for v in held["grid"])
         series = [(str(machine), str(signal)) for machine, signal in held["series"]]
         told = held["inputs"].tobytes() if "inputs" in held else b"[]"
@@ -210,7 +210,7 @@ def read_signals(path: Path, digest: str) -> SignalGrid:
 def read_cases(path: Path, digest: str) -> list[Case]:
     """Reads frozen cases; raises BadBundle (digest_mismatch) if the file was altered."""
     rows = msgspec.json.decode(
-        _checked(path, digest), type=list[tuple[int, tuple[str, ...], list[tuple[str, float]], str]]
+        checked(path, digest), type=list[tuple[int, tuple[str, ...], list[tuple[str, float]], str]]
     )
     return [Case(time_ms=at, profile=profile, items=dict(items), source=source) for at, profile, items, source in rows]
 
@@ -230,7 +230,8 @@ def record(session: Session, snapshot: Snapshot, now_ms: int) -> None:
         )
 
 
-def _frozen(kind: str, body: bytes, ending: str, rows: int, described: dict[str, Any], artifacts: Path) -> Snapshot:
+def frozen(kind: str, body: bytes, ending: str, rows: int, described: dict[str, Any], artifacts: Path) -> Snapshot:
+    """Writes a training set under its digest."""
     digest = hashlib.sha256(body).hexdigest()
     path = Path("datasets") / f"{kind}-{digest}.{ending}"
     write_whole(artifacts / path, body)
@@ -253,7 +254,8 @@ def write_whole(path: Path, body: bytes) -> None:
         os.close(folder)
 
 
-def _checked(path: Path, digest: str) -> bytes:
+def checked(path: Path, digest: str) -> bytes:
+    """A frozen file's bytes; raises BadBundle (digest_mismatch) if it was altered."""
     body = path.read_bytes()
     found = hashlib.sha256(body).hexdigest()
     if found != digest:

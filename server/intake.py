@@ -21,6 +21,7 @@ from protocol.reports import (
     Forecast,
     ForecastExplanation,
     Recommendation,
+    RemainingLife,
     Report,
     SupplyRisk,
 )
@@ -102,6 +103,8 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
                     body=msgspec.to_builtins(message),
                 )
             )
+        case RemainingLife():
+            return _keep_statement(session, message, message.unit, message.issued_ms, arrived)
         case FaultEvent():
             _keep_event(session, message, arrived)
         case WorkOrder():

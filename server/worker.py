@@ -24,14 +24,18 @@ from protocol.bundles import Passport
 from protocol.errors import MillwrightError
 from protocol.twin import Role
 from protocol.windows import WindowSpec
-from server import datasets
+from server import datasets, lives
 from server.database import Database, FeedbackRow, Job, Model, SignalBlockRow, WorkOrderRow
 
 if TYPE_CHECKING:
     from server.config import Settings
 
-FORECAST, RECOMMEND = datasets.FORECAST, datasets.RECOMMEND
-SLOTS = {FORECAST: ("forecast.arima", "forecast.lstm", "forecast.ridge"), RECOMMEND: ("recommend.items",)}
+FORECAST, RECOMMEND, LIFE = datasets.FORECAST, datasets.RECOMMEND, lives.LIFE
+SLOTS = {
+    FORECAST: ("forecast.arima", "forecast.lstm", "forecast.ridge"),
+    RECOMMEND: ("recommend.items",),
+    LIFE: ("fault.life",),
+}
 LIVE = ("waiting", "running")
 MOST_ATTEMPTS = 3
 LEASE_MS = 60_000
@@ -62,6 +66,16 @@ class Plan(Protocol):
     @property
     def lstm_epochs(self) -> int: ...
     @property
+    def lives(self) -> str: ...
+    @property
+    def life_settings(self) -> tuple[str, ...]: ...
+    @property
+    def life_conditions(self) -> int: ...
+    @property
+    def life_cap_h(self) -> float: ...
+    @property
+    def life_renewed_by(self) -> tuple[str, ...]: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -91,6 +105,10 @@ class Task:
     champions: dict[str, bytes]
     because: str
     now_ms: int
+    life_settings: tuple[str, ...] = ()
+    life_conditions: int = 1
+    life_cap_h: float = 0.0
+    life_renewed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,7 +165,11 @@ def work_once(
 
 def create_due_jobs(session: Session, plan: Plan, now_ms: int) -> list[Job]:
     """Adds a waiting job of each kind that is due and has none alive."""
-    due = ((FORECAST, _forecast_due(session, plan)), (RECOMMEND, _recommend_due(session, plan)))
+    due = (
+        (LIFE, _life_due(session, plan)),
+        (FORECAST, _forecast_due(session, plan)),
+        (RECOMMEND, _recommend_due(session, plan)),
+    )
     made: list[Job] = []
     for kind, reason in due:
         alive = session.scalar(select(func.count()).select_from(Job).where(Job.kind == kind, Job.status.in_(LIVE)))
@@ -245,6 +267,19 @@ def train_in_child(task: Task, out: Connection) -> None:
             grid = datasets.read_signals(task.dataset, task.digest)
             plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed)
             found = training.train_forecast(grid, plan, world, progress)
+        elif task.kind == LIFE:
+            found = training.train_life(
+                lives.read_lives(task.dataset, task.digest),
+                training.LifePlan(
+                    settings=task.life_settings,
+                    conditions=task.life_conditions,
+                    cap_h=task.life_cap_h,
+                    renewed_by=task.life_renewed_by,
+                    seed=task.seed,
+                ),
+                world,
+                progress,
+            )
         else:
             found = training.train_recommend(datasets.read_cases(task.dataset, task.digest), task.seed, world, progress)
         out.send(("done", [candidate.archive for candidate in found]))
@@ -354,6 +389,17 @@ def _recommend_due(session: Session, plan: Plan) -> tuple[str, dict[str, Any]] |
     ), arguments
 
 
+def _life_due(session: Session, plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    """Once when the folder holds recorded lives, and again whenever its files change."""
+    if not plan.lives:
+        return None
+    files, last = lives.fingerprint(Path(plan.lives)), _last_job(session, LIFE)
+    if not files or (last is not None and last.arguments.get("files") == files):
+        return None
+    because = "first training on recorded lives" if last is None else "the recorded lives have changed"
+    return because, {"files": files}
+
+
 def _last_job(session: Session, kind: str) -> Job | None:
     """The last automatic job that ended, however it ended: a failure waits for new data, too."""
     ended = select(Job).where(Job.kind == kind, Job.status.not_in(LIVE)).order_by(Job.id.desc())
@@ -375,7 +421,14 @@ def _prepare(
         archives = {slot: shelf.champion_archive(session, slot) for slot in SLOTS[kind]}
         grid = datasets.collect_signals(session, plan.step_ms) if kind == FORECAST else None
         cases = datasets.collect_cases(session) if kind == RECOMMEND else []
-    snapshot = datasets.freeze_signals(grid, artifacts) if grid is not None else datasets.freeze_cases(cases, artifacts)
+    if grid is not None:
+        snapshot = datasets.freeze_signals(grid, artifacts)
+    elif kind == LIFE:
+        if not plan.lives:
+            raise ValueError("no folder of recorded lives: set [training] lives")
+        snapshot = lives.freeze_lives(lives.read_folder(Path(plan.lives), plan.step_ms), artifacts)
+    else:
+        snapshot = datasets.freeze_cases(cases, artifacts)
     window = WindowSpec(
         step_ms=plan.step_ms, length=plan.window_length, horizon=plan.horizon_steps, season=plan.season_steps
     )
@@ -391,6 +444,10 @@ def _prepare(
         champions={slot: archive for slot, archive in archives.items() if archive is not None},
         because=because,
         now_ms=now_ms,
+        life_settings=plan.life_settings,
+        life_conditions=plan.life_conditions,
+        life_cap_h=plan.life_cap_h,
+        life_renewed_by=plan.life_renewed_by,
     )
     return task, snapshot
 

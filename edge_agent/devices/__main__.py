@@ -1,4 +1,4 @@
-"""`millwright plant run | replay | mapping`: publishes a plant over MQTT and says exactly what it published."""
+"""`millwright plant run | replay | mapping | lives`: publishes a plant over MQTT and says exactly what it published."""
 
 from __future__ import annotations
 
@@ -103,6 +103,13 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--out", type=Path, required=True)
     made.add_argument("--lines", type=int, default=2)
     made.add_argument("--seed", type=int, default=7)
+    past = commands.add_parser(
+        "lives", help="write recorded run-to-failure histories of machines like the simulated ones"
+    )
+    past.add_argument("--out", type=Path, required=True)
+    past.add_argument("--lines", type=int, default=12)
+    past.add_argument("--days", type=float, default=20)
+    past.add_argument("--seed", type=int, default=7)
     options = parser.parse_args(argv)
     stopped: list[bool] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -110,6 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.command == "mapping":
             return write_mappings(options)
+        if options.command == "lives":
+            return write_lives(options)
         return run_plant(options, stopped) if options.command == "run" else run_replay(options, stopped)
     except MillwrightError as error:
         sys.stderr.write(f"millwright plant: {error}\n")
@@ -122,6 +131,14 @@ def write_mappings(options: argparse.Namespace) -> int:
     for number in range(1, options.lines + 1):
         made = Line(number, options.seed, days=1)
         (options.out / f"{made.name}.mapping.toml").write_text(simulated.mapping_toml(made), encoding="utf-8")
+    return 0
+
+
+def write_lives(options: argparse.Namespace) -> int:
+    """One CSV file of recorded lives: unit, machine_type, time, signals, failed."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines = (",".join(row) for row in simulated.recorded_lives(options.seed, options.lines, options.days))
+    write_durably(options.out / "pump-lives.csv", ("\n".join(lines) + "\n").encode())
     return 0
 
 
@@ -164,6 +181,9 @@ def run_plant(options: argparse.Namespace, stopped: list[bool]) -> int:
             now_ms = START_MS + ticks * step_ms
             for made in lines:
                 publish_plans(made, planned_ms, now_ms + simulated.DAY_MS, publisher)
+                for order in made.replaced(now_ms - step_ms, now_ms):
+                    publisher.publish(f"plant/{made.name}/{order.machine}/workorder", encode(order))
+                    books.note(made.name, work_orders=1)
                 publish_tick(made, now_ms, publisher, books, dirt, options.dirty)
             planned_ms = max(planned_ms, now_ms + simulated.DAY_MS)
             ticks += 1

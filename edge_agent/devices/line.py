@@ -3,8 +3,9 @@ the same seed and times give the same values.
 
 Each signal is a level with a daily wave (ambient temperature), a share of the line's load (three shifts, a weekend, an
 operating mode that changes every few hours), slow wear and AR(1) noise. A fault pushes some signals by a multiple of
-their own noise, rising over its first hour. Work orders of the past half year follow the plant's habit, which for some
-faults is not what helps: operators' answers know better."""
+their own noise, rising over its first hour. A pump's bearing wears out over a few days, is replaced when it fails (or, now
+and then, before), and what it shows grows towards its end. Work orders of the past half year follow the plant's habit,
+which for some faults is not what helps: operators' answers know better."""
 
 from __future__ import annotations
 
@@ -162,6 +163,34 @@ class Episode:
     fault: Fault
 
 
+WEAR = {"vibration": 6.0, "bearing temperature": 5.0, "current": 2.5, "discharge pressure": -2.5}
+"""What a worn-out bearing adds to a pump's signals, in noise deviations."""
+LIFE_H = (60.0, 110.0)
+EARLY = 0.2
+"""Chance that a bearing is replaced before it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class BearingLife:
+    """From one replacement to the next. `fails_ms`: when it fails, or would have."""
+
+    machine: str
+    born_ms: int
+    end_ms: int
+    fails_ms: int
+    steep: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was used to its end."""
+        return self.end_ms >= self.fails_ms
+
+    def wear(self, time_ms: int) -> float:
+        """0 when new, 1 when it fails; slow at first."""
+        spent = min(max((time_ms - self.born_ms) / (self.fails_ms - self.born_ms), 0.0), 1.0)
+        return math.expm1(self.steep * spent) / math.expm1(self.steep)
+
+
 @dataclass
 class Machine:
     """One machine and the state of its noise."""
@@ -179,6 +208,8 @@ class Line:
         self.machines = [Machine(name[:-1] + str(number), kind) for name, kind in MACHINES]
         self._random = random.Random(f"{seed}/{number}")
         self.episodes = list(self._plan(days, number))
+        wearing = random.Random(f"wear/{seed}/{number}")
+        self.lives = {m.name: list(_bearing_lives(m.name, days, wearing)) for m in self.machines if m.kind == "pump"}
 
     def _plan(self, days: float, number: int) -> Iterator[Episode]:
         """A fault about every twelve hours, on one machine after the other."""
@@ -193,11 +224,31 @@ class Line:
             count += 1
 
     def truth(self, machine: str, time_ms: int, grace_ms: int = 3 * HOUR_MS) -> Episode | None:
-        """The fault that a machine has at a time (or had a moment ago)."""
+        """The fault that a machine has at a time (or had a moment ago); a bearing in the last quarter of its life is one."""
         for e in self.episodes:
             if e.machine == machine and e.start_ms <= time_ms <= e.end_ms + grace_ms:
                 return e
+        for life in self.lives.get(machine, ()):
+            worn_ms = life.born_ms + int(0.75 * (life.fails_ms - life.born_ms))
+            if worn_ms <= time_ms <= life.end_ms + grace_ms:
+                return Episode(machine, worn_ms, life.end_ms, FAULTS["pump"][0])
         return None
+
+    def replaced(self, after_ms: int, until_ms: int) -> Iterator[WorkOrder]:
+        """A work order for every bearing replaced in (after, until]."""
+        for machine, lives in self.lives.items():
+            for life in lives:
+                if after_ms < life.end_ms <= until_ms:
+                    yield WorkOrder(
+                        id=f"WO-{self.name}-{machine}-{life.end_ms}",
+                        machine=machine,
+                        machine_type="pump",
+                        time_ms=life.end_ms,
+                        symptoms=["vibration:high", "bearing temperature:high"] if life.failed else [],
+                        failure_mode="bearing wear" if life.failed else "",
+                        actions=["replace-bearing"],
+                        parts=["bearing-6204"],
+                    )
 
     def sample(self, time_ms: int) -> Iterator[tuple[str, dict[str, tuple[float, str]]]]:
         """(machine, signal -> (value, unit)) of every machine; call with times that grow."""
@@ -207,12 +258,15 @@ class Line:
             episode = next(
                 (e for e in self.episodes if e.machine == machine.name and e.start_ms <= time_ms < e.end_ms), None
             )
+            worn = next((life.wear(time_ms) for life in self.lives.get(machine.name, ()) if time_ms < life.end_ms), 0.0)
             values: dict[str, tuple[float, str]] = {}
             for signal, model in SIGNALS[machine.kind].items():
                 before = machine.noise.get(signal, 0.0)
                 machine.noise[signal] = noise = 0.7 * before + 0.714 * self._random.gauss(0, 1)
                 wear = 0.004 * model.level * math.log1p(max(time_ms - START_MS, 0) / DAY_MS) / 3
                 value = model.level + model.daily * wave + model.load * load + wear + model.noise * noise
+                if machine.kind == "pump":
+                    value += worn * WEAR.get(signal, 0.0) * model.noise
                 if episode is not None and signal in episode.fault.shows:
                     rise = min((time_ms - episode.start_ms) / HOUR_MS, 1.0)
                     value += episode.fault.shows[signal] * model.noise * max(rise, 0.1)
@@ -252,6 +306,33 @@ class Line:
                 actions=[fault.habit if usual else fault.action],
                 parts=[fault.part],
             )
+
+
+def _bearing_lives(machine: str, days: float, wearing: random.Random) -> Iterator[BearingLife]:
+    """One bearing after the other, from the start of the line until after its last day."""
+    born_ms = START_MS
+    while born_ms < START_MS + days * DAY_MS:
+        fails_ms = born_ms + int(wearing.uniform(*LIFE_H) * HOUR_MS)
+        early = wearing.random() < EARLY
+        end_ms = born_ms + int((fails_ms - born_ms) * wearing.uniform(0.4, 0.95)) if early else fails_ms
+        yield BearingLife(machine, born_ms, end_ms, fails_ms, wearing.uniform(2.0, 4.0))
+        born_ms = end_ms
+
+
+def recorded_lives(seed: int, lines: int = 12, days: float = 20.0, step_ms: int = 300_000) -> Iterator[list[str]]:
+    """Rows of what pumps like the line's did half a year before: a header, then unit, machine_type, time, signals, failed.
+    The last bearing of each pump still works when its record ends, and some were replaced before they failed."""
+    yield ["unit", "machine_type", "time", *PUMP, "failed"]
+    for number in range(1, lines + 1):
+        made = Line(number, seed + 100_000, days)
+        ((machine, lives),) = made.lives.items()
+        made.machines = [pump for pump in made.machines if pump.name == machine]
+        for at_ms in range(START_MS, START_MS + int(days * DAY_MS), step_ms):
+            count, life = next((i, life) for i, life in enumerate(lives) if at_ms < life.end_ms)
+            ((_, values),) = made.sample(at_ms)
+            over = life.failed and at_ms + step_ms >= life.end_ms
+            row = [f"bearing-{number}-{count + 1}", "pump", str(at_ms - 182 * DAY_MS)]
+            yield [*row, *(str(values[signal][0]) for signal in PUMP), "1" if over else "0"]
 
 
 def line_load(time_ms: int) -> float:

@@ -32,7 +32,7 @@ from server.database import (
     SignalBlockRow,
 )
 from server.routes.access import COOKIE, Denied, admin, session_of
-from server.routes.api import count_everything, small_body, store_answer
+from server.routes.api import count_everything, latest_lives, small_body, store_answer
 
 HERE = Path(__file__).parent
 POINTS = 240
@@ -118,6 +118,7 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
         | {"readings": sum(_counters(g).get("intake.stored", 0) for g in gateways)},
         "gateways": [_gateway(g, now_ms) for g in gateways],
         "machines": _machines(session),
+        "lives": [row.body | {"gateway": row.gateway} for row in latest_lives(session)],
         "events": [
             e.body | {"gateway": e.gateway}
             for e in session.scalars(select(EventRow).order_by(EventRow.start_ms.desc()).limit(30))

@@ -20,6 +20,13 @@ from protocol.errors import MillwrightError, NeedsPerson, TryLater
 from server.demo import accounting
 from server.demo.processes import Processes, free_port, start_broker
 
+LIVES = """lives = "{folder}/lives"
+life_settings = ["flow"]
+life_conditions = 6
+life_renewed_by = ["replace-bearing"]
+"""
+"""How the server learns from the pumps' recorded lives; flow tells the load."""
+
 
 class Demo:
     """One run: its folder, its ports, its tokens, and what it has seen so far."""
@@ -193,6 +200,7 @@ lstm_epochs = 12
 max_windows = 4000
 seed = {demo.options.seed}
 """
+        + ("" if demo.options.replay else LIVES.format(folder=folder))
     )
     for line in demo.lines:
         (folder / line).mkdir(exist_ok=True)
@@ -230,8 +238,12 @@ block_steps = {48 if demo.options.replay else 8}
     else:
         made = Processes(folder)
         made.python("mapping", "edge_agent.devices", "mapping", "--out", str(folder), "--seed", str(demo.options.seed))
-        if made.running["mapping"].wait(30) != 0:
-            raise NeedsPerson(f"no mapping files: {made.tail('mapping')}")
+        made.python(
+            "lives", "edge_agent.devices", "lives", "--out", f"{folder}/lives", "--seed", str(demo.options.seed)
+        )
+        for what in ("mapping", "lives"):
+            if made.running[what].wait(60) != 0:
+                raise NeedsPerson(f"no {what} files: {made.tail(what)}")
 
 
 def wait_for(demo: Demo, what: str, ready: Any, timeout_s: float) -> None:

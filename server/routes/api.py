@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from protocol.bundles import Passport
 from protocol.errors import Refused
 from protocol.feedback import Feedback, Verdict
+from protocol.reports import RemainingLife
 from protocol.twin import Role
 from server import feedback as answers
 from server import rollouts
@@ -34,6 +35,7 @@ from server.database import (
     ReportRow,
     Rollout,
     SignalBlockRow,
+    StatementRow,
     Table,
     WorkOrderRow,
 )
@@ -126,6 +128,11 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             names = ("gateway", "machine", "signal", "unit", "newest_block_ms", "blocks")
             return [dict(zip(names, row, strict=True)) for row in rows]
 
+    @guarded.get("/machines/remaining-life", summary="The latest remaining life of every machine")
+    def lives() -> list[dict[str, Any]]:
+        with database.begin() as session:
+            return [row.body | {"gateway": row.gateway} for row in latest_lives(session)]
+
     @guarded.get("/models/{number}/passport", summary="A model's passport")
     def passport(number: int) -> dict[str, Any]:
         with database.begin() as session:
@@ -154,12 +161,14 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             ) from error
         return {"stored": store_answer(database, feedback), "id": feedback.id}
 
-    @guarded.post("/jobs", status_code=201, summary="Ask for training now: kind forecast or recommend")
+    @guarded.post("/jobs", status_code=201, summary="Ask for training now: kind forecast, recommend or life")
     async def make_job(request: Request) -> dict[str, Any]:
         body = msgspec.json.decode(await small_body(request) or b"{}")
         kind = body.get("kind") if isinstance(body, dict) else None
-        if kind not in ("forecast", "recommend"):
-            raise HTTPException(422, {"error": f"no kind of job {kind!r}", "remedy": "kind is forecast or recommend"})
+        if kind not in ("forecast", "recommend", "life"):
+            raise HTTPException(
+                422, {"error": f"no kind of job {kind!r}", "remedy": "kind is forecast, recommend or life"}
+            )
         with database.begin() as session:
             job = Job(
                 kind=kind, because="asked for through the API", created_ms=now_ms(), started_ms=None, finished_ms=None
@@ -270,6 +279,13 @@ def count_everything(session: Session) -> dict[str, Any]:
     verdicts = session.execute(select(FeedbackRow.verdict, func.count()).group_by(FeedbackRow.verdict))
     made["verdicts"] = {str(row[0]): int(row[1]) for row in verdicts}
     return made
+
+
+def latest_lives(session: Session) -> list[StatementRow]:
+    """The newest remaining life of each machine, by gateway and machine."""
+    r = StatementRow
+    newest = select(func.max(r.id)).where(r.type == RemainingLife.type_name).group_by(r.gateway, r.machine)
+    return list(session.scalars(select(r).where(r.id.in_(newest)).order_by(r.gateway, r.machine).limit(500)))
 
 
 def _lister(database: Database, table: type[Table]) -> Any:

@@ -16,6 +16,7 @@ from server.training.forecast import (
     random_lstm_bundle,
     train_forecast,
 )
+from server.training.life import REMAINING_LIFE, LifePlan, train_life
 from server.training.monitor import MonitorPlan, train_monitors
 from server.training.recommend import ITEMS, train_recommend
 from server.training.supply import LATE, train_late
@@ -30,11 +31,13 @@ __all__ = [
     "LATE",
     "LSTM",
     "RELATIVE_ERROR",
+    "REMAINING_LIFE",
     "RIDGE",
     "TABULAR",
     "Candidate",
     "Circumstances",
     "ForecastPlan",
+    "LifePlan",
     "MonitorPlan",
     "Progress",
     "random_lstm_bundle",
@@ -42,6 +45,7 @@ __all__ = [
     "train_fault_table",
     "train_forecast",
     "train_late",
+    "train_life",
     "train_monitors",
     "train_recommend",
 ]

@@ -236,6 +236,11 @@ class Plan:
     retrain_after_feedback: int = 12
     first_recommend_after_orders: int = 40
     lstm_epochs: int = 1
+    lives: str = ""
+    life_settings: tuple[str, ...] = ()
+    life_conditions: int = 1
+    life_cap_h: float = 0.0
+    life_renewed_by: tuple[str, ...] = ()
     seed: int = 7
 
 

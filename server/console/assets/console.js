@@ -1,5 +1,6 @@
 // Polls the state and shows it. Every value goes through textContent; nothing from a plant is ever markup.
 import { bar, chart } from "./chart.js";
+import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
 import { item, lang, moment, number, setLanguage, t } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -50,10 +51,10 @@ async function charts() {
   const mine = chosen;
   const answer = await fetch(`/console/machine/${encodeURIComponent(mine.gateway)}/${encodeURIComponent(mine.machine)}`);
   if (!answer.ok || mine !== chosen) return;
-  const signals = await answer.json();
+  const signals = await answer.json(), life = state?.lives.find((l) => l.gateway === mine.gateway && l.machine === mine.machine);
   $("chosen").textContent = `${mine.machine} · ${mine.gateway}`;
-  put("charts", [mine.machine, signals], () => signals.map((s) => el("div", { class: "chart" }, el("header", {}, el("b", {}, s.unit ? `${s.signal} (${s.unit})` : s.signal),
-    el("span", { class: "muted small" }, s.forecast ? answeredBy(s.forecast) : "")), chart(s))));
+  put("charts", [mine.machine, signals, life?.id], () => [...(life ? [lifePanel(life)] : []), ...signals.map((s) => el("div", { class: "chart" }, el("header", {}, el("b", {}, s.unit ? `${s.signal} (${s.unit})` : s.signal),
+    el("span", { class: "muted small" }, s.forecast ? answeredBy(s.forecast) : "")), chart(s)))]);
 }
 // Who answers, how often its band held here, and why it is a stopgap if it is one.
 function answeredBy(f) {
@@ -61,6 +62,7 @@ function answeredBy(f) {
   const held = f.coverage === null || f.coverage === undefined ? `${Math.round(f.level * 100)} %` : t("bandHeld", Math.round(f.level * 100), Math.round(f.coverage * 100), f.coverage_n.toLocaleString("en"));
   return [algorithm(f.model.algorithm) + version + (members ? ` (${members})` : ""), held, f.fallback ? t(f.fallback) : ""].filter(Boolean).join(" · ");
 }
+const lifePanel = (life) => el("div", { class: "chart life" }, el("header", {}, el("b", {}, lifeTitle()), el("span", { class: "muted small" }, lifeSentence(life))), lifeChart(life), el("span", { class: "muted small" }, lifeRisks(life)), el("br"), el("span", { class: "muted small" }, lifeReasons(life)));
 const algorithm = (name) => ({ combined: t("combined"), ridge: t("ridge"), arima: "ARIMA", lstm: "LSTM", naive: t("reference"), item_neighbours: "item CF" })[name] ?? name;
 
 async function give(report, verdict, chosenItem, correction) {
