@@ -18,7 +18,7 @@ import numpy as np
 from edge_agent import mapping as mapping_file
 from edge_agent.broker import Arrival, Link
 from edge_agent.config import AgentSettings
-from edge_agent.explain import evidence
+from edge_agent.explain import evidence, explain_shown
 from edge_agent.health import Tally, rss_bytes, write_status
 from edge_agent.history import Grid, History, Key, Stored
 from edge_agent.intake import Intake, Row, work_order
@@ -51,6 +51,8 @@ LEARNED_S = 300.0
 MAX_ARRIVALS_A_STEP = 2000
 WATCH_SAVED_EVERY = 60
 MONITOR_SLOT = "fault.monitor"
+MOST_EXPLAINED = 8
+"""Signals with an open event whose forecasts are explained each time; an explanation costs some tens of milliseconds."""
 MOST_SHOWN = 500
 """Lists whose answers can still become known inputs."""
 BIRTHS = "births.json"
@@ -139,6 +141,7 @@ class Agent:
         self._blocks: dict[Key, tuple[int, list[float | None]]] = {}
         self._buckets = 0
         self._forecasts: dict[Key, Forecast] = {}
+        self._open_events: dict[Key, str] = {}
         self._wanted: Desired | None = None
         self._changes: list[tuple[list[Change], int]] = []
         self._update_thread: threading.Thread | None = None
@@ -348,6 +351,26 @@ class Agent:
                 self._send(named)
                 self._show(Channel.SHOP_FORECAST, named)
                 self.tally.note("forecasts.issued")
+            self._explain_some()
+
+    def _explain_some(self) -> None:
+        """Why: for every signal with an open event, and for one other in turn."""
+        alarmed = {key: event for key, event in self._open_events.items() if key in self._forecasts}
+        others = [key for key in self._forecasts if key not in alarmed]
+        turn = [others[self._buckets // self._settings.forecast.every_steps % len(others)]] if others else []
+        for key in [*list(alarmed)[:MOST_EXPLAINED], *turn]:
+            forecast = self._forecasts[key]
+            why = explain_shown(
+                forecast,
+                self._forecast.members(forecast),
+                self._grid.series[key],
+                season=self._settings.forecast.season_steps,
+                event=alarmed.get(key, ""),
+                known=self._known.columns,
+            )
+            if why is not None:
+                self._send(why)
+                self.tally.note("forecasts.explained")
 
     def _save_watch(self) -> None:
         write_durably(self._folder / "watch.json", msgspec.json.encode(self._watch.state()))
@@ -365,10 +388,12 @@ class Agent:
         for known in from_event(event):
             self._know(known)
         if event.end_ms is not None:
+            self._open_events.pop((event.machine, event.signal), None)
             self._send(event)
             self.tally.note("events.closed")
             self._show(Channel.SHOP_EVENT, event)
             return
+        self._open_events[event.machine, event.signal] = event.id
         recommendation = self._recommend(event, end_ms)
         facts = Facts(
             event=event,

@@ -20,6 +20,7 @@ import csv
 import io
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,16 +28,18 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from edge_agent.explain import combined, explain_forecast
+from edge_agent.explain import explain_shown
 from edge_agent.explain.picture import draw
 from edge_agent.runtimes import LoadedModel, load
 from edge_agent.skills import Key
 from edge_agent.skills.forecast import NAIVE, STALE_AFTER_BUCKETS, ForecastSkill
 from protocol import columns
 from protocol.bundles import MAX_BUNDLE_BYTES, digest
+from protocol.covariates import columns as covariates_of
 from protocol.errors import BadSettings
-from protocol.recordings import Finding, Layout, Recordings, lay_out, step_words
+from protocol.recordings import Finding, Layout, Recordings, known_inputs, lay_out, step_words
 from protocol.reports import Forecast, ForecastExplanation
 from protocol.twin import Role
 from protocol.windows import Floats
@@ -141,7 +144,8 @@ def layout_of(models: list[LoadedModel], arguments: argparse.Namespace) -> Layou
     if kept is None and not ("time" in told and "targets" in told):
         raise BadSettings("these bundles were not trained on a file: say --time, --target and --series")
     layout = msgspec.json.decode(kept, type=Layout) if kept else Layout(**told)
-    return msgspec.structs.replace(layout, **told, step_ms=window.step_ms, known=())
+    known = () if arguments.ignore_known else layout.known
+    return msgspec.structs.replace(layout, **told, step_ms=window.step_ms, known=known)
 
 
 class _Run:
@@ -154,6 +158,7 @@ class _Run:
         self._near, self._steps = near, steps
         self._row = {key: i for i, key in enumerate(recordings.series)}
         self._by_slot = {m.passport.slot: m for m in models}
+        self._inputs = known_inputs(recordings)
         for model in models:
             _rewind(model, recordings)
 
@@ -173,7 +178,7 @@ class _Run:
         return Answers(self._recordings, made, silent, self._models, self._recordings.findings)
 
     def _issue(self, histories: dict[Key, Floats], horizon: int) -> dict[Key, Forecast]:
-        skill = ForecastSkill(step_ms=self._recordings.step_ms, horizon=horizon, season=self._season)
+        skill = ForecastSkill(step_ms=self._recordings.step_ms, horizon=horizon, season=self._season, known=self._known)
         for model in self._models:
             role = Role.SERVING if model.passport.eligible else Role.SHADOW
             skill.install(model.passport.slot, role, model, self._read, self._recordings.until_ms)
@@ -182,6 +187,18 @@ class _Run:
                 until = [self._recordings.until_ms] * len(model.passport.series)
                 model.passport = msgspec.structs.replace(model.passport, series_until_ms=until)
         return {(f.machine, f.signal): f for f in skill.issue(self._recordings.until_ms, histories)}
+
+    def _known(
+        self,
+        machine: str,
+        covariates: Sequence[str],
+        origins_ms: NDArray[np.int64],
+        step_ms: int,
+        before: int,
+        ahead: int,
+    ) -> Floats:
+        """What the file's known columns tell of a machine's future."""
+        return covariates_of(self._inputs, covariates, machine, origins_ms, step_ms, before, ahead)
 
     def _read(self, key: Key, start_ms: int, buckets: int) -> Floats:
         """Bucket means of a series from start_ms on, NaN where the file has none."""
@@ -286,15 +303,11 @@ class _Run:
         return [first + i * self._recordings.step_ms for i in range(steps)]
 
     def _why(self, forecast: Forecast, history: Floats) -> ForecastExplanation | None:
-        def one(slot: str) -> ForecastExplanation | None:
-            return explain_forecast(forecast, self._by_slot.get(slot), history, season=self._season)
-
-        slot = forecast.model.slot
-        if slot == NAIVE.slot or slot in self._by_slot:
-            return one(slot)
-        members = [(m.weight, one(m.model.slot)) for m in forecast.members]
-        explained = [(weight, why) for weight, why in members if why is not None]
-        return combined(explained, forecast) if len(explained) == len(members) else None
+        named = [(m.weight, m.model.slot) for m in forecast.members] or [(1.0, forecast.model.slot)]
+        members = [(weight, self._by_slot.get(slot)) for weight, slot in named]
+        if any(model is None and slot != NAIVE.slot for (_, slot), (_, model) in zip(named, members, strict=True)):
+            return None
+        return explain_shown(forecast, members, history, season=self._season, known=self._known)
 
 
 def _rewind(model: LoadedModel, recordings: Recordings) -> None:
@@ -433,6 +446,7 @@ def _parser() -> argparse.ArgumentParser:
         "columns are those of the training; name them only if they differ.",
     )
     add = parser.add_argument
+    add("--ignore-known", action="store_true", help="do without the known columns that the models were trained with")
     add("--bundle", type=Path, required=True, metavar="DIR|FILE", help="folder of bundles, or one bundle")
     add("--data", type=Path, required=True, metavar="FILE", help="CSV with a header, or Parquet (needs pyarrow)")
     add("--horizon", type=int, metavar="N", help="steps to forecast; default: what the models were trained for")

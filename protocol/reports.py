@@ -125,7 +125,7 @@ class ForecastExplanation(msgspec.Struct, frozen=True, kw_only=True):
     is explained and of the event that asked for it."""
 
     type_name: ClassVar[str] = "millwright.forecast_explanation.v1"
-    message_class: ClassVar[MessageClass] = MessageClass.REPORT
+    message_class: ClassVar[MessageClass] = MessageClass.METRIC
 
     id: Name
     forecast: Name

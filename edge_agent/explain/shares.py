@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -68,6 +68,35 @@ class Shares:
     amounts: Floats
     errors: Floats
     orders: int = 0
+
+
+def explain_shown(
+    forecast: Forecast,
+    members: Sequence[tuple[float, LoadedModel | None]],
+    history: Floats,
+    *,
+    season: int = 0,
+    event: str = "",
+    known: KnownReader = nothing_known,
+) -> ForecastExplanation | None:
+    """The explanation of a forecast as it was shown: of its one model, or of the weighted members of a combination, with
+    what the signal's own corrections added as a share of their own. None if a member cannot be explained."""
+    parts = [(w, explain_forecast(forecast, m, history, season=season, event=event, known=known)) for w, m in members]
+    explained = [(weight, why) for weight, why in parts if why is not None]
+    if not explained or len(explained) < len(members):
+        return None
+    why = explained[0][1] if len(explained) == 1 else combined(explained, forecast)
+    shown = float(np.mean(forecast.mean))
+    corrected = 0.0 if why is None else shown - why.total
+    if why is None or abs(corrected) <= 1e-9 * max(abs(shown), 1.0):
+        return why
+    share = ForecastShare(
+        kind="correction",
+        label_en="what the model missed here before",
+        label_zh="模型此前在此处的偏差",
+        amount=corrected,
+    )
+    return msgspec.structs.replace(why, total=shown, shares=[*why.shares, share])
 
 
 def explain_forecast(

@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from protocol.feedback import Feedback
+from protocol.reports import ForecastExplanation
 from server.config import Settings
 from server.database import (
     Database,
@@ -30,6 +31,7 @@ from server.database import (
     ReportRow,
     Rollout,
     SignalBlockRow,
+    StatementRow,
 )
 from server.routes.access import COOKIE, Denied, admin, session_of
 from server.routes.api import count_everything, latest_lives, small_body, store_answer
@@ -154,7 +156,8 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
 
 
 def signals_of(session: Session, gateway: str, machine: str) -> list[dict[str, Any]]:
-    """Every signal of one machine: the newest shared buckets, the newest forecast, its events."""
+    """Every signal of one machine: the newest shared buckets, the newest forecast, the newest explanation of one, and its
+    events."""
     b = SignalBlockRow
     mine = (b.gateway == gateway, b.machine == machine)
     names = session.execute(select(b.signal, func.max(b.start_ms)).where(*mine).group_by(b.signal).limit(40))
@@ -185,9 +188,18 @@ def signals_of(session: Session, gateway: str, machine: str) -> list[dict[str, A
             .order_by(e.start_ms.desc())
             .limit(10)
         )
+        s = StatementRow
+        why = session.scalar(
+            select(s)
+            .where(s.type == ForecastExplanation.type_name, s.gateway == gateway, s.machine == machine)
+            .where(s.subject == signal)
+            .order_by(s.time_ms.desc())
+            .limit(1)
+        )
         found.append(
             {
                 "signal": signal,
+                "why": why.body if why is not None else None,
                 "unit": blocks[0].unit if blocks else "",
                 "points": points[-POINTS:],
                 "forecast": forecast.body if forecast is not None else None,

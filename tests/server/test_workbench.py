@@ -94,6 +94,7 @@ def test_a_training_leaves_bundles_a_report_and_a_picture(place: Place) -> None:
     assert {p.name for p in place.bundles.iterdir()} == {
         "forecast.arima.bundle",
         "forecast.lstm.bundle",
+        "forecast.ridge.bundle",
         "report.json",
         "report.md",
         "held_out.png",
@@ -102,7 +103,7 @@ def test_a_training_leaves_bundles_a_report_and_a_picture(place: Place) -> None:
     assert report | {"folder": str(place.bundles)} == place.told
     assert (report["step"], report["season"], report["horizon"], report["series"]) == ("1h", 24, 4, 2)
     assert report["left_out"] == {"still/temperature": "never changes: the forecast is its value"}
-    assert {row["algorithm"] for row in report["models"]} == {"arima", "lstm"}
+    assert {row["algorithm"] for row in report["models"]} == {"arima", "lstm", "ridge"}
     assert all(0 <= row["coverage"] <= 1 for row in report["models"])
     assert report["classes"][0]["errors"]["naive"] == 1.0
     assert (place.folder / "held.png").read_bytes().startswith(b"\x89PNG")

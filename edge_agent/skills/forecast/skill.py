@@ -175,6 +175,16 @@ class ForecastSkill:
         self._latency_us = (time.perf_counter() - started) * 1e6 / len(inputs.keys)
         return forecasts
 
+    def members(self, forecast: Forecast) -> list[tuple[float, LoadedModel | None]]:
+        """Weight and model (None: the simple reference) of what answered; empty where a model has gone since."""
+        named = [(m.weight, m.model) for m in forecast.members] or [(1.0, forecast.model)]
+        found: list[tuple[float, LoadedModel | None]] = []
+        for weight, ref in named:
+            slot = self._slots.get(ref.slot)
+            if ref == NAIVE or (slot is not None and slot.model.ref == ref):
+                found.append((weight, slot.model if slot is not None else None))
+        return found if len(found) == len(named) else []
+
     def live_errors(self) -> list[LiveError]:
         """How good each forecaster turned out to be here, the reference (1 by definition) included."""
         rows = []

@@ -1,4 +1,5 @@
 // Polls the state and shows it. Every value goes through textContent; nothing from a plant is ever markup.
+import { because, cases, headings } from "./because.js";
 import { bar, chart } from "./chart.js";
 import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
 import { item, lang, moment, number, setLanguage, t } from "./words.js";
@@ -54,7 +55,14 @@ async function charts() {
   const signals = await answer.json(), life = state?.lives.find((l) => l.gateway === mine.gateway && l.machine === mine.machine);
   $("chosen").textContent = `${mine.machine} · ${mine.gateway}`;
   put("charts", [mine.machine, signals, life?.id], () => [...(life ? [lifePanel(life)] : []), ...signals.map((s) => el("div", { class: "chart" }, el("header", {}, el("b", {}, s.unit ? `${s.signal} (${s.unit})` : s.signal),
-    el("span", { class: "muted small" }, s.forecast ? answeredBy(s.forecast) : "")), chart(s)))]);
+    el("span", { class: "muted small" }, s.forecast ? answeredBy(s.forecast) : "")), chart(s), s.why ? whyPanel(mine, s) : null))]);
+}
+// Why the forecast is what it is; stays open or shut when the page is drawn anew.
+const opened = new Set();
+function whyPanel(machine, s) {
+  const key = `${machine.gateway}/${machine.machine}/${s.signal}`, lines = cases(s.why);
+  return el("details", { open: opened.has(key), ontoggle: (e) => { if (e.target.open) opened.add(key); else opened.delete(key); } }, el("summary", {}, `${headings().because} · ${moment(s.why.issued_ms)}`), because(s.why),
+    ...(lines.length ? [el("b", { class: "small" }, headings().cases), ...lines.map((line) => el("p", { class: "muted small" }, line))] : []));
 }
 // Who answers, how often its band held here, and why it is a stopgap if it is one.
 function answeredBy(f) {
