@@ -81,14 +81,22 @@ def explain_shown(
 ) -> ForecastExplanation | None:
     """The explanation of a forecast as it was shown: of its one model, or of the weighted members of a combination, with
     what the signal's own corrections added as a share of their own. None if a member cannot be explained."""
-    parts = [(w, explain_forecast(forecast, m, history, season=season, event=event, known=known)) for w, m in members]
-    explained = [(weight, why) for weight, why in parts if why is not None]
-    if not explained or len(explained) < len(members):
-        return None
-    why = explained[0][1] if len(explained) == 1 else combined(explained, forecast)
     shown = float(np.mean(forecast.mean))
-    corrected = 0.0 if why is None else shown - why.total
-    if why is None or abs(corrected) <= 1e-9 * max(abs(shown), 1.0):
+    found: list[ForecastExplanation] = []
+    # the simple reference answers with last season's value or with the last one, whichever has been better
+    for reference in (season, 0) if season and any(model is None for _, model in members) else (season,):
+        parts = [
+            (w, explain_forecast(forecast, m, history, season=reference, event=event, known=known)) for w, m in members
+        ]
+        explained = [(weight, why) for weight, why in parts if why is not None]
+        if explained and len(explained) == len(members):
+            why = explained[0][1] if len(explained) == 1 else combined(explained, forecast)
+            found += [why] if why is not None else []
+    if not found:
+        return None
+    why = min(found, key=lambda one: abs(shown - one.total))
+    corrected = shown - why.total
+    if abs(corrected) <= 1e-9 * max(abs(shown), 1.0):
         return why
     share = ForecastShare(
         kind="correction",

@@ -18,6 +18,7 @@ from edge_agent.explain import (
     combined,
     evidence,
     explain_forecast,
+    explain_shown,
     linear_shares,
     nearest_cases,
     shapley_shares,
@@ -29,7 +30,7 @@ from protocol.bundles import Golden, Lineage, Parity, Passport, Runtime
 from protocol.reports import Forecast, ForecastExplanation
 from protocol.tables import StateSpace, Tables
 from protocol.twin import Role
-from protocol.windows import CHANNELS, Floats, WindowSpec
+from protocol.windows import CHANNELS, Floats, WindowSpec, naive_forecast
 
 STEP_MS = 3_600_000
 SPEC = WindowSpec(step_ms=STEP_MS, length=32, horizon=6, season=24)
@@ -309,3 +310,19 @@ def test_what_is_planned_and_delivered_is_a_share_of_its_own() -> None:
     blind = explain_forecast(forecast, model, values)
     assert blind is not None
     assert blind.total < why.total
+
+
+def test_the_reference_is_explained_as_it_answered_by_last_season_or_by_the_last_value() -> None:
+    values = history()
+    forecast = issued(None, values)
+    seasonal = naive_forecast(values[None], 24, 6)[0]
+    flat = np.full(6, values[-1])
+    for mean, off in ((seasonal, 0.0), (flat, 0.0), (seasonal + 0.5, 0.5)):
+        shown = msgspec.structs.replace(forecast, mean=mean.tolist())
+        why = explain_shown(shown, [(1.0, None)], values, season=24)
+        assert why is not None
+        adds_up(why)
+        assert why.total == pytest.approx(mean.mean())
+        corrected = sum(share.amount for share in why.shares if share.kind == "correction")
+        assert corrected == pytest.approx(off)
+    assert explain_shown(forecast, [], values) is None

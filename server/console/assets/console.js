@@ -136,7 +136,7 @@ function showRollouts() {
 }
 
 function showRest() {
-  put("events", state.events.map((e) => [e.id, e.end_ms]), () => state.events.length ? table([{ text: "" }, { text: t("machines") }, { text: t("events") }, { text: "UTC" }], state.events.slice(0, 12).map((e) => [tag(e.severity), e.machine, `${e.signal} ${t(e.kind)}`, `${moment(e.start_ms)}${e.end_ms ? " – " + moment(e.end_ms).slice(6) : " …"}`])) : empty(t("none")));
+  put("events", state.events.map((e) => [e.id, e.end_ms]), () => state.events.length ? table([{ text: "" }, { text: t("machines") }, { text: t("events") }, { text: "UTC" }], state.events.slice(0, 12).map((e) => [tag(e.severity), e.machine, `${e.signal} ${t(e.kind === "silent" ? "noValue" : e.kind)}`, `${moment(e.start_ms)}${e.end_ms ? " – " + moment(e.end_ms).slice(6) : " …"}`])) : empty(t("none")));
   put("gateways", state.gateways.map((g) => [g.id, g.alive, g.rss_mib, g.outbox, g.quarantine]), () => state.gateways.length ? state.gateways.map((g) => el("p", { class: "small" }, el("b", {}, g.id), " ", g.alive ? tag("done", t("alive")) : tag("stopped", `${t("silent")} ${number(g.last_data_s)} s`), ` ${number(g.rss_mib)} MiB · ${g.outbox} ${t("outbox")}`, el("br"), el("span", { class: "muted" }, `${t("quarantine")}: ${Object.entries(g.quarantine).map(([why, n]) => `${why} ${n}`).join(", ") || "0"}`))) : empty(t("none")));
   $("site").textContent = [...new Set(state.gateways.map((g) => g.site))].join(", ");
 }
