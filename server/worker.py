@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from protocol.bundles import Passport
-from protocol.errors import MillwrightError
+from protocol.errors import MillwrightError, Refused
 from protocol.twin import Role
 from protocol.windows import WindowSpec
 from server import datasets, lives
@@ -36,6 +36,8 @@ SLOTS = {
     RECOMMEND: ("recommend.items",),
     LIFE: ("fault.life",),
 }
+MONITOR = "fault.monitor"
+"""One slot a machine, trained with the forecasters: `fault.monitor.P-101`."""
 LIVE = ("waiting", "running")
 MOST_ATTEMPTS = 3
 LEASE_MS = 60_000
@@ -266,7 +268,13 @@ def train_in_child(task: Task, out: Connection) -> None:
         if task.kind == FORECAST:
             grid = datasets.read_signals(task.dataset, task.digest)
             plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed)
-            found = training.train_forecast(grid, plan, world, progress)
+            found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
+            try:
+                found += training.train_monitors(
+                    grid, training.MonitorPlan(seed=task.seed), world, lambda s, step: progress(0.95 + 0.05 * s, step)
+                )
+            except Refused as why:
+                log.info("no monitors yet: %s", why)
         elif task.kind == LIFE:
             found = training.train_life(
                 lives.read_lives(task.dataset, task.digest),
@@ -317,7 +325,16 @@ class RegistryShelf:
     def roll_out(self, session: Session, model: Model, role: Role, because: str, now_ms: int) -> None:
         from server import rollouts
 
-        rollouts.start(session, model, role, None, because, now_ms)
+        rollouts.start(session, model, role, _concerned(session, model), because, now_ms)
+
+
+def _concerned(session: Session, model: Model) -> list[str] | None:
+    """The gateways that tell of a monitor's machine; None: all of them, for every other model."""
+    if not model.slot.startswith(MONITOR):
+        return None
+    machines = {machine for machine, _ in model.passport["series"]}
+    told = select(SignalBlockRow.gateway).where(SignalBlockRow.machine.in_(machines)).distinct()
+    return list(session.scalars(told))
 
 
 def _forecast_due(session: Session, plan: Plan) -> tuple[str, dict[str, Any]] | None:
@@ -417,9 +434,11 @@ def _prepare(
     if kind not in SLOTS:
         raise ValueError(f"unknown kind of job {kind!r}: use one of {', '.join(SLOTS)}")
     with database.begin() as session:
-        versions = {slot: shelf.next_version(session, slot) for slot in SLOTS[kind]}
-        archives = {slot: shelf.champion_archive(session, slot) for slot in SLOTS[kind]}
         grid = datasets.collect_signals(session, plan.step_ms) if kind == FORECAST else None
+        machines = sorted({machine for machine, _ in grid.series}) if grid is not None else []
+        slots = [*SLOTS[kind], *(f"{MONITOR}.{machine}" for machine in machines)]
+        versions = {slot: shelf.next_version(session, slot) for slot in slots}
+        archives = {slot: shelf.champion_archive(session, slot) for slot in slots}
         cases = datasets.collect_cases(session) if kind == RECOMMEND else []
     if grid is not None:
         snapshot = datasets.freeze_signals(grid, artifacts)
@@ -493,7 +512,7 @@ def _finish(
             passport = unpack(archive).passport
             model = shelf.register(session, archive, passport, snapshot.digest, job.because, now_ms)
             role = Role.SERVING if passport.eligible else Role.SHADOW
-            if passport.eligible or job.kind == FORECAST:
+            if passport.eligible or passport.slot in SLOTS[FORECAST]:  # a forecaster may also run as a shadow
                 shelf.roll_out(session, model, role, job.because, now_ms)
             told = {"slot": passport.slot, "version": passport.version, "eligible": passport.eligible}
             models.append({**told, "verdict": passport.verdict, "role": role.value})

@@ -27,6 +27,8 @@ Detector = Callable[[Floats], Flags]
 SLOT = "fault.monitor"
 FEWEST_SIGNALS = 3
 FEWEST_BUCKETS = 300
+LEAST_MS = 7 * 86_400_000
+"""A week: every shift and the weekend once, else the first Sunday is an alarm."""
 HELD_OUT = 0.3
 SHIFT = 2.0
 """Injected shifts, in standard deviations of the signal, that last `SHIFT_BUCKETS`."""
@@ -69,15 +71,21 @@ def train_monitors(grid: SignalGrid, plan: MonitorPlan, world: Circumstances, pr
     if not found:
         raise Refused(
             Reason.NOT_ELIGIBLE,
-            f"no machine has {FEWEST_SIGNALS} signals that vary over {FEWEST_BUCKETS} buckets: wait until more is shared",
+            f"no machine has {FEWEST_SIGNALS} signals that vary over {fewest_buckets(grid.step_ms)} buckets: wait until more "
+            "is shared",
         )
     progress(1.0, f"{len(found)} monitors sealed")
     return found
 
 
+def fewest_buckets(step_ms: int) -> int:
+    """Buckets of history that a monitor needs."""
+    return max(FEWEST_BUCKETS, LEAST_MS // step_ms)
+
+
 def _train_one(grid: SignalGrid, machine: str, rows: list[int], plan: MonitorPlan, world: Circumstances) -> Candidate:
     values = np.ascontiguousarray(grid.values[rows].T)
-    if len(rows) < FEWEST_SIGNALS or len(values) < FEWEST_BUCKETS:
+    if len(rows) < FEWEST_SIGNALS or len(values) < fewest_buckets(grid.step_ms):
         raise Refused(Reason.NOT_ELIGIBLE, f"{machine}: too few signals or buckets")
     split = int(len(values) * (1 - HELD_OUT))
     settings = _chosen(values[:split], grid.step_ms, plan)

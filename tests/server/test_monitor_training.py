@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from edge_agent.runtimes import load
 from protocol.bundles import Runtime, digest
 from protocol.errors import BadBundle, Refused
+from protocol.twin import Role
 from server import training
 from server.algorithms.monitor import MonitorSettings, fit_mostly_normal
+from server.database import Database, Gateway, Rollout, SignalBlockRow, Table
 from server.datasets import SignalGrid
 from server.training.monitor import SLOT
+from server.worker import RegistryShelf
 
 STEP_MS = 900_000
 WORLD = training.Circumstances(dataset_digest="0" * 64, dataset_rows=1, now_ms=1_700_000_000_000, because="a test")
@@ -96,3 +102,26 @@ def test_a_bundle_whose_series_do_not_fit_is_refused(candidates: list[training.C
     archive = pack(short)
     with pytest.raises(BadBundle, match="series and tables differ"):
         load(archive, digest(archive))
+
+
+def test_a_monitor_waits_for_a_week_and_goes_to_the_gateways_of_its_machine(tmp_path: Path) -> None:
+    week = plant(7 * 96)
+    short = SignalGrid(0, STEP_MS, week.series, week.values[:, :-1])
+    with pytest.raises(Refused, match="672 buckets"):
+        training.train_monitors(short, training.MonitorPlan(), WORLD, quiet)
+    database = Database(f"sqlite:///{tmp_path}/server.db")
+    Table.metadata.create_all(database.engine)
+    made = training.train_monitors(week, training.MonitorPlan(), WORLD, quiet)[0]
+    with database.begin() as session:
+        for gateway, machine in (("line-1", "M-0"), ("line-2", "M-1")):
+            session.add(Gateway(id=gateway, site="s", desired={}, reported={}, heartbeat={}))
+            block = {"signal": "signal-0", "unit": "", "start_ms": 0, "step_ms": STEP_MS, "values": [1.0]}
+            session.add(SignalBlockRow(gateway=gateway, seq=1, sent_ms=0, stored_ms=0, machine=machine, **block))
+    shelf = RegistryShelf(tmp_path)
+    with database.begin() as session:
+        model = shelf.register(session, made.archive, made.passport, "0" * 64, "a test", 1)
+        shelf.roll_out(session, model, Role.SERVING, "a test", 1)
+        (rollout,) = session.scalars(select(Rollout))
+        assert rollout.slot == f"{SLOT}.M-0"
+        assert list(rollout.gateways) == ["line-1"]
+    database.close()
