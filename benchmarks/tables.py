@@ -1,5 +1,8 @@
 """Runs benchmarks, keeps each one's result object in benchmarks/results/, and writes the README's tables from these.
 
+A README table has the rows that have a target. Of a script with more than MOST_ROWS of them it has those that missed and
+says how many others hold; every row is in the script's result.
+
     python benchmarks/tables.py [NAME ...] [--data ROOT] [--render]
 
 Without names: those that need no data set, and with --data ROOT (a folder that holds m4/, ett/, cmapss/, …) all of them.
@@ -36,6 +39,7 @@ DATA = {
     "spare_parts": "spare_parts_demand",
 }
 """The forecasting table: script -> folder below the data root (None: it makes its own plant)."""
+MOST_ROWS = 20
 TABLES: dict[str, tuple[str, ...]] = {**PLAIN, "forecasting": tuple(DATA)}
 
 
@@ -64,7 +68,14 @@ def table(names: tuple[str, ...]) -> str:
             lines.append(f"| {name} |" + " |" * (len(head) - 2) + " not run |")
             continue
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        lines += ["| " + " | ".join(cells(name if peers else "", r, peers)) + " |" for r in rows]
+        chosen = [r for r in rows if r["holds"] is not None] if peers else rows
+        if len(chosen) > MOST_ROWS:
+            held = sum(r["holds"] for r in chosen)
+            chosen = [r for r in chosen if not r["holds"] or r.get("headline")]
+            shown = sum(r["holds"] for r in chosen)
+            rest = f"`{name}` {held - shown} more rows with a target, see results/{name}.json"
+            lines.append(f"| {rest} |" + " |" * (len(head) - 2) + " hold |")
+        lines += ["| " + " | ".join(cells(name if peers else "", r, peers)) + " |" for r in chosen]
     return "\n".join(lines)
 
 
