@@ -401,12 +401,12 @@ def _with_tails(net: DemandLstm, windows: DemandWindows, after: Floats, spec: De
     asks for."""
     ahead = demand_ahead(windows, answer(net, windows.x), spec)
     totals = np.cumsum(after, axis=1)
-    month_tail = _tails(after, ahead.month_mean, ahead.month_size, windows.kind)
-    total_tail = _tails(totals, ahead.total_mean, ahead.total_size, windows.kind)
+    month_tail = tails(after, ahead.month_mean, ahead.month_size, windows.kind)
+    total_tail = tails(totals, ahead.total_mean, ahead.total_size, windows.kind)
     return msgspec.structs.replace(spec, month_tail=month_tail, total_tail=total_tail)
 
 
-def _tails(actual: Floats, mean: Floats, size: Floats, kind: NDArray[np.int64]) -> list[float]:
+def tails(actual: Floats, mean: Floats, size: Floats, kind: NDArray[np.int64]) -> list[float]:
     """One factor on the sizes per class, 1 where fewer than 30 parts are in it: of those whose loss is not worse than the
     least by more than TAIL_DOUBT standard errors of the difference over parts, the nearest to 1. What one validation
     period likes best rests on a few parts' largest months, and does not hold in the next one."""
