@@ -375,7 +375,8 @@ def own_arima(sheet: contract.Sheet, what: str, values: Floats) -> None:
 
 def own_ridge(sheet: contract.Sheet, trains: list[Floats], horizon: int) -> list[Rolled]:
     """The product's ridge with shares of seasonal naive, learned on the first half of each series (FEWEST hours or more)
-    and asked from every origin after it, as by a gateway that is not sent a newer one; the prior is that of its own quantiles."""
+    and asked from every origin after it, as by a gateway that is not sent a newer one; its own quantiles are the prior.
+    Empty where the series are too short."""
     halves = [train[: max(len(train) // 2, FEWEST)] for train in trains]
     check = 2 * horizon
     lags = min(WEEK, min(len(half) for half in halves) - check - horizon - ridge.LEAST_WINDOWS)
