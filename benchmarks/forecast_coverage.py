@@ -6,8 +6,9 @@
 
 M4 Hourly: one forecast of 48 steps per series, as in the competition; the conformal state is warmed by rolling origins
 inside the train part, then coverage is counted on the test values (80 +- 2 and 95 +- 1 on average over series and
-horizons); besides, rolling over the last third of the train part. Two base forecasters: the seasonal naive and a
-closed-form ridge over all series, learned on the first half of the train part.
+horizons); besides, rolling over the last third of the train part. Two base forecasters: the seasonal naive, and the
+product's own ridge over all series with shares of seasonal naive (as forecast_hourly), learned on the first half of the
+train part and used unchanged after it.
 
 Synthetic (t4 noise with autocorrelation .5 on a daily season): the noise's scale x3 half-way, the level shifts by 8 noise
 scales, amplitude and phase of the season drift. Base: seasonal naive and an exponentially weighted level with profile, 12
@@ -32,18 +33,30 @@ import time
 from dataclasses import dataclass
 
 import contract
+import forecast_hourly
 import m4
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.intervals import LEVELS, MEAN_ABSOLUTE, Band, Intervals, IntervalSettings, typical_changes
+from protocol.intervals import (
+    LEVELS,
+    MEAN_ABSOLUTE,
+    Band,
+    Intervals,
+    IntervalSettings,
+    prior_from_quantiles,
+    typical_changes,
+)
 from protocol.tables import StateSpace
-from server.algorithms import arima
+from protocol.tables.ridge import LAST, LEVEL
+from server.algorithms import arima, ridge
+from server.algorithms.ridge import Member
 
 Floats = NDArray[np.float64]
 LEVEL_NAMES = ("80", "95")
 BURN, ROLL, WINDOW = 300, 500, 300
-SEASON, HORIZON = 24, 48
+SEASON, WEEK, HORIZON = 24, 168, 48
+FEWEST = 264
 AHEAD = 12
 HOUR_MS = 3_600_000
 ORACLE_BOUND = 1.15
@@ -360,35 +373,31 @@ def own_arima(sheet: contract.Sheet, what: str, values: Floats) -> None:
 # M4 Hourly ------------------------------------------------------------------------------------------------------------
 
 
-def shared_ridge(
-    values: list[Floats], first: int, horizon: int, length: int = 168, penalty: float = 30.0
-) -> list[Rolled]:
-    """Closed-form direct ridge over all series: the last `length` values, each window less its last day's mean and over
-    its mean absolute deviation; learned on targets before `first`, asked from every origin after it."""
-    gram, cross = penalty * np.eye(length + 1), np.zeros((length + 1, horizon))
-    for row in values:
-        x, y = _scaled_windows(row[:first], length, horizon)[:2]
-        x, y = x[: len(x) - horizon], y[: len(x) - horizon]
-        gram += x.T @ x
-        cross += x.T @ y
-    weights = np.linalg.solve(gram, cross)
+def own_ridge(sheet: contract.Sheet, trains: list[Floats], horizon: int) -> list[Rolled]:
+    """The product's ridge with shares of seasonal naive, learned on the first half of each series (FEWEST hours or more)
+    and asked from every origin after it, as by a gateway that is not sent a newer one; its own quantiles are the prior.
+    Empty where the series are too short."""
+    halves = [train[: max(len(train) // 2, FEWEST)] for train in trains]
+    check = 2 * horizon
+    lags = min(WEEK, min(len(half) for half in halves) - check - horizon - ridge.LEAST_WINDOWS)
+    chosen = ridge.RidgeSettings(horizon, SEASON, (Member(LEVEL, lags), Member(LAST, lags)), lags, check)
+    fitted = ridge.fit(halves, chosen, lambda _share, step: sheet.say(step))
+    if fitted is None:
+        return []
+    model = fitted.model()
     made = []
-    for row in values:
-        x, _, center, scale = _scaled_windows(row, length, horizon)
-        mean = (x @ weights) * scale[:, None] + center[:, None]
-        made.append(
-            Rolled(mean[None, first - length :], priors(row[None], first, horizon), ahead(row[None], first, horizon))
-        )
+    shares = forecast_hourly.shares_beside(halves, fitted, chosen)
+    for s, (train, half, share) in enumerate(zip(trains, halves, shares, strict=True)):
+        origins = np.arange(len(half), len(train) + 1)
+        windows = np.lib.stride_tricks.sliding_window_view(train, model.context)[origins - model.context]
+        rows = np.full(len(origins), s, dtype=np.int64)
+        day, week = (train[origins[:, None] - lag + np.arange(horizon) % lag] for lag in (SEASON, WEEK))
+        mean = share[0] * model.forecast(windows, rows) + share[1] * day + share[2] * week
+        q = model.quantiles(windows, rows)
+        low, high = (ridge.LEVELS.index(at) for at in (0.1, 0.9))
+        prior = prior_from_quantiles(q[:, :, low], q[:, :, high], 0.8)
+        made.append(Rolled(mean[None], prior[None], ahead(train[None], len(half), horizon)))
     return made
-
-
-def _scaled_windows(row: Floats, length: int, horizon: int) -> tuple[Floats, Floats, Floats, Floats]:
-    seen = np.lib.stride_tricks.sliding_window_view(row, length)
-    center = seen[:, -SEASON:].mean(axis=1)
-    scale = np.maximum(np.abs(seen - center[:, None]).mean(axis=1), 1e-6 * np.maximum(np.abs(center), 1.0))
-    x = (seen - center[:, None]) / scale[:, None]
-    y = (ahead(row[None], length, horizon)[0] - center[:, None]) / scale[:, None]
-    return np.column_stack([x, np.ones(len(x))]), np.clip(y, -20, 20), center, scale
 
 
 def together(parts: list[Rolled]) -> Rolled:
@@ -406,19 +415,22 @@ def m4_hourly(sheet: contract.Sheet) -> None:
     yard = np.array([np.abs(s.train[SEASON:] - s.train[:-SEASON]).mean() for s in series])
     test = Rolled(np.zeros((0, 0, 0)), np.zeros((0, 0, 0)), np.stack([s.test for s in series])[:, None])
     theirs = _statsforecast(sheet, series)
-    for base in ("seasonal naive", "shared ridge"):
+    for base in ("seasonal naive", "own ridge"):
         started = time.monotonic()
+        forecasts = own_ridge(sheet, [s.train for s in series], HORIZON) if base == "own ridge" else []
+        if base == "own ridge" and not forecasts:
+            sheet.note("own ridge: the series are too short to learn from")
+            continue
         lasts: dict[str, list[Answer]] = {}
         rolling: list[tuple[Floats, Floats]] = []
         order: list[int] = []
         for length in sorted({len(s.train) for s in series}):
             members = [i for i, s in enumerate(series) if len(s.train) == length]
             order += members
-            trains = [series[i].train for i in members]
-            if base == "seasonal naive":
-                rolled = seasonal_naive(np.stack(trains), SEASON, 2 * SEASON, HORIZON)
+            if forecasts:
+                rolled = together([forecasts[i] for i in members])
             else:
-                rolled = together(shared_ridge(trains, max(length // 2, 264), HORIZON))
+                rolled = seasonal_naive(np.stack([series[i].train for i in members]), SEASON, 2 * SEASON, HORIZON)
             for name, answer in _warmed(rolled).items():
                 lasts.setdefault(name, []).append(Answer(answer.low[:, -1:], answer.high[:, -1:]))
                 if name == "ours":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,25 +71,31 @@ def fleet(sheet: contract.Sheet, trains: list[Floats], horizon: int) -> tuple[li
     sheet.note(f"chosen on the last {CHECK} hours of the training part: {fitted.chosen}")
     alone: list[Floats] = []
     blended: list[Floats] = []
-    model, before = fitted.model(), Ridge(fitted.before)
-    for s, train in enumerate(trains):
-        row = np.array([s], dtype=np.int64)
-        answer = model.forecast(_window(train, len(train), model.context), row)[0]
-        origins = np.arange(len(train) - CHECK, len(train) - horizon + 1, 6)
-        rows = np.concatenate([_window(train, int(at), model.context) for at in origins])
-        actual = np.stack([train[at : at + horizon] for at in origins])
-        members = np.stack(
-            [
-                before.forecast(rows, np.repeat(row, len(rows))),
-                np.stack([m4.seasonal_naive(train[:at], SEASON, horizon) for at in origins]),
-                np.stack([m4.seasonal_naive(train[:at], WEEK, horizon) for at in origins]),
-            ]
-        )
-        share = combination.shares((members - actual).reshape(3, -1))
+    model = fitted.model()
+    for s, (train, share) in enumerate(zip(trains, shares_beside(trains, fitted, chosen), strict=True)):
+        answer = model.forecast(_window(train, len(train), model.context), np.array([s], dtype=np.int64))[0]
         simple = [m4.seasonal_naive(train, lag, horizon) for lag in (SEASON, WEEK)]
         alone.append(answer)
         blended.append(share[0] * answer + share[1] * simple[0] + share[2] * simple[1])
     return alone, blended
+
+
+def shares_beside(trains: list[Floats], fitted: ridge.FittedRidge, chosen: ridge.RidgeSettings) -> Iterator[Floats]:
+    """Per series the shares [3] of the ridge, of the day before and of the week before, from the check stretch, which the
+    ridge `before` it did not learn from."""
+    before = Ridge(fitted.before)
+    for s, train in enumerate(trains):
+        origins = np.arange(len(train) - chosen.check, len(train) - chosen.horizon + 1, 6)
+        rows = np.concatenate([_window(train, int(at), before.context) for at in origins])
+        actual = np.stack([train[at : at + chosen.horizon] for at in origins])
+        members = np.stack(
+            [
+                before.forecast(rows, np.full(len(rows), s, dtype=np.int64)),
+                np.stack([m4.seasonal_naive(train[:at], SEASON, chosen.horizon) for at in origins]),
+                np.stack([m4.seasonal_naive(train[:at], WEEK, chosen.horizon) for at in origins]),
+            ]
+        )
+        yield combination.shares((members - actual).reshape(3, -1))
 
 
 def _window(train: Floats, at: int, steps: int) -> Floats:

@@ -42,6 +42,7 @@ DISCOUNTS = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 PRIORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 TAILS = tuple(float(tail) for tail in np.round(np.exp(np.linspace(-1.4, 1.4, 15)), 3))
 TAIL_LEVELS = (0.9, 0.95, 0.98)
+TAIL_DOUBT = 2.0
 FEWEST_ORIGIN_MONTHS = 3
 LEVEL_BOUNDS = (0.5, 2.0)
 FEWEST_FLEET_MONTHS = 6
@@ -396,29 +397,37 @@ def _levelled(net: DemandLstm, table: Floats, next_month: int, spec: DemandSpec)
 
 
 def _with_tails(net: DemandLstm, windows: DemandWindows, after: Floats, spec: DemandSpec) -> DemandSpec:
-    """Per intermittency class the factors on the sizes with the least pinball loss in the upper tail of the validation
-    months and of their totals."""
+    """Per intermittency class the factors on the sizes that the upper tail of the validation months and of their totals
+    asks for."""
     ahead = demand_ahead(windows, answer(net, windows.x), spec)
     totals = np.cumsum(after, axis=1)
-    month_tail = _tails(after, ahead.month_mean, ahead.month_size, windows.kind)
-    total_tail = _tails(totals, ahead.total_mean, ahead.total_size, windows.kind)
+    month_tail = tails(after, ahead.month_mean, ahead.month_size, windows.kind)
+    total_tail = tails(totals, ahead.total_mean, ahead.total_size, windows.kind)
     return msgspec.structs.replace(spec, month_tail=month_tail, total_tail=total_tail)
 
 
-def _tails(actual: Floats, mean: Floats, size: Floats, kind: NDArray[np.int64]) -> list[float]:
-    """One factor on the sizes per class, 1 where fewer than 30 parts are in it."""
+def tails(actual: Floats, mean: Floats, size: Floats, kind: NDArray[np.int64]) -> list[float]:
+    """One factor on the sizes per class, 1 where fewer than 30 parts are in it: of those whose loss is not worse than the
+    least by more than TAIL_DOUBT standard errors of the difference over parts, the nearest to 1. What one validation
+    period likes best rests on a few parts' largest months, and does not hold in the next one."""
     found: list[float] = []
     for c in range(len(CLASSES)):
-        rows = kind == c
-        if rows.sum() < 30 or not np.isfinite(actual[rows]).any():
+        rows = (kind == c) & np.isfinite(actual).any(axis=1)
+        if (kind == c).sum() < 30 or not rows.any():
             found.append(1.0)
             continue
-        losses = [
-            sum(
-                pinball(actual[rows], counts.quantile(level, mean[rows], size[rows] * tail), level)
-                for level in TAIL_LEVELS
-            )
-            for tail in TAILS
-        ]
-        found.append(TAILS[int(np.argmin(losses))])
+        losses = np.stack([_tail_loss(actual[rows], mean[rows], size[rows] * tail) for tail in TAILS])
+        worse = losses - losses[int(np.argmin(losses.mean(axis=1)))]
+        doubt = TAIL_DOUBT * worse.std(axis=1) / np.sqrt(worse.shape[1])
+        good = [tail for tail, fits in zip(TAILS, worse.mean(axis=1) <= doubt, strict=True) if fits]
+        found.append(min(good, key=lambda tail: abs(np.log(tail))))
     return found
+
+
+def _tail_loss(actual: Floats, mean: Floats, size: Floats) -> Floats:
+    """Each part's quantile losses at TAIL_LEVELS together, over its observed months [N]."""
+    total = np.zeros(len(actual))
+    for level in TAIL_LEVELS:
+        gap = actual - counts.quantile(level, mean, size)
+        total += np.nanmean(np.maximum(level * gap, (level - 1) * gap), axis=1)
+    return total

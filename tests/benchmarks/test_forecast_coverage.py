@@ -46,7 +46,7 @@ def test_other_series_of_the_same_format_are_measured_with_their_peers(folder: P
     assert 0.6 < coverage["ours"] <= 1
     assert coverage["n"] == 3 * 48
     assert "sliding window" in coverage["peers"]
-    assert rows["M4 Hourly, shared ridge", "MSIS 95"]["ours"] > 0
+    assert rows["M4 Hourly, own ridge", "MSIS 95"]["ours"] > 0
 
 
 def test_a_drift_is_measured_without_the_folder_being_read(folder: Path) -> None:

@@ -182,3 +182,18 @@ def test_the_benchmark_runs_on_any_folder_of_the_format(
     assert all(np.isfinite(row["ours"]) for row in printed["rows"])
     assert {row["holds"] for row in printed["rows"]} == {None}
     sys.modules.pop("spare_parts", None)
+
+
+def test_tails_move_only_as_far_as_the_months_prove() -> None:
+    rng = np.random.default_rng(2)
+    mean, size = rng.gamma(2.0, 2.0, (400, 1)) * np.ones(6), np.full((400, 6), 1.5)
+    kind = np.repeat([0, 3], 200)
+    as_said = rng.poisson(rng.gamma(size, mean / size)).astype(np.float64)
+    assert demand.tails(as_said, mean, size, kind) == [1.0] * len(CLASSES)
+    narrow = np.where(kind[:, None] == 3, rng.poisson(mean), as_said)
+    narrow[7] = np.nan
+    proved = demand.tails(narrow, mean, size, kind)
+    assert proved[:3] == [1.0, 1.0, 1.0]
+    assert proved[3] > 1.5
+    assert demand.tails(narrow[:29], mean[:29], size[:29], kind[:29]) == [1.0] * len(CLASSES)
+    assert demand.tails(np.full((400, 6), np.nan), mean, size, kind) == [1.0] * len(CLASSES)
