@@ -413,7 +413,8 @@ def _why_words(why: ForecastExplanation) -> list[str]:
     lines = [f"  on average {why.total:.6g} = {why.base:.6g} ({why.baseline_en})"]
     for share in why.shares:
         error = f" ± {share.error:.2g}" if share.error else ""
-        lines.append(f"    {share.amount:+.4g}{error}  {share.label_en}")
+        amount = share.amount if abs(share.amount) > 1e-6 * abs(why.total) else 0.0
+        lines.append(f"    {amount:+.4g}{error}  {share.label_en}")
     for case in why.cases:
         seen = [v for v in case.followed if v is not None]
         then = f"then {np.mean(seen):.6g} on average" if seen else "nothing was recorded after it"

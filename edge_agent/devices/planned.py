@@ -65,7 +65,9 @@ def _store(machine: str, buckets: int, rng: np.random.Generator) -> tuple[str, F
             arrives[t] = float(rng.choice([120.0, 180.0, 240.0]))
             start = _ms(t)
             inputs.append(
-                _planned(f"order-{machine}-{t}", machine, "delivery:blanks", start, start, arrives[t], Source.PURCHASE)
+                _planned(
+                    f"order-{machine}-{t}", machine, "delivery:blanks", start, start, float(arrives[t]), Source.PURCHASE
+                )
             )
             at += int(rng.integers(8 * HOUR, 20 * HOUR))
         stock = max(stock + arrives[t] - max(rng.normal(3.2, 0.8), 0.0), 0.0)
