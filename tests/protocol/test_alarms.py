@@ -10,6 +10,7 @@ import pytest
 
 from protocol.alarms import (
     DetectorState,
+    KnownValues,
     SignalDetector,
     SurpriseMemory,
     alarm_limit,
@@ -73,6 +74,44 @@ def test_a_burst_of_middling_errors_is_told_though_none_stands_out() -> None:
     assert any(told)
 
 
+def test_a_value_between_two_usual_levels_is_told_though_no_error_is_large() -> None:
+    detector, rng = SignalDetector(10_000.0), np.random.default_rng(6)
+    for low in rng.random(1500) < 0.5:
+        assert detector.update(float((-4.0 if low else 4.0) + 0.05 * rng.normal()), 10.0) is None
+    assert any(detector.update(0.0, 10.0) for _ in range(2))
+
+
+def test_a_level_that_was_seen_before_is_not_new() -> None:
+    known = KnownValues()
+    for value in [1.0, 2.0, 9.0] * 50:
+        known.learn(value)
+    assert [known.distance(v) for v in (1.0, 2.5, 9.0, 12.0)] == [0.0, 0.5, 0.0, 3.0]
+
+
+def test_known_values_are_bounded_and_keep_both_ends_and_the_rare() -> None:
+    known, rng = KnownValues(most=16), np.random.default_rng(3)
+    for value in [-100.0, 55.0, 200.0, *rng.normal(size=3000)]:
+        known.learn(float(value))
+    kept = known.state()
+    assert len(kept) == 16
+    assert kept == sorted(kept)
+    assert {-100.0, 55.0, 200.0} <= set(kept)
+
+
+def test_known_values_that_are_no_numbers_are_left_aside() -> None:
+    known = KnownValues()
+    known.restore([3.0, math.nan, 1.0, math.inf])
+    assert known.state() == [1.0, 3.0]
+    assert KnownValues().distance(5.0) == 0.0
+
+
+def test_a_state_from_before_values_were_known_is_taken_up_without_alarm() -> None:
+    one, other = SignalDetector(10_000.0), SignalDetector(10_000.0)
+    calm(one, 1500)
+    other.restore(msgspec.structs.replace(one.state(), known=[], distances=None))
+    assert not any(other.update(float(e)) for e in np.random.default_rng(7).normal(size=300))
+
+
 def test_what_was_learned_survives_a_restart_to_the_last_bit() -> None:
     one, other = SignalDetector(2000.0), SignalDetector(2000.0)
     calm(one, 400)
@@ -126,4 +165,13 @@ def test_missing_and_infinite_errors_are_skipped() -> None:
     before = detector.state()
     assert detector.update(math.nan) is None
     assert detector.update(math.inf) is None
+    assert detector.update(1e308, 1e308) is None
     assert detector.state() == before
+
+
+def test_values_as_large_as_numbers_go_are_told_and_break_nothing() -> None:
+    detector = SignalDetector(500.0)
+    calm(detector, 400)
+    told = [detector.update(error) for error in (1e308, -1e308, 1e308)]
+    assert any(told)
+    assert detector.update(0.5) is None
