@@ -4,18 +4,10 @@ reference and the champion, and say the verdict in words. One module a family.""
 from __future__ import annotations
 
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
+from server.training.course import ARIMA, FORECAST_SLOTS, LSTM, RELATIVE_ERROR, RIDGE, ForecastPlan
 from server.training.faults import EVENTS, TABULAR, train_fault_events, train_fault_table
-from server.training.forecast import (
-    ARIMA,
-    FORECAST_SLOTS,
-    INT8_ATOL,
-    LSTM,
-    RELATIVE_ERROR,
-    RIDGE,
-    ForecastPlan,
-    random_lstm_bundle,
-    train_forecast,
-)
+from server.training.forecast import train_forecast
+from server.training.forecast_lstm import INT8_ATOL, random_lstm_bundle
 from server.training.life import REMAINING_LIFE, LifePlan, train_life
 from server.training.monitor import MonitorPlan, train_monitors
 from server.training.recommend import ITEMS, train_recommend

@@ -6,7 +6,7 @@ from protocol.bundles import Runtime, unpack
 from protocol.windows import Floats
 from server.datasets import SignalGrid
 from server.evaluation import Tail
-from server.training.forecast import Z80, graph_answers, restarted_filter, ridge_answers
+from server.training.course import Z80, graph_answers, restarted_filter, ridge_answers
 
 
 def held_out_answers(archive: bytes, grid: SignalGrid, tail: Tail) -> tuple[Floats, Floats, Floats] | None:

@@ -138,7 +138,7 @@ def test_the_champion_is_measured_on_the_same_tail(
     tail = evaluation.hold_out(grid.values, grid.start_ms, STEP_MS, SPEC.season, SPEC.horizon)
     for candidate in forecasters.values():
         figure = candidate.passport.quality[0]
-        champion = training.forecast._champion_error(tail, grid, [0, 1], candidate.archive)
+        champion = training.course.champion_error(tail, grid, [0, 1], candidate.archive)
         assert champion == pytest.approx(figure.model, rel=0.02)
 
 
@@ -148,8 +148,8 @@ def test_nothing_of_the_tail_reaches_the_learner(grid: SignalGrid) -> None:
     other[:, tail.split :] = 1e6
     changed = SignalGrid(0, STEP_MS, grid.series, other)
     who = np.ones((2, 2), dtype=np.int64)
-    before = training.forecast._training_windows(grid, tail, SPEC, who)
-    after = training.forecast._training_windows(changed, tail, SPEC, who)
+    before = training.forecast_lstm.training_windows(grid, tail, SPEC, who)
+    after = training.forecast_lstm.training_windows(changed, tail, SPEC, who)
     for one, two in zip(before, after, strict=True):
         np.testing.assert_array_equal(one.x, two.x)
         np.testing.assert_array_equal(one.y, two.y)

@@ -1,0 +1,199 @@
+"""LSTM: one network for a fleet, packed to int8 and measured as the gateway will run it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export import parity
+from export.bundle import Draft, seal
+from protocol.bundles import Golden, Quality, Runtime
+from protocol.windows import CHANNELS, WindowSpec
+from server import evaluation
+from server.datasets import SignalGrid
+from server.evaluation import Tail
+from server.training.circumstances import Circumstances, Progress
+from server.training.course import (
+    LSTM,
+    Course,
+    Trained,
+    champion_error,
+    finite,
+    first_and_check,
+    forecast_quality,
+    with_covariates,
+)
+
+INT8_ATOL = 0.05
+"""In units of the window's own scale: the same int8 graph rounds differently on CPUs with and without
+VNNI."""
+
+
+def train_lstm(course: Course, progress: Progress) -> Trained | None:
+    """None where the data do not suffice."""
+    import torch
+
+    from export.quantize import quantize
+    from export.to_onnx import to_onnx
+    from server.algorithms import lstm
+
+    grid, tail, plan = course.grid, course.tail, course.plan
+    spec = with_covariates(plan.window, grid)
+    machines, signals = (sorted({key[side] for key in grid.series}) for side in (0, 1))
+    who = _numbers(grid.series, machines, signals)
+    learned, checked = training_windows(grid, tail, spec, who)
+    if len(learned.x) < 32 or len(checked.x) < 8 or spec.length < spec.horizon:
+        return None
+    batch = int(np.clip(len(learned.x) // 16, 16, 128))
+    settings = lstm.LstmSettings(epochs=plan.epochs, seed=plan.seed, batch=batch)
+    net = lstm.fit(
+        learned,
+        checked,
+        settings,
+        lambda f, step: progress(0.7 * f, step),
+        machines=len(machines),
+        signals=len(signals),
+    )
+    progress(0.72, "exporting to ONNX")
+    graph = to_onnx(net, torch.from_numpy(learned.x[:2].copy()), torch.from_numpy(learned.names()[:2].copy()))
+    progress(0.9, "quantizing to int8")
+    small = quantize(graph)
+    run = parity.Graph(small)
+    known = evaluation.known_columns(grid.inputs, grid.series, grid.start_ms, tail.origins, spec)
+    rows = evaluation.input_windows(tail.values, tail.start_ms, tail.origins, spec, known)
+    usable, names = rows.x[rows.usable], np.repeat(who, len(tail.origins), axis=0)[rows.usable]
+    if not len(usable):
+        return None
+    float_answers = evaluation.window_answers(tail, spec, lambda x, w: lstm.answer(net, x, w), known, who)
+    answers = evaluation.window_answers(tail, spec, run, known, who)
+    middle = lstm.MIDDLE
+    error, by_series, n = tail.relative_error(answers[..., middle])
+    float_error = tail.relative_error(float_answers[..., middle])[0]
+    cost = parity.compare(lstm.answer(net, usable, names), run(usable, names), float_error, error, lower_is_better=True)
+    inputs, outputs = parity.golden_graph(run, usable, names)
+    champion = champion_error(tail, grid, list(range(len(grid.series))), course.world.champions.get(LSTM))
+    covered = tail.coverage(answers[..., lstm.LEVELS.index(0.1)], answers[..., lstm.LEVELS.index(0.9)])
+    strange = tail.relative_error(evaluation.window_answers(tail, spec, run, known)[..., middle])[0]
+    earlier = evaluation.known_columns(grid.inputs, grid.series, grid.start_ms, course.inner.origins, spec)
+    on_inner = evaluation.window_answers(course.inner, spec, lambda x, w: lstm.answer(net, x, w), earlier, who)
+    draft = Draft(
+        slot=LSTM,
+        family="forecast",
+        algorithm="lstm",
+        version=course.world.versions.get(LSTM, 1),
+        runtime=Runtime.ONNX,
+        window=spec,
+        levels=list(lstm.LEVELS),
+        series=list(grid.series),
+        series_error=finite(by_series),
+        machines=machines,
+        signals=signals,
+        graph=small,
+        lineage=course.world.lineage(
+            plan.seed,
+            {
+                **asdict(settings),
+                "windows": len(learned.x),
+                "exporter": "torch.onnx dynamo",
+                "error_without_identity": f"{strange:.4f}",
+            },
+        ),
+        quality=[forecast_quality(tail, error, n, champion)],
+        parity=cost,
+        golden=Golden(atol=INT8_ATOL, rtol=0.0),
+        golden_inputs=inputs,
+        golden_outputs=outputs,
+        float_bytes=len(graph),
+        latency_us=parity.latency_us(lambda: run(usable[:1], names[:1])),
+        intended_use="Forecasts with intervals of any signal of this site, also of new machines.",
+        limits="Needs a window with few gaps; answers are clipped at 20 times the window's own spread.",
+        words=f"float {float_error:.4g}, int8 {error:.4g}; {len(small) / len(graph):.0%} of the float size; "
+        f"the 80 % interval held {covered:.0%} of held-out values.",
+    )
+    progress(1.0, "LSTM packed")
+    return Trained(draft, answers[..., middle], on_inner[..., middle])
+
+
+def _numbers(series: list[tuple[str, str]], machines: list[str], signals: list[str]) -> NDArray[np.int64]:
+    """[S, 2] as Passport.who gives them."""
+    pairs = [(machines.index(machine) + 1, signals.index(signal) + 1) for machine, signal in series]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def training_windows(grid: SignalGrid, tail: Tail, spec: WindowSpec, who: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Windows and scaled targets before the tail (server.algorithms.lstm.Lessons): to learn from, and a later part to
+    stop early on, in time order. No target of the first part reaches into the second, none of the second into the
+    tail."""
+    last = tail.split - spec.horizon
+    first, check_from = first_and_check(tail, spec)
+    if last <= first:
+        return _pairs(grid, np.zeros(0, np.int64), spec, who), _pairs(grid, np.zeros(0, np.int64), spec, who)
+    most = max(6000 // len(grid.series), 16)
+    every = max((last - first) // most, 1)
+    learn = np.arange(first, max(check_from - spec.horizon, first) + 1, every, dtype=np.int64)
+    check = np.arange(check_from, last + 1, every, dtype=np.int64)
+    return _pairs(grid, learn, spec, who), _pairs(grid, check, spec, who)
+
+
+def _pairs(grid: SignalGrid, origins: NDArray[np.int64], spec: WindowSpec, who: NDArray[np.int64]) -> Any:
+    from server.algorithms.lstm import Lessons
+
+    if not len(origins):
+        empty = np.zeros((0, spec.length, spec.channels), np.float32)
+        return Lessons(empty, np.zeros((0, spec.horizon), np.float32), np.zeros((0, 2), np.int64))
+    known = evaluation.known_columns(grid.inputs, grid.series, grid.start_ms, origins, spec)
+    rows = evaluation.input_windows(grid.values, grid.start_ms, origins, spec, known)
+    targets = np.stack([grid.values[:, at : at + spec.horizon] for at in origins], axis=1).reshape(-1, spec.horizon)
+    y = np.clip((targets - rows.center[:, None]) / rows.scale[:, None], -20.0, 20.0).astype(np.float32)
+    kept = rows.usable & np.isfinite(y).any(axis=1)
+    in_time = np.argsort(np.tile(origins, len(grid.series))[kept], kind="stable")
+    names = np.repeat(who, len(origins), axis=0)
+    return Lessons(rows.x[kept][in_time], y[kept][in_time], names[kept][in_time])
+
+
+def random_lstm_bundle(length: int = 48, horizon: int = 12) -> bytes:
+    """A bundle of the default LSTM with random weights, exported and quantized like a trained one: for measuring what a
+    gateway pays to hold it, which does not depend on the weights."""
+    import torch
+
+    from export.quantize import quantize
+    from export.to_onnx import to_onnx
+    from server.algorithms import lstm
+
+    settings = lstm.LstmSettings()
+    machines, signals = [f"M-{i}" for i in range(20)], [f"signal-{i}" for i in range(5)]
+    net = lstm.QuantileLstm(horizon, length, settings, machines=len(machines), signals=len(signals))
+    x = np.random.default_rng(settings.seed).standard_normal((4, length, len(CHANNELS))).astype(np.float32)
+    who = np.ones((4, 2), dtype=np.int64)
+    graph = to_onnx(net, torch.from_numpy(x[:2].copy()), torch.from_numpy(who[:2].copy()))
+    small = quantize(graph)
+    inputs, outputs = parity.golden_graph(parity.Graph(small), x, who)
+    world = Circumstances(dataset_digest="0" * 64, dataset_rows=0, now_ms=0)
+    draft = Draft(
+        slot=LSTM,
+        family="forecast",
+        algorithm="lstm",
+        version=1,
+        runtime=Runtime.ONNX,
+        window=WindowSpec(step_ms=60_000, length=length, horizon=horizon),
+        levels=list(lstm.LEVELS),
+        machines=machines,
+        signals=signals,
+        graph=small,
+        lineage=world.lineage(settings.seed, {"weights": "random"}),
+        quality=[
+            Quality(metric="none", lower_is_better=True, model=1, reference=1, reference_name="none", split="none", n=0)
+        ],
+        parity=parity.compare(np.zeros(1), np.zeros(1), 1.0, 1.0, lower_is_better=True),
+        golden=Golden(atol=INT8_ATOL, rtol=0.0),
+        golden_inputs=inputs,
+        golden_outputs=outputs,
+        float_bytes=len(graph),
+        latency_us=0.0,
+        intended_use="Measuring memory.",
+        limits="Random weights: its answers mean nothing, and the gate refuses it.",
+    )
+    return seal(draft)[0]
