@@ -108,8 +108,13 @@ class History:
         return [decode(body, KnownInput) for (body,) in rows]
 
     def forget_inputs_before(self, time_ms: int) -> None:
-        """Drops versions whose span had ended by then."""
-        self._db.execute("DELETE FROM known_input WHERE end_ms < ?", (time_ms,))
+        """Drops known inputs of which every version had ended by then: one that is left must not stand without the
+        version that replaced it."""
+        self._db.execute(
+            "DELETE FROM known_input WHERE (machine, id) NOT IN"
+            " (SELECT machine, id FROM known_input WHERE end_ms >= ?)",
+            (time_ms,),
+        )
 
     def keys(self) -> list[Key]:
         """Every signal that was ever observed."""

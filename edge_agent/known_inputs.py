@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.history import History
-from protocol.covariates import EVERY_MACHINE, KnownInput, columns
+from protocol.covariates import EVERY_MACHINE, KnownInput, Standing, columns_of, standing
 from protocol.windows import Floats
 
 MOST_PER_MACHINE = 5000
@@ -22,6 +22,7 @@ class KnownInputs:
     def __init__(self, history: History) -> None:
         self._history = history
         self._told: dict[str, list[KnownInput]] = {}
+        self._standing: dict[str, list[Standing]] = {}
         for known in history.known_inputs():
             self._hold(known)
 
@@ -41,17 +42,26 @@ class KnownInputs:
         before: int,
         ahead: int,
     ) -> Floats:
-        """[N, C, before + ahead] around each origin, by `protocol.covariates.columns`."""
-        mine = self._told.get(machine, []) + self._told.get(EVERY_MACHINE, [])
-        return columns(mine, covariates, machine, origins_ms, step_ms, before, ahead)
+        """[N, C, before + ahead] around each origin, as `protocol.covariates.columns` says."""
+        stands = self._stands(machine) + self._stands(EVERY_MACHINE)
+        return columns_of(stands, covariates, origins_ms, step_ms, before, ahead)
 
     def forget_before(self, time_ms: int) -> None:
-        """Drops what had ended by then."""
+        """Drops what had ended by then, in every version of it."""
         self._history.forget_inputs_before(time_ms)
         for machine, told in self._told.items():
-            self._told[machine] = [known for known in told if known.end_ms >= time_ms]
+            lasting = {known.id for known in told if known.end_ms >= time_ms}
+            self._told[machine] = [known for known in told if known.id in lasting]
+        self._standing.clear()
+
+    def _stands(self, machine: str) -> list[Standing]:
+        """Its versions in order, put so once after every change."""
+        if machine not in self._standing:
+            self._standing[machine] = standing(self._told.get(machine, []))
+        return self._standing[machine]
 
     def _hold(self, known: KnownInput) -> None:
         told = self._told.setdefault(known.machine, [])
         told.append(known)
         del told[:-MOST_PER_MACHINE]
+        self._standing.pop(known.machine, None)

@@ -57,6 +57,8 @@ class KnownInput(msgspec.Struct, frozen=True, kw_only=True):
     withdrawn: bool = False
 
 
+Standing = tuple[KnownInput, int]
+"""A version of a known input, and until when it stands (ms)."""
 KnownReader = Callable[[str, Sequence[str], NDArray[np.int64], int, int, int], Floats]
 """(machine, covariates, origins [N], step_ms, buckets before, buckets ahead) -> [N, C, before + ahead], as of `columns`."""
 
@@ -80,12 +82,31 @@ def columns(
     """What was known at each origin about the `before` buckets up to it and the `ahead` buckets after it:
     [N, C, before + ahead]. A span counts with the share of the bucket that it covers, an amount in the bucket that it falls
     in; where nothing was known the column is 0."""
+    meant = [known for known in inputs if known.machine in (machine, EVERY_MACHINE)]
+    return columns_of(standing(meant), covariates, origins_ms, step_ms, before, ahead)
+
+
+def columns_of(
+    stands: Iterable[Standing],
+    covariates: Sequence[str],
+    origins_ms: NDArray[np.int64],
+    step_ms: int,
+    before: int,
+    ahead: int,
+) -> Floats:
+    """The same from versions that were put in order once (`standing`), all of one machine."""
     out = np.zeros((len(origins_ms), len(covariates), before + ahead))
+    if not len(origins_ms):
+        return out
     place = {name: c for c, name in enumerate(covariates)}
     edges = np.arange(before + ahead)
-    for known, until_ms in _versions(
-        i for i in inputs if i.covariate in place and i.machine in (machine, EVERY_MACHINE)
-    ):
+    oldest, newest = int(origins_ms.min()), int(origins_ms.max())
+    begin_ms, end_ms = oldest - before * step_ms, newest + ahead * step_ms
+    for known, until_ms in stands:
+        column = place.get(known.covariate)
+        late, over = known.known_ms > newest or known.start_ms >= end_ms, until_ms <= oldest or known.end_ms < begin_ms
+        if column is None or late or over:
+            continue
         rows = np.flatnonzero((origins_ms >= known.known_ms) & (origins_ms < until_ms))
         first_ms = origins_ms[rows] - before * step_ms
         low = (known.start_ms - first_ms)[:, None] / step_ms
@@ -94,21 +115,21 @@ def columns(
             share = np.clip(np.minimum(high, edges + 1) - np.maximum(low, edges), 0.0, 1.0)
         else:
             share = (np.floor(low) == edges).astype(np.float64)
-        out[rows, place[known.covariate]] += known.value * share
+        out[rows, column] += known.value * share
     return out
 
 
-def _versions(inputs: Iterable[KnownInput]) -> list[tuple[KnownInput, int]]:
+def standing(inputs: Iterable[KnownInput]) -> list[Standing]:
     """(version, until when it stands): from its own known_ms to that of the next version of the same id."""
     by_id: dict[tuple[str, str], list[KnownInput]] = {}
     for known in inputs:
         by_id.setdefault((known.machine, known.id), []).append(known)
-    standing: list[tuple[KnownInput, int]] = []
+    found: list[Standing] = []
     for versions in by_id.values():
         versions.sort(key=lambda known: known.known_ms)
         ends = [*(known.known_ms for known in versions[1:]), np.iinfo(np.int64).max]
-        standing += [(known, int(end)) for known, end in zip(versions, ends, strict=True) if not known.withdrawn]
-    return standing
+        found += [(known, int(end)) for known, end in zip(versions, ends, strict=True) if not known.withdrawn]
+    return found
 
 
 def worth_learning(inputs: Sequence[KnownInput], least: int = 8) -> list[str]:
