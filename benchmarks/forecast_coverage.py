@@ -298,6 +298,7 @@ def _drift_rows(sheet: contract.Sheet, what: str, one: Rolled, step: int, ours: 
                 holds=holds,
                 n=n,
                 seconds=seconds,
+                headline=what.endswith("step 1") and metric != "interval score",
             )
 
 
@@ -491,6 +492,7 @@ def _m4_rows(
                 n=held["ours"][..., j].size,
                 seconds=seconds,
                 standard_error=error if metric == "coverage" else None,
+                headline=metric == "coverage",
             )
         late = np.concatenate([h[..., j].mean(axis=(1, 2)) for h, _ in rolling])
         sheet.row(
