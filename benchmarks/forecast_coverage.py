@@ -298,7 +298,7 @@ def _drift_rows(sheet: contract.Sheet, what: str, one: Rolled, step: int, ours: 
                 holds=holds,
                 n=n,
                 seconds=seconds,
-                headline=what.endswith("step 1") and metric != "interval score",
+                headline=what.endswith("step 1") and metric.startswith("worst"),
             )
 
 
