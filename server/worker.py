@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import threading
 import time
 from collections import Counter
@@ -250,6 +251,8 @@ def run_child(task: Task, report: Callable[[float, str], bool], stop: threading.
 
 def train_in_child(task: Task, out: Connection) -> None:
     """The child's whole life: read the frozen set, train, hand the archives back. Never raises: it tells."""
+    # torch's exporter keeps a cache; without this it would lie in the machine's temporary folder for ever
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(task.dataset.parent / "torch-cache"))
     try:
         from server import training
 
