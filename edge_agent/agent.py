@@ -179,12 +179,17 @@ class Agent:
             log.warning("the forecaster starts anew: %s", why)
 
     def _save_learned(self) -> None:
-        """A full disk costs what was learned since the last time, not the gateway."""
+        self._save("forecast.state", self._forecast.state())
+
+    def _save(self, file: str, payload: bytes) -> bool:
+        """Durably, or not at all: a full disk costs what was learned since the last time, not the gateway."""
         try:
-            write_durably(self._folder / "forecast.state", self._forecast.state())
+            write_durably(self._folder / file, payload)
         except OSError as error:
-            self.tally.note("forecast.not_saved")
-            log.warning("what the forecaster has learned was not saved: %s", error)
+            self.tally.note(f"not_saved.{file}")
+            log.warning("%s was not saved: %s", file, error)
+            return False
+        return True
 
     # life -----------------------------------------------------------------------------------------------------------
 
@@ -373,7 +378,7 @@ class Agent:
                 self.tally.note("forecasts.explained")
 
     def _save_watch(self) -> None:
-        write_durably(self._folder / "watch.json", msgspec.json.encode(self._watch.state()))
+        self._save("watch.json", msgspec.json.encode(self._watch.state()))
 
     def _restore_watch(self) -> None:
         """What the watch had learned; without it, or from another version, it learns again."""
@@ -698,9 +703,8 @@ class Agent:
         )
 
     def _keep_births(self) -> None:
-        if self._life.changed:
+        if self._life.changed and self._save(BIRTHS, msgspec.json.encode(self._life.births)):
             self._life.changed = False
-            write_durably(self._folder / BIRTHS, msgspec.json.encode(self._life.births))
 
     def _write_status(self) -> None:
         self._keep_births()

@@ -313,3 +313,15 @@ def test_a_damaged_memory_is_told_and_the_gateway_starts_without_it(gateway: Gat
     assert agent._forecast.live_errors() == []
     calm(gateway, 10)
     assert agent.tally["forecasts.issued"] > 0
+
+
+def test_a_place_that_cannot_be_written_costs_what_was_learned_and_not_the_gateway(gateway: Gateway) -> None:
+    calm(gateway, 10)
+    for file in ("forecast.state", "watch.json"):
+        (gateway.folder / "data" / file).mkdir()  # a file cannot replace a folder
+    gateway.agent._save_watch()
+    gateway.agent._save_learned()
+    calm(gateway, 10)
+    counters = gateway.agent.counters()
+    assert (counters["not_saved.watch.json"], counters["not_saved.forecast.state"]) == (1, 1)
+    assert counters["intake.stored"] == 20
