@@ -127,7 +127,6 @@ class Agent:
                 warm_up=max(60, min(f.season_steps, 288) + 6),
             ),
         )
-        self._restore_watch()
         self._shown: dict[str, Recommendation] = {}
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
@@ -154,6 +153,7 @@ class Agent:
         self._stop = threading.Event()
         self._subscribe()
         self._refill_grid()
+        self._restore_watch()
         for change in self._updates.restore():
             self._install(change)
         self._remember()
@@ -387,6 +387,7 @@ class Agent:
         except FileNotFoundError:
             return
         except msgspec.DecodeError as error:
+            self.tally.note(f"refused.{Reason.MALFORMED_JSON}")
             log.warning("watch.json is left aside, alarms warm up anew: %s", error)
 
     def _tell_event(self, event: FaultEvent, end_ms: int) -> None:

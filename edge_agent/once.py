@@ -20,7 +20,6 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.explain import explain_shown
 from edge_agent.explain.picture import draw
@@ -37,7 +35,7 @@ from edge_agent.skills import Key
 from edge_agent.skills.forecast import NAIVE, STALE_AFTER_BUCKETS, ForecastSkill
 from protocol import columns
 from protocol.bundles import MAX_BUNDLE_BYTES, digest
-from protocol.covariates import columns as covariates_of
+from protocol.covariates import reader
 from protocol.errors import BadSettings
 from protocol.recordings import Finding, Layout, Recordings, known_inputs, lay_out, step_words
 from protocol.reports import Forecast, ForecastExplanation
@@ -158,7 +156,7 @@ class _Run:
         self._near, self._steps = near, steps
         self._row = {key: i for i, key in enumerate(recordings.series)}
         self._by_slot = {m.passport.slot: m for m in models}
-        self._inputs = known_inputs(recordings)
+        self._known = reader(known_inputs(recordings))
         for model in models:
             _rewind(model, recordings)
 
@@ -187,18 +185,6 @@ class _Run:
                 until = [self._recordings.until_ms] * len(model.passport.series)
                 model.passport = msgspec.structs.replace(model.passport, series_until_ms=until)
         return {(f.machine, f.signal): f for f in skill.issue(self._recordings.until_ms, histories)}
-
-    def _known(
-        self,
-        machine: str,
-        covariates: Sequence[str],
-        origins_ms: NDArray[np.int64],
-        step_ms: int,
-        before: int,
-        ahead: int,
-    ) -> Floats:
-        """What the file's known columns tell of a machine's future."""
-        return covariates_of(self._inputs, covariates, machine, origins_ms, step_ms, before, ahead)
 
     def _read(self, key: Key, start_ms: int, buckets: int) -> Floats:
         """Bucket means of a series from start_ms on, NaN where the file has none."""

@@ -71,7 +71,7 @@ def nothing_known(
 
 
 def columns(
-    inputs: Iterable[KnownInput],
+    inputs: Sequence[KnownInput],
     covariates: Sequence[str],
     machine: str,
     origins_ms: NDArray[np.int64],
@@ -82,8 +82,21 @@ def columns(
     """What was known at each origin about the `before` buckets up to it and the `ahead` buckets after it:
     [N, C, before + ahead]. A span counts with the share of the bucket that it covers, an amount in the bucket that it falls
     in; where nothing was known the column is 0."""
-    meant = [known for known in inputs if known.machine in (machine, EVERY_MACHINE)]
-    return columns_of(standing(meant), covariates, origins_ms, step_ms, before, ahead)
+    return reader(inputs)(machine, covariates, origins_ms, step_ms, before, ahead)
+
+
+def reader(inputs: Sequence[KnownInput]) -> KnownReader:
+    """A reader of known inputs that no longer change: each machine's are put in order once."""
+    ordered: dict[str, list[Standing]] = {}
+
+    def read(
+        machine: str, covariates: Sequence[str], origins_ms: NDArray[np.int64], step_ms: int, before: int, ahead: int
+    ) -> Floats:
+        if machine not in ordered:
+            ordered[machine] = standing(known for known in inputs if known.machine in (machine, EVERY_MACHINE))
+        return columns_of(ordered[machine], covariates, origins_ms, step_ms, before, ahead)
+
+    return read
 
 
 def columns_of(

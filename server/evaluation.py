@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.covariates import KnownInput, columns
+from protocol.covariates import KnownInput, reader
 from protocol.tables import Ridge, StateSpace
 from protocol.windows import Floats, Windows, WindowSpec, naive_forecast, windows
 from server.algorithms.collaborative import Case
@@ -124,9 +124,9 @@ def known_columns(
     None for a model that wants none."""
     if not spec.covariates:
         return None
-    at = start_ms + origins * spec.step_ms
+    at, read = start_ms + origins * spec.step_ms, reader(inputs)
     by_machine = {
-        machine: columns(inputs, spec.covariates, machine, at, spec.step_ms, spec.context, spec.horizon)
+        machine: read(machine, spec.covariates, at, spec.step_ms, spec.context, spec.horizon)
         for machine in {machine for machine, _ in series}
     }
     return np.concatenate([by_machine[machine] for machine, _ in series])
@@ -148,11 +148,11 @@ def known_steps(
     if not covariates:
         return None
     ends = tail.start_ms + tail.step_ms * np.arange(1, tail.values.shape[1] + 1, dtype=np.int64)
-    origins = tail.start_ms + tail.origins * tail.step_ms
+    origins, read = tail.start_ms + tail.origins * tail.step_ms, reader(inputs)
     by_machine = {
         machine: (
-            columns(inputs, covariates, machine, ends, tail.step_ms, 1, 0)[:, :, 0],
-            columns(inputs, covariates, machine, origins, tail.step_ms, 0, tail.targets.shape[2]),
+            read(machine, covariates, ends, tail.step_ms, 1, 0)[:, :, 0],
+            read(machine, covariates, origins, tail.step_ms, 0, tail.targets.shape[2]),
         )
         for machine in {machine for machine, _ in series}
     }

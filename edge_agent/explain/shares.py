@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from edge_agent.explain.labels import Words
 from protocol.covariates import KnownReader, nothing_known
 from protocol.names import stable_id
 from protocol.reports import Forecast, ForecastExplanation, ForecastShare
-from protocol.tables import StateSpace
+from protocol.tables import Ridge, StateSpace
 from protocol.windows import CHANNELS, Floats, naive_forecast, windows
 
 if TYPE_CHECKING:
@@ -33,20 +33,6 @@ MOST_PARTS = 8
 EVALUATIONS = 128
 Without = Callable[[tuple[bool, ...]], float]
 """The forecast's mean over the horizon with only the parts present that are True; the others at their baseline."""
-
-
-@runtime_checkable
-class TakenApart(Protocol):
-    """A linear table that says itself what every value of a window adds: `contributions(context [1, T], rows [1])` has
-    `anchor` [1, H] and `parts` [1, L, H], whose sum over L with the anchor is the forecast; `lags` [L] count back from the
-    window's end (1: the newest); `context` is how many values it wants."""
-
-    lags: NDArray[np.int64]
-
-    @property
-    def context(self) -> int: ...
-
-    def contributions(self, context: Floats, rows: NDArray[np.int64]) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -136,9 +122,9 @@ def explain_forecast(
         told = known(key[0], model.passport.covariates, np.array([end], dtype=np.int64), step, len(window), horizon)[0]
         parts, shares = _filtered(model.state_space, row, window, end, step, horizon, told)
         baseline = "every value as the calendar alone expects it", "各值取仅由日历预期的值"
-    elif isinstance(model.table, TakenApart):
+    elif model.ridge is not None:
         row = model.passport.series.index(key) if key in model.passport.series else -1
-        parts, shares = _by_lags(model.table, row, history, step, horizon)
+        parts, shares = _by_lags(model.ridge, row, history, step, horizon)
         baseline = "the window's level", "窗口水平"
     elif model.session is not None and model.passport.window is not None:
         found = _windowed(model, key, history, end, horizon, evaluations, known)
@@ -318,7 +304,7 @@ def _effect_of_known(model: StateSpace, told: Floats, length: int) -> tuple[Floa
     return np.asarray(effect, dtype=np.float64), float(gamma @ np.where(sums, total, 0.0))
 
 
-def _by_lags(table: TakenApart, row: int, history: Floats, step_ms: int, horizon: int) -> tuple[list[Part], Shares]:
+def _by_lags(table: Ridge, row: int, history: Floats, step_ms: int, horizon: int) -> tuple[list[Part], Shares]:
     """Exact: what the values of each stretch add, summed from what every lag adds."""
     context = np.full((1, max(table.context, len(history))), np.nan)
     context[0, context.shape[1] - len(history) :] = history

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -28,7 +26,8 @@ from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.forecast import ForecastSkill
 from protocol.bundles import Golden, Lineage, Parity, Passport, Runtime
 from protocol.reports import Forecast, ForecastExplanation
-from protocol.tables import StateSpace, Tables
+from protocol.tables import Ridge, StateSpace
+from protocol.tables.ridge import LEVEL
 from protocol.twin import Role
 from protocol.windows import CHANNELS, Floats, WindowSpec, naive_forecast
 
@@ -149,25 +148,22 @@ def test_the_shares_of_a_network_add_up_exactly_whether_all_subsets_were_asked_o
         assert abs(mine.amount - true.amount) <= 4 * mine.error + 1e-6
 
 
-@dataclass
-class Lags:
-    """A linear table that takes itself apart."""
-
-    lags: NDArray[np.int64]
-    weights: Floats
-    context: int = 24
-
-    def contributions(self, context: Floats, rows: NDArray[np.int64]) -> SimpleNamespace:
-        level = context[:, -self.context :].mean(axis=1)
-        parts = (context[:, -self.lags] - level[:, None])[:, :, None] * self.weights[None]
-        return SimpleNamespace(anchor=np.repeat(level[:, None], 6, axis=1), parts=parts)
-
-    def golden(self, inputs: Tables, outputs: Tables) -> Tables:
-        return outputs
-
-
-def test_a_table_that_takes_itself_apart_is_explained_by_stretches_of_its_lags() -> None:
-    table = Lags(np.array([1, 2, 3, 12, 24]), np.random.default_rng(2).normal(size=(5, 6)))
+def test_a_ridge_is_explained_by_stretches_of_its_lags() -> None:
+    table = Ridge(
+        {
+            "lags": np.array([1, 2, 3, 12, 24]),
+            "span": np.array([24]),
+            "kinds": np.array([LEVEL]),
+            "weights": np.random.default_rng(2).normal(size=(1, 5, 6)),
+            "bias": np.zeros((1, 6)),
+            "mix": np.ones((1, 6)),
+            "own": np.zeros((0, 5, 6)),
+            "logged": np.zeros(2, dtype=np.int8),
+            "nonnegative": np.zeros(2, dtype=np.int8),
+            "width": np.ones(2),
+            "offset": np.zeros((6, 3)),
+        }
+    )
     model = LoadedModel(passport(Runtime.RIDGE, [KEY]), "a" * 64, table=table)
     values = history()
     why = explain_forecast(issued(None, values), model, values)

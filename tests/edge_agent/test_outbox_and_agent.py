@@ -325,3 +325,15 @@ def test_a_place_that_cannot_be_written_costs_what_was_learned_and_not_the_gatew
     counters = gateway.agent.counters()
     assert (counters["not_saved.watch.json"], counters["not_saved.forecast.state"]) == (1, 1)
     assert counters["intake.stored"] == 20
+
+
+def test_a_damaged_memory_is_counted_and_the_gateway_starts_anew(gateway: Gateway) -> None:
+    calm(gateway, 6)
+    gateway.agent.close()
+    for file in ("forecast.state", "watch.json"):
+        (gateway.folder / "data" / file).write_bytes(b"{half")
+    gateway.start()
+    calm(gateway, 6)
+    counters = gateway.agent.counters()
+    assert sum(n for name, n in counters.items() if name.startswith("refused.")) == 2
+    assert counters["intake.stored"] == 12
