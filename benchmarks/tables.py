@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 PLAIN = {"footprint": ("footprint",), "agent_intake": ("agent_intake",)}
 """Tables of their own: README marker -> scripts."""
-DATA = {
+FORECASTING = {
     "forecast_search": "m4",
     "forecast_hourly": "m4",
     "forecast_weekly": "m4",
@@ -39,8 +39,23 @@ DATA = {
     "spare_parts": "spare_parts_demand",
 }
 """The forecasting table: script -> folder below the data root (None: it makes its own plant)."""
+RECOMMENDING = {
+    "recommend_offline": "movielens_latest_small",
+    "recommend_ratings": "movielens_latest_small",
+    "recommend_cold_start": "movielens_latest_small",
+    "recommend_purchases": "online_retail_2009",
+    "recommend_sequence": "amazon_industrial",
+    "recommend_scale": None,
+    "recommend_edge": None,
+    "recommend_off_policy": None,
+    "schedule_job_shop": "jobshop",
+    "schedule_flexible": "flexible_jobshop",
+    "purchasing": None,
+}
+"""The recommendation table, likewise."""
+DATA = {**FORECASTING, **RECOMMENDING}
 MOST_ROWS = 20
-TABLES: dict[str, tuple[str, ...]] = {**PLAIN, "forecasting": tuple(DATA)}
+TABLES: dict[str, tuple[str, ...]] = {**PLAIN, "forecasting": tuple(FORECASTING), "recommending": tuple(RECOMMENDING)}
 
 
 def measured(name: str, root: Path | None) -> None:

@@ -17,6 +17,7 @@ from protocol.event_features import EventSpec
 from protocol.life_windows import LifeSpec
 from protocol.order_lines import LateSpec
 from protocol.physics import Formula
+from protocol.recommending import RecommendSpec
 from protocol.tables import Tables
 from protocol.windows import WindowSpec
 
@@ -53,6 +54,8 @@ class Draft:
     series_until_ms: list[int] = field(default_factory=list)
     series_error: list[float] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+    recommend: RecommendSpec | None = None
     covariates: list[str] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
     signals: list[str] = field(default_factory=list)
@@ -88,6 +91,8 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         series_until_ms=draft.series_until_ms,
         series_error=draft.series_error,
         items=draft.items,
+        users=draft.users,
+        recommend=draft.recommend,
         covariates=draft.covariates,
         machines=draft.machines,
         signals=draft.signals,

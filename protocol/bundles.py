@@ -22,6 +22,7 @@ from protocol.life_windows import LifeSpec
 from protocol.observations import Name, Text, TimeMs
 from protocol.order_lines import LateSpec
 from protocol.physics import Formula
+from protocol.recommending import RecommendSpec
 from protocol.windows import WindowSpec
 
 MAX_BUNDLE_BYTES = 512 * 1024 * 1024
@@ -39,6 +40,7 @@ class Runtime(StrEnum):
     TREES = "trees"
     RIDGE = "ridge"
     MONITOR = "monitor"
+    HYBRID = "hybrid"
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +105,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     tables' state has seen; series_error: held-out error of each over the naive forecast's.
     covariates: known inputs, in the order of a filter's `gamma` (a window model has its own in `window`).
     levels: nominal quantiles of a quantile model's last axis.
-    items: names of a neighbour table.
+    items: names of a neighbour table or a hybrid; users: names of the past cases that a hybrid compares with.
+    recommend: how a recommender's tables are asked.
     machines, signals: names that a graph's second input `who` knows, by index + 1 (0: unknown).
     best: signal class (a signal's name) -> which of "seasonal_naive", "last_value", "ridge", "arima" and "lstm" had the
     lowest held-out error there.
@@ -132,6 +135,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     series_until_ms: list[int] = []
     series_error: list[float] = []
     items: list[str] = []
+    users: list[str] = []
+    recommend: RecommendSpec | None = None
     covariates: list[Name] = []
     machines: list[Name] = []
     signals: list[Name] = []

@@ -250,19 +250,45 @@ class RemainingLife(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelRef
 
 
+class SimilarCase(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody like this one who chose the item: a machine or a past case. `amount` is what it adds to the item's score."""
+
+    who: Name
+    similarity: Annotated[float, msgspec.Meta(ge=-1, le=1)]
+    amount: float
+
+
 class RecommendedItem(msgspec.Struct, frozen=True, kw_only=True):
-    """`item` is `action:…` or `part:…`; score is the sum of the contributions; `propensity` is the chance with which
-    the list's policy put it at `position` (1 for a deterministic list)."""
+    """`item` is `action:…`, `part:…`, `plan:…`; score is the sum of the contributions; `propensity` is the chance with which
+    the list's policy put it at `position` (1 for a deterministic list); `explored`: it stands there as an experiment.
+
+    similar: who with the same fault chose it. flips_without: the smallest set of the profile's tokens and past events without
+    which it would not stand in this list (empty: no set of a few would do). shown_share: how much of the score's absolute
+    contributions the three strongest account for."""
 
     item: Name
     position: Annotated[int, msgspec.Meta(ge=1, le=100)]
     score: float
     propensity: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     contributions: Annotated[list[Contribution], msgspec.Meta(max_length=50)] = []
+    explored: bool = False
+    similar: Annotated[list[SimilarCase], msgspec.Meta(max_length=10)] = []
+    flips_without: Annotated[list[Name], msgspec.Meta(max_length=20)] = []
+    shown_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """An item that would have stood in the list, and why it does not: `rejected` (by an answer for this very case,
+    `since_ms`), `excluded` (by whoever asked), `other_type` (not for this type of machine)."""
+
+    item: Name
+    reason: Name
+    since_ms: TimeMs | None = None
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """A shown list, logged as it was shown. `profile` is what the list was computed from."""
+    """A shown list, logged as it was shown. `profile` is what the list was computed from; `event` the fault, risk or request
+    that asked. `left_out`: what was taken away. `policy`: how positions were drawn ("greedy", "explore")."""
 
     type_name: ClassVar[str] = "millwright.recommendation.v1"
     message_class: ClassVar[MessageClass] = MessageClass.REPORT
@@ -274,6 +300,8 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     profile: Annotated[list[Name], msgspec.Meta(max_length=100)]
     items: Annotated[list[RecommendedItem], msgspec.Meta(max_length=100)]
     model: ModelRef
+    left_out: Annotated[list[LeftOut], msgspec.Meta(max_length=100)] = []
+    policy: Annotated[str, msgspec.Meta(max_length=32)] = "greedy"
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):

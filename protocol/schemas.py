@@ -13,7 +13,9 @@ import msgspec
 
 from protocol.bundles import Passport
 from protocol.feedback import Feedback
+from protocol.purchases import PurchaseProposal
 from protocol.reports import FaultEvent, Forecast, Recommendation, Report
+from protocol.schedules import Schedule
 from protocol.sync import MESSAGE_TYPES, Ack, Batch, Command, Reply, Resend
 from protocol.topics import DEFAULT_ROOT, Channel
 from protocol.twin import Desired, Reported, State
@@ -36,6 +38,8 @@ CHANNEL_PAYLOADS: dict[Channel, type[msgspec.Struct]] = {
     Channel.SHOP_FORECAST: Forecast,
     Channel.SHOP_RECOMMENDATION: Recommendation,
     Channel.SHOP_REPORT: Report,
+    Channel.SHOP_PURCHASE: PurchaseProposal,
+    Channel.SHOP_SCHEDULE: Schedule,
     Channel.SHOP_FEEDBACK: Feedback,
 }
 AGENT_HEARS = {Channel.DOWN_ACK, Channel.DOWN_RESEND, Channel.DOWN_COMMAND, Channel.TWIN_DESIRED, Channel.SHOP_FEEDBACK}

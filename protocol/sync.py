@@ -10,11 +10,13 @@ from typing import Annotated, TypeVar, get_args
 
 import msgspec
 
+from protocol.catalogue import ItemCard
 from protocol.covariates import KnownInput
 from protocol.errors import BadMessage, Reason
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import Name, SignalBlock, TimeMs, WorkOrder
+from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reports import (
     DemandForecast,
     FaultEvent,
@@ -26,6 +28,7 @@ from protocol.reports import (
     Report,
     SupplyRisk,
 )
+from protocol.schedules import Schedule
 from protocol.twin import Heartbeat
 
 MAX_BATCH_BYTES = 1_000_000
@@ -35,7 +38,18 @@ Sequence = Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
 SequenceRange = tuple[Sequence, Sequence]
 """First and last, both included."""
 
-Statement = KnownInput | DemandForecast | ForecastExplanation | FaultRisk | SupplyRisk | RemainingLife
+Statement = (
+    KnownInput
+    | DemandForecast
+    | ForecastExplanation
+    | FaultRisk
+    | SupplyRisk
+    | RemainingLife
+    | ItemCard
+    | StockLevel
+    | PurchaseProposal
+    | Schedule
+)
 """What the server keeps as it was said, found by type, machine and subject, without columns of its own."""
 Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat | Statement
 MESSAGE_TYPES: dict[str, type[Message]] = {t.type_name: t for t in get_args(Message)}

@@ -33,6 +33,8 @@ class Channel(StrEnum):
     SHOP_FORECAST = "shop/forecast"
     SHOP_RECOMMENDATION = "shop/recommendation"
     SHOP_REPORT = "shop/report"
+    SHOP_PURCHASE = "shop/purchase"
+    SHOP_SCHEDULE = "shop/schedule"
     SHOP_FEEDBACK = "shop/feedback"
 
     @property

@@ -9,11 +9,13 @@ import msgspec
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
+from protocol.catalogue import ItemCard
 from protocol.covariates import KnownInput
 from protocol.errors import Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
+from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reports import (
     DemandForecast,
     FaultEvent,
@@ -25,6 +27,7 @@ from protocol.reports import (
     Report,
     SupplyRisk,
 )
+from protocol.schedules import Schedule
 from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
@@ -159,6 +162,14 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
             return _keep_statement(session, message, message.part, message.issued_ms, arrived)
         case ForecastExplanation():
             return _keep_statement(session, message, message.signal, message.issued_ms, arrived)
+        case ItemCard():
+            return _keep_statement(session, message, message.item, message.issued_ms, arrived)
+        case StockLevel():
+            return _keep_statement(session, message, message.part, message.time_ms, arrived)
+        case PurchaseProposal():
+            return _keep_statement(session, message, message.part, message.issued_ms, arrived)
+        case Schedule():
+            return _keep_statement(session, message, message.solver.algorithm, message.issued_ms, arrived)
         case Heartbeat():
             row = session.get_one(Gateway, gateway)
             row.heartbeat = msgspec.to_builtins(message)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.catalogue import ItemCard
 from protocol.covariates import KnownInput, Source
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
+from protocol.purchases import DemandSource, OpenOrder, PurchaseProposal, StockLevel, SupplierOption
 from protocol.reports import (
     Contribution,
     DemandForecast,
@@ -18,6 +20,7 @@ from protocol.reports import (
     Forecast,
     ForecastExplanation,
     ForecastShare,
+    LeftOut,
     Member,
     ModelRef,
     PastCase,
@@ -28,8 +31,10 @@ from protocol.reports import (
     Risk,
     Section,
     Severity,
+    SimilarCase,
     SupplyRisk,
 )
+from protocol.schedules import Closed, Placed, PlacedMaintenance, Schedule, Waits
 from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Command, Refusal, Reply, Resend, envelope
 from protocol.twin import (
     Assignment,
@@ -343,5 +348,119 @@ EXAMPLES: dict[str, msgspec.Struct] = {
                 results=9,
             )
         ],
+    ),
+    "recommendation_with_reasons": Recommendation(
+        id="recommendation-2",
+        event="event-1",
+        machine="P-101",
+        issued_ms=T0,
+        profile=["symptom:vibration:high", "type:pump"],
+        items=[
+            RecommendedItem(
+                item="action:replace-bearing",
+                position=1,
+                score=1.25,
+                propensity=0.95,
+                contributions=[Contribution("symptom:vibration:high", 1.0), Contribution("popularity", 0.25)],
+                explored=True,
+                similar=[SimilarCase(who="machine:P-102", similarity=0.8, amount=0.5)],
+                flips_without=["symptom:vibration:high"],
+                shown_share=1.0,
+            )
+        ],
+        model=ModelRef("recommend.items", "hybrid", 2, DIGEST),
+        left_out=[LeftOut(item="action:replace-impeller", reason="rejected", since_ms=T0 - 60_000)],
+        policy="explore",
+    ),
+    "item_card": ItemCard(
+        id="card-1",
+        item="plan:bearing-change-6204",
+        issued_ms=T0,
+        attributes={"failure": "bearing wear", "type": "pump"},
+        text="Change the bearing of a feed pump. 更换进料泵轴承。",
+    ),
+    "stock_level": StockLevel(
+        id="stock-1",
+        part="bearing-6204",
+        time_ms=T0,
+        on_hand=2,
+        on_order=[OpenOrder(quantity=4, due_ms=T0 + 86_400_000, supplier="north")],
+        first_month="2025-07",
+        monthly=[1.0, None, 2.0],
+    ),
+    "purchase_proposal": PurchaseProposal(
+        id="purchase-1",
+        part="bearing-6204",
+        unit="pcs",
+        issued_ms=T0,
+        inputs_until_ms=T0,
+        on_hand=2,
+        on_order=4,
+        cover_days=21.0,
+        expected=5.5,
+        levels=[0.5, 0.9],
+        quantiles=[5, 9],
+        service_level=0.95,
+        order_up_to=10,
+        quantity=5,
+        supplier="north",
+        total_price=62.5,
+        order_by_ms=T0 + 86_400_000,
+        arrives_ms=T0 + 15 * 86_400_000,
+        short_now=0.3,
+        short_then=0.04,
+        sources=[DemandSource("history", 4.0), DemandSource("risk:P-101 bearing wear", 1.5)],
+        options=[
+            SupplierOption(
+                supplier="north",
+                quantity=5,
+                unit_price=12.5,
+                arrives_ms=T0 + 15 * 86_400_000,
+                late_probability=0.1,
+                cost=7.25,
+                chosen=True,
+            )
+        ],
+        limits=["pack"],
+        because_en="Buy 5.",
+        because_zh="购买 5 件。",
+        model=ModelRef("supply.demand", "factors", 1, DIGEST),
+    ),
+    "schedule": Schedule(
+        id="schedule-1",
+        issued_ms=T0,
+        start_ms=T0,
+        end_ms=T0 + 5_400_000,
+        bound_ms=T0 + 3_600_000,
+        tardiness_ms=600_000.0,
+        late_jobs=["order-1"],
+        placed=[
+            Placed(
+                job="order-1",
+                operation=0,
+                machine="R-301",
+                start_ms=T0,
+                end_ms=T0 + 3_600_000,
+                setup_ms=0,
+            )
+        ],
+        maintenance=[
+            PlacedMaintenance(
+                id="m-1",
+                machine="R-301",
+                start_ms=T0 + 3_600_000,
+                end_ms=T0 + 5_400_000,
+                risk_before=0.02,
+                cost_ms=1_800_000,
+                because="fault.life",
+            )
+        ],
+        closed=[Closed(machine="R-301", start_ms=T0 + 7_200_000, end_ms=T0 + 9_000_000, because="night")],
+        critical=[
+            Waits(job="order-1", operation=0, machine="R-301", start_ms=T0, end_ms=T0 + 3_600_000, because="start")
+        ],
+        because_en="Ends at 01:30.",
+        because_zh="01:30 结束。",
+        solver=ModelRef("schedule.local", "tabu"),
     ),
 }

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import millwright
-from edge_agent import once
+from edge_agent.once import forecast as once
 from protocol.errors import BadSettings
 from protocol.recordings import Layout
 from server import workbench
@@ -296,7 +296,7 @@ def test_signals_are_told_apart_by_how_they_move() -> None:
 
 def test_forecasting_needs_only_the_base_install() -> None:
     heavy = ["torch", "pandas", "statsmodels", "scipy", "matplotlib", "tqdm", "server"]
-    code = f"import sys, edge_agent.once; print([m for m in {heavy!r} if m in sys.modules])"
+    code = f"import sys, edge_agent.once.forecast; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,0 +1,83 @@
+"""What a plant keeps and can order, what a repair takes, and what may be recommended: the stock keeper's and the planner's
+knowledge, as a gateway and the server both read it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from protocol.names import MessageClass
+from protocol.observations import Name, Text, TimeMs
+
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+YearsShare = Annotated[float, msgspec.Meta(ge=0, le=10)]
+
+
+class Supplier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who sells a part. price: per unit. lead_days, lead_days_spread: mean and standard deviation of the days from order to
+    shelf. minimum: least quantity of an order; pack: quantities are multiples of it. late_probability: the chance that the
+    promise is broken, by `late_days` then (None: nobody has judged it)."""
+
+    supplier: Name
+    price: NotNegative
+    lead_days: Annotated[float, msgspec.Meta(gt=0, le=3660)]
+    lead_days_spread: NotNegative = 0.0
+    minimum: AtLeastOne = 1
+    pack: AtLeastOne = 1
+    late_probability: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    late_days: NotNegative = 0.0
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A spare part or material. holding_share: cost of keeping one unit for a year, as a share of its price. shortage_cost:
+    what one unit costs that is asked for and not there (a stopped line, an express delivery)."""
+
+    part: Name
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    suppliers: Annotated[list[Supplier], msgspec.Meta(min_length=1, max_length=50)]
+    holding_share: YearsShare = 0.2
+    shortage_cost: NotNegative = 0.0
+
+
+class BillLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A repair takes `quantity` of `part` when a machine of this type ("": any) fails in this way ("*": in any way)."""
+
+    part: Name
+    quantity: AtLeastOne = 1
+    machine_type: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    failure: Name = "*"
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    """Share of such repairs that take it."""
+
+
+class ItemCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of an item that may be recommended ("action:…", "part:…", "plan:…", "design:…", "document:…") before
+    anybody has chosen it: attributes and words. A generated process plan or design becomes one. `safety`: never shown as an
+    experiment. `machine`: the machine that it is for ("*": any)."""
+
+    type_name: ClassVar[str] = "millwright.item_card.v1"
+    message_class: ClassVar[MessageClass] = MessageClass.EVENT
+
+    id: Name
+    item: Name
+    machine: Name = "*"
+    issued_ms: TimeMs = 0
+    attributes: Annotated[dict[Name, Name], msgspec.Meta(max_length=50)] = {}
+    text: Text = ""
+    safety: bool = False
+    withdrawn: bool = False
+
+
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A plant's catalogue file (TOML): `[[part]]`, `[[bill]]`, `[[card]]`, and `safety`: items on which nobody experiments.
+    review_days: how often purchases are looked at. budget: most to spend at one look (None: as much as it takes)."""
+
+    part: list[Part] = []
+    bill: list[BillLine] = []
+    card: list[ItemCard] = []
+    safety: list[Name] = []
+    review_days: Annotated[float, msgspec.Meta(gt=0, le=366)] = 7.0
+    budget: NotNegative | None = None
