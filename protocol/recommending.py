@@ -22,7 +22,7 @@ class RecommendSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     candidates: prefixes of what may be recommended (none: every item). parts: the hybrid's parts in the order of its
     weights. lengths: lower edges of the profile lengths that have weights of their own, ascending, the first 0.
-    half_life_days: age at which an event counts half. answer_weight: how much one answer of a person counts beside one work order.
+    half_life_days: age at which an event counts half. answer_weight: how much an answer counts beside a work order.
     data_until_ms: answers up to then are inside the tables already. safety: items on which nobody experiments."""
 
     candidates: Annotated[list[str], msgspec.Meta(max_length=20)] = []
