@@ -116,6 +116,10 @@ class Resend(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[MessageClass, Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)]]
 
 
+HEARTBEAT, ANSWER = "heartbeat", "answer"
+"""Commands: say how it goes at once; take this Feedback, which was given on the server's console, as if given here."""
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """`dn/cmd`: one instruction. After `expires_ms` it is refused, however late the link comes back."""
 

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import select
@@ -16,8 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from protocol.errors import BadTopic, Refused
 from protocol.names import MessageClass
-from protocol.sync import Ack, ClassAck, encode
+from protocol.sync import ANSWER, Ack, ClassAck, Command, encode
 from protocol.topics import Channel, Topic
+from server import feedback as answers
 from server import intake, rollouts
 from server.config import Settings
 from server.database import Database, Gateway
@@ -25,6 +27,7 @@ from server.retention import forget_old_forecasts
 
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
+ANSWER_LASTS_MS = 7 * 86_400_000
 HEARD = [*(Channel.up(c) for c in MessageClass), Channel.STATE, Channel.TWIN_REPORTED]
 
 
@@ -37,6 +40,7 @@ class Intake:
         self._arrivals: queue.SimpleQueue[mqtt.MQTTMessage] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._told: dict[str, int] = {}
+        self._answers_told = 0
         self._forgot_s = time.monotonic()
         self.refused = 0
         self.failures = 0
@@ -79,6 +83,7 @@ class Intake:
             log.warning("broker refused the connection: %s", reason)
             return
         self._told.clear()
+        self._answers_told = 0
         client.subscribe([(Topic.every(channel, self._settings.root), 1) for channel in HEARD])
 
     def _run(self) -> None:
@@ -89,6 +94,7 @@ class Intake:
                 if time.monotonic() - looked_s >= 0.5:
                     looked_s = time.monotonic()
                     self._look_after_twins()
+                    self._tell_answers()
             except SQLAlchemyError:
                 # nothing was acknowledged: gateways send again when the database is back
                 self.failures += 1
@@ -152,9 +158,28 @@ class Intake:
                 self._client.publish(topic.text, encode_json(desired), qos=1, retain=True)
                 self._told[gateway] = version
 
+    def _tell_answers(self) -> None:
+        """What people answered on the console goes to its gateway, so that the very next list knows it. A gateway knows an
+        answer by its id: telling it again after a reconnection does no harm."""
+        if not self.connected:
+            return
+        now_ms = time.time_ns() // 1_000_000
+        with self._database.begin() as session:
+            sites = {g.id: g.site for g in session.scalars(select(Gateway))}
+            rows = answers.from_console(session, now_ms - ANSWER_LASTS_MS, self._answers_told)
+            told = [(row.id, row.gateway, answers.as_told(row)) for row in rows]
+        for number, gateway, feedback in told:
+            command = Command(
+                id=feedback.id,
+                name=ANSWER,
+                expires_ms=now_ms + ANSWER_LASTS_MS,
+                arguments=msgspec.Raw(encode(feedback)),
+            )
+            topic = Topic(sites[gateway], gateway, Channel.DOWN_COMMAND, self._settings.root)
+            self._client.publish(topic.text, encode(command), qos=1)
+            self._answers_told = number
+
 
 def encode_json(document: dict[str, Any]) -> bytes:
     """A stored document as the wire has it."""
-    import msgspec
-
     return msgspec.json.encode(document)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from protocol.feedback import Feedback
-from server.database import FeedbackRow, RecommendationRow, ReportRow
+from protocol.feedback import Feedback, Verdict
+from protocol.purchases import PurchaseProposal
+from protocol.schedules import Schedule
+from server.database import FeedbackRow, RecommendationRow, ReportRow, StatementRow
 
 
 def store(session: Session, feedback: Feedback, gateway: str, seq: int | None, now_ms: int) -> bool:
@@ -36,14 +38,51 @@ def store(session: Session, feedback: Feedback, gateway: str, seq: int | None, n
 
 
 def kind_of(session: Session, gateway: str, target: str) -> str:
-    """report, recommendation, or '' while the target has not arrived."""
-    for kind, table, column in (
-        ("recommendation", RecommendationRow, RecommendationRow.recommendation_id),
-        ("report", ReportRow, ReportRow.report_id),
+    """report, recommendation, purchase, schedule, or '' while the target has not arrived."""
+    found = judged(session, target, gateway)
+    return found[0] if found is not None else ""
+
+
+def judged(session: Session, target: str, gateway: str = "") -> tuple[str, str] | None:
+    """(kind, gateway) of what an answer's target names, on one gateway or on any; None if nothing has that name."""
+    for kind, table, named in (
+        ("recommendation", RecommendationRow, RecommendationRow.recommendation_id == target),
+        ("report", ReportRow, ReportRow.report_id == target),
+        ("purchase", StatementRow, _statement(PurchaseProposal.type_name, target)),
+        ("schedule", StatementRow, _statement(Schedule.type_name, target)),
     ):
-        if session.scalar(select(table.id).where(table.gateway == gateway, column == target).limit(1)) is not None:
-            return kind
-    return ""
+        query = select(table.gateway).where(named).limit(1)
+        found = session.scalar(query.where(table.gateway == gateway) if gateway else query)
+        if found is not None:
+            return kind, found
+    return None
+
+
+def _statement(kind: str, target: str) -> ColumnElement[bool]:
+    return (StatementRow.type == kind) & (StatementRow.statement_id == target)
+
+
+def from_console(session: Session, since_ms: int, after: int) -> list[FeedbackRow]:
+    """Answers given on the console since then, row number above `after`: their gateways do not know them yet."""
+    rows = select(FeedbackRow).where(
+        FeedbackRow.via == "console", FeedbackRow.stored_ms >= since_ms, FeedbackRow.id > after
+    )
+    return list(session.scalars(rows.order_by(FeedbackRow.id).limit(500)))
+
+
+def as_told(row: FeedbackRow) -> Feedback:
+    """A stored answer as the wire has it."""
+    return Feedback(
+        id=row.feedback_id,
+        target=row.target,
+        item=row.item,
+        verdict=Verdict(row.verdict),
+        correction=row.correction,
+        comment=row.comment,
+        author=row.author,
+        time_ms=row.time_ms,
+        via=row.via,
+    )
 
 
 def meet(session: Session, gateway: str, target: str, kind: str) -> None:

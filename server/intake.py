@@ -167,9 +167,13 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
         case StockLevel():
             return _keep_statement(session, message, message.part, message.time_ms, arrived)
         case PurchaseProposal():
-            return _keep_statement(session, message, message.part, message.issued_ms, arrived)
+            kept = _keep_statement(session, message, message.part, message.issued_ms, arrived)
+            answers.meet(session, gateway, message.id, "purchase")
+            return kept
         case Schedule():
-            return _keep_statement(session, message, message.solver.algorithm, message.issued_ms, arrived)
+            kept = _keep_statement(session, message, message.solver.algorithm, message.issued_ms, arrived)
+            answers.meet(session, gateway, message.id, "schedule")
+            return kept
         case Heartbeat():
             row = session.get_one(Gateway, gateway)
             row.heartbeat = msgspec.to_builtins(message)

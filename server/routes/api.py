@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session
 from protocol.bundles import Passport
 from protocol.errors import Refused
 from protocol.feedback import Feedback, Verdict
+from protocol.purchases import PurchaseProposal
 from protocol.reports import RemainingLife
+from protocol.schedules import Schedule
 from protocol.twin import Role
 from server import feedback as answers
 from server import rollouts
@@ -133,6 +135,16 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
         with database.begin() as session:
             return [row.body | {"gateway": row.gateway} for row in latest_lives(session)]
 
+    @guarded.get("/purchases", summary="The latest proposal for every part")
+    def purchases() -> list[dict[str, Any]]:
+        with database.begin() as session:
+            return [row.body | {"gateway": row.gateway} for row in latest_purchases(session)]
+
+    @guarded.get("/schedules", summary="The latest production schedule of every gateway")
+    def schedules() -> list[dict[str, Any]]:
+        with database.begin() as session:
+            return [row.body | {"gateway": row.gateway} for row in latest_schedules(session)]
+
     @guarded.get("/models/{number}/passport", summary="A model's passport")
     def passport(number: int) -> dict[str, Any]:
         with database.begin() as session:
@@ -147,7 +159,7 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             f"/{name}/{{number}}", _getter(database, table, name), methods=["GET"], summary=f"One of the {name}"
         )
 
-    @guarded.post("/feedback", status_code=201, summary="Answer a report or a recommendation")
+    @guarded.post("/feedback", status_code=201, summary="Answer a report, a recommendation, a purchase or a schedule")
     async def give_feedback(request: Request) -> dict[str, Any]:
         body = await small_body(request)
         try:
@@ -239,16 +251,16 @@ async def small_body(request: Request, limit: int = 64_000) -> bytes:
 def store_answer(database: Database, feedback: Feedback) -> bool:
     """An answer from the console or the API, stored with what it judges; 404 if there is no such thing."""
     with database.begin() as session:
-        gateway = None
-        for table, column in (
-            (ReportRow, ReportRow.report_id),
-            (RecommendationRow, RecommendationRow.recommendation_id),
-        ):
-            gateway = gateway or session.scalar(select(table.gateway).where(column == feedback.target).limit(1))
-        if gateway is None:
+        found = answers.judged(session, feedback.target)
+        if found is None:
             raise HTTPException(
-                404, {"error": f"no report or recommendation {feedback.target!r}", "remedy": "GET /api/v1/reports"}
+                404,
+                {
+                    "error": f"no report, recommendation, purchase or schedule {feedback.target!r}",
+                    "remedy": "GET /api/v1/reports, /api/v1/recommendations, /api/v1/purchases or /api/v1/schedules",
+                },
             )
+        _, gateway = found
         try:
             return answers.store(session, feedback, gateway, None, now_ms())
         except Refused as why:
@@ -283,9 +295,24 @@ def count_everything(session: Session) -> dict[str, Any]:
 
 def latest_lives(session: Session) -> list[StatementRow]:
     """The newest remaining life of each machine, by gateway and machine."""
+    found = _latest(session, RemainingLife.type_name, StatementRow.gateway, StatementRow.machine)
+    return sorted(found, key=lambda row: (row.gateway, row.machine))
+
+
+def latest_purchases(session: Session) -> list[StatementRow]:
+    """The newest proposal for each part of each gateway, newest first."""
+    return _latest(session, PurchaseProposal.type_name, StatementRow.gateway, StatementRow.subject)
+
+
+def latest_schedules(session: Session) -> list[StatementRow]:
+    """The newest schedule of each gateway."""
+    return _latest(session, Schedule.type_name, StatementRow.gateway)
+
+
+def _latest(session: Session, kind: str, *per: Any) -> list[StatementRow]:
     r = StatementRow
-    newest = select(func.max(r.id)).where(r.type == RemainingLife.type_name).group_by(r.gateway, r.machine)
-    return list(session.scalars(select(r).where(r.id.in_(newest)).order_by(r.gateway, r.machine).limit(500)))
+    newest = select(func.max(r.id)).where(r.type == kind).group_by(*per)
+    return list(session.scalars(select(r).where(r.id.in_(newest)).order_by(r.id.desc()).limit(500)))
 
 
 def _lister(database: Database, table: type[Table]) -> Any:

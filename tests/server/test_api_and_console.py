@@ -61,6 +61,8 @@ PATHS = [
     "rollouts",
     "quarantine",
     "feedback",
+    "purchases",
+    "schedules",
 ]
 
 

@@ -1,0 +1,108 @@
+"""Answers to purchases and schedules meet what they judge; what is answered on the console reaches the gateway."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from sqlalchemy import select
+
+from protocol.feedback import Feedback, Verdict
+from protocol.names import MessageClass
+from protocol.purchases import PurchaseProposal
+from protocol.schedules import Schedule
+from protocol.sync import ANSWER, Batch, ClockConfidence, Command, Message, decode, encode, envelope
+from server import feedback as answers
+from server import intake
+from server.broker import Intake
+from server.config import BrokerSettings, Settings
+from server.database import Database, FeedbackRow, Table
+from server.routes.api import latest_purchases, latest_schedules
+
+NOW = 1_790_000_000_000
+TOKEN = "k3Jx9QmW2vLs8RtZ5yBn7CdF"
+_spec = importlib.util.spec_from_file_location(
+    "wire_examples", Path(__file__).parent.parent / "protocol" / "wire_examples.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+PROPOSAL: PurchaseProposal = _module.EXAMPLES["purchase_proposal"]
+SCHEDULE: Schedule = _module.EXAMPLES["schedule"]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path}/server.db")
+    Table.metadata.create_all(made.engine)
+    yield made
+    made.close()
+
+
+def send(database: Database, lane: MessageClass, *told: Message) -> None:
+    wrapped = [
+        envelope(m, site="s", gateway="g", seq=n, boot="b", clock=ClockConfidence.SYNCED, time_ms=NOW)
+        for n, m in enumerate(told, start=1)
+    ]
+    with database.begin() as session:
+        intake.store_batch(session, "s", "g", lane, encode(Batch(envelopes=wrapped)), NOW)
+
+
+@pytest.mark.parametrize(("judged", "kind"), [(PROPOSAL, "purchase"), (SCHEDULE, "schedule")])
+@pytest.mark.parametrize("answer_first", [True, False])
+def test_an_answer_meets_a_purchase_or_a_schedule_whichever_comes_first(
+    database: Database, judged: PurchaseProposal | Schedule, kind: str, answer_first: bool
+) -> None:
+    yes = Feedback(id="f-1", target=judged.id, verdict=Verdict.ACCEPTED, time_ms=NOW)
+    steps = [(MessageClass.FEEDBACK, yes), (MessageClass.REPORT, judged)]
+    for lane, told in steps if answer_first else reversed(steps):
+        send(database, lane, told)
+    with database.begin() as session:
+        assert session.scalars(select(FeedbackRow.target_kind)).one() == kind
+        assert answers.judged(session, judged.id) == (kind, "g")
+        assert answers.judged(session, "nothing") is None
+
+
+def test_the_latest_proposal_of_a_part_and_the_latest_schedule_of_a_gateway_are_shown(database: Database) -> None:
+    later = msgspec.structs.replace(PROPOSAL, id="purchase-2", issued_ms=PROPOSAL.issued_ms + 1, quantity=0)
+    other = msgspec.structs.replace(PROPOSAL, id="purchase-3", part="seal-kit-p40")
+    mended = msgspec.structs.replace(SCHEDULE, id="schedule-2", issued_ms=NOW, repairs=SCHEDULE.id)
+    send(database, MessageClass.REPORT, PROPOSAL, SCHEDULE, other, later, mended)
+    with database.begin() as session:
+        assert [row.body["id"] for row in latest_purchases(session)] == ["purchase-2", "purchase-3"]
+        assert [row.body["id"] for row in latest_schedules(session)] == ["schedule-2"]
+
+
+@pytest.mark.broker
+def test_an_answer_given_on_the_console_is_told_to_its_gateway(mosquitto_port: int, database: Database) -> None:
+    send(database, MessageClass.REPORT, PROPOSAL)
+    given = Feedback(id="fb-7", target=PROPOSAL.id, verdict=Verdict.REJECTED, time_ms=NOW, via="console")
+    with database.begin() as session:
+        answers.store(session, given, "g", None, time.time_ns() // 1_000_000)
+    server = Intake(
+        Settings(admin_token=TOKEN, gateway_token=TOKEN, broker=BrokerSettings(port=mosquitto_port)), database
+    )
+    heard: list[Command] = []
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="g-uplink")
+    client.on_message = lambda _c, _u, m: heard.append(decode(m.payload, Command))
+    client.connect("127.0.0.1", mosquitto_port)
+    client.subscribe("mw/v1/s/g/dn/cmd", 1)
+    client.loop_start()
+    time.sleep(0.3)
+    server.start()
+    until = time.monotonic() + 10
+    while not heard and time.monotonic() < until:
+        time.sleep(0.05)
+    server.stop()
+    client.disconnect()
+    client.loop_stop()
+    (command,) = heard
+    assert command.name == ANSWER
+    assert decode(command.arguments, Feedback) == given
