@@ -29,19 +29,23 @@ PARTS = (
     "days 28",
     "days 90",
     "ever",
+    "momentum",
     "basket",
     "together",
     "customers",
     "text",
-    "momentum",
     "price",
+    "had",
     "again",
+    "again lately",
 )
+REPEATS = ("had", "again", "again lately")
+"""Parts that only a customer's own past orders feed; of no use where new items are meant."""
 SHARED = ("days 10", "days 28", "days 90", "ever", "momentum")
 """Parts that are the same for every customer: all that is known of a new one."""
-AS_THEY_ARE = (*SHARED, "price")
 WINDOWS_DAYS = (10.0, 28.0, 90.0, math.inf)
 CHEAPEST = 0.01
+LIST = 10
 
 
 @dataclass(frozen=True)
@@ -97,27 +101,31 @@ class BasketSettings:
     """half_life_days: age at which a purchase counts half. shrinkage: added to the product of the norms. kept: likest items
     of an item; neighbours: likest customers of a customer. alike: least likeness of two descriptions that share their
     momentum. horizon_days: how far ahead the weights are learned to look. inner_windows: pieces of the past, each of that
-    length, that they are learned on. most_customers: of each piece."""
+    length, that they are learned on. most_customers: of each piece. repeat_boosts: factors
+    for the parts of REPEATS that are tried."""
 
-    half_life_days: float = 60.0
+    half_life_days: float = 45.0
     shrinkage: float = 10.0
-    kept: int = 200
+    kept: int = 600
     neighbours: int = 100
-    alike: float = 0.25
+    alike: float = 0.15
     horizon_days: float = 30.0
     inner_windows: int = 2
     most_customers: int = 1500
+    repeat_boosts: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 5.0)
 
 
 @dataclass(frozen=True)
 class BasketParts:
-    """What is known at `now_day`. bought, recent, confident [C, I]: 1, with age, with age and quantity. likeness by orders
+    """What is known at `now_day`. bought, orders, recent, confident [C, I]: 1, lines, with age, with age
+    and quantity. likeness by orders
     and by customers [I, I]; text [I, V]; shared [5, I] in the order of SHARED; item_price [I], customer_price [C]: logs."""
 
     customers: list[str]
     items: list[str]
     now_day: float
     bought: sparse.csr_matrix
+    orders: sparse.csr_matrix
     recent: sparse.csr_matrix
     confident: sparse.csr_matrix
     by_order: sparse.csr_matrix
@@ -146,7 +154,9 @@ class BasketParts:
             "customers": _pressed(dense(near @ self.bought)),
             "text": _pressed(to_profiles(bought, self.text)),
             "price": -far.astype(np.float32),
-            "again": _pressed(dense(recent)),
+            "had": dense(bought),
+            "again": np.log1p(dense(scaled_rows(self.orders[np.maximum(who, 0)], known))),
+            "again lately": np.log1p(dense(recent)),
         }
         return [(wide | personal)[name] for name in PARTS]
 
@@ -178,7 +188,7 @@ class FittedBaskets:
 
     def scores(self, customer: str) -> Floats:
         """Every item's score for a customer [I]; an unknown one gets what moves now."""
-        return self.score_rows(np.array([self.index.get(customer, -1)]))[0]
+        return np.asarray(self.score_rows(np.array([self.index.get(customer, -1)]))[0])
 
     def score_rows(self, who: Places) -> Floats:
         """[B, I] for places of customers (-1: unknown)."""
@@ -253,6 +263,7 @@ def learn_parts(past: Purchases, text: sparse.csr_matrix, now_day: float, settin
         past.items,
         now_day,
         bought,
+        _orders(past),
         recent,
         past.matrix(fresh * np.log1p(past.quantity)),
         cosine(orders, settings.shrinkage, settings.kept),
@@ -289,9 +300,30 @@ def _learn_weights(
             f"no customer bought both before and in the last {settings.horizon_days:g} days; give a longer history",
         )
     whole = [np.concatenate([stack[p] for stack in stacks]) for p in range(len(PARTS))]
-    if not again:
-        whole[PARTS.index("again")] *= 0
-    return listwise.fit_weights(whole, sparse.vstack(chosen).tocsr(), np.concatenate(closed))
+    said = sparse.vstack(chosen).tocsr()
+    if again:
+        weights = listwise.fit_weights(whole, said, evenness=1.0)
+        return _boosted(whole, said, weights, settings)
+    weights = np.zeros(len(PARTS))
+    told = np.flatnonzero(~np.isin(PARTS, REPEATS))
+    weights[told] = listwise.fit_weights([whole[p] for p in told], said, np.concatenate(closed))
+    return weights
+
+
+def _boosted(parts: list[Part], chosen: sparse.csr_matrix, weights: Floats, settings: BasketSettings) -> Floats:
+    """The weights with those of REPEATS times the boost that finds most of the choices in a list of LIST. The loss looks at
+    the whole of what was chosen, most of which no short list can hold."""
+    wanted = np.asarray(chosen.toarray() > 0)
+    own = np.isin(PARTS, REPEATS)
+    best, found = weights, -1.0
+    for boost in settings.repeat_boosts:
+        tried = np.where(own, weights * boost, weights)
+        places = np.argsort(-listwise.mixed(parts, tried), axis=1, kind="stable")[:, :LIST]
+        hits = np.take_along_axis(wanted, places, axis=1).sum(axis=1)
+        recall = float((hits / np.maximum(np.minimum(wanted.sum(axis=1), LIST), 1)).mean())
+        if recall > found:
+            best, found = tried, recall
+    return best
 
 
 def _closed(parts: BasketParts, who: Places) -> NDArray[np.bool_]:
@@ -311,6 +343,15 @@ def _momentum(text: sparse.csr_matrix, lately: Floats, quarter: Floats, settings
     return np.asarray(np.log1p(pace_lately / (pace_quarter * WINDOWS_DAYS[0] / WINDOWS_DAYS[2] + 1)))
 
 
+def _orders(past: Purchases) -> sparse.csr_matrix:
+    """In how many orders of a customer an item was [C, I]."""
+    _, first = np.unique(np.stack([past.order, past.what]), axis=1, return_index=True)
+    rows = np.zeros(len(past.who), dtype=bool)
+    rows[first] = True
+    once = past.of(rows)
+    return once.matrix(np.ones(len(once.who)))
+
+
 def _mean_by(place: Places, values: Floats, n: int) -> Floats:
     """Mean by place [n]; the mean of all where there is none."""
     count = np.bincount(place, minlength=n)
@@ -320,4 +361,4 @@ def _mean_by(place: Places, values: Floats, n: int) -> Floats:
 
 def _pressed(raw: Part) -> Part:
     """log1p of ten times the share of the row's largest."""
-    return np.log1p(raw / (raw.max(axis=1, keepdims=True) * np.float32(0.1) + np.float32(1e-9)))
+    return np.asarray(np.log1p(raw / (raw.max(axis=1, keepdims=True) * np.float32(0.1) + np.float32(1e-9))))

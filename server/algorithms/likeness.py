@@ -51,7 +51,7 @@ def word_neighbours(text: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
 def to_profiles(profiles: sparse.csr_matrix, vectors: sparse.csr_matrix) -> Dense:
     """Σ_j profile_j · cosine(j, i) over the others j ≠ i [B, I], for vectors of length 1 [I, V]."""
     own = np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel()
-    return np.maximum(dense((profiles @ vectors) @ vectors.T) - dense(profiles.multiply(own[None, :])), 0)
+    return np.asarray(np.maximum(dense((profiles @ vectors) @ vectors.T) - dense(profiles.multiply(own[None, :])), 0))
 
 
 def strongest(like: Dense, most: int) -> sparse.csr_matrix:

@@ -34,11 +34,12 @@ def fit_weights(
     chosen: sparse.csr_matrix,
     closed: Mask | None = None,
     *,
+    evenness: float = 0.5,
     ridge: float = 1e-4,
     most_steps: int = 60,
 ) -> Floats:
     """Weights [P] of parts, each [B, I], that make the chosen items (> 0 in [B, I]) likely among those not `closed` [B, I].
-    A row with m choices counts √m times a row with one. Raises Refused where no row has a choice."""
+    A row with m choices counts m ** (1 - evenness) times a row with one. Raises Refused where no row has a choice."""
     said = np.asarray(chosen.toarray() > 0)
     if closed is not None:
         said &= ~closed
@@ -47,7 +48,7 @@ def fit_weights(
         raise Refused(
             Reason.NOT_ELIGIBLE, "no row has a choice to learn from; give histories that are followed by choices"
         )
-    per_choice = np.where(count > 0, 1 / np.sqrt(np.maximum(count, 1)), 0.0)
+    per_choice = np.where(count > 0, 1 / np.maximum(count, 1) ** evenness, 0.0)
     per_choice /= (per_choice * count).sum()
     row, item = np.nonzero(said)
     wanted = np.array([float(per_choice[row] @ part[row, item]) for part in parts])

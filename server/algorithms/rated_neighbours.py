@@ -119,11 +119,11 @@ def ratings(rows: Iterable[tuple[str, str, float]], *, scale: tuple[float, float
         raise Refused(Reason.NOT_ELIGIBLE, "no ratings that are numbers; give rows of user, item and rating")
     users, items = sorted({u for u, _ in seen}), sorted({i for _, i in seen})
     user_at, item_at = {u: k for k, u in enumerate(users)}, {i: k for k, i in enumerate(items)}
-    pairs = sorted((user_at[u], item_at[i], value) for (u, i), value in seen.items())
-    value = np.array([v for _, _, v in pairs])
-    lowest, highest = scale or (float(value.min()), float(value.max()))
+    pairs = sorted((user_at[u], item_at[i], given) for (u, i), given in seen.items())
+    values = np.array([v for _, _, v in pairs])
+    lowest, highest = scale or (float(values.min()), float(values.max()))
     who, what = np.array([u for u, _, _ in pairs]), np.array([i for _, i, _ in pairs])
-    return Ratings(users, items, who, what, value, lowest, highest, dropped)
+    return Ratings(users, items, who, what, values, lowest, highest, dropped)
 
 
 def fit(given: Ratings, settings: RatingSettings | None = None, *, seed: int = 0) -> FittedRatings:

@@ -67,7 +67,7 @@ class FittedSequences:
 
     def scores(self, history: Sequence[str]) -> Floats:
         """Every item's score after a history, oldest first [I]; unknown names are passed over."""
-        return self.score_rows([history])[0]
+        return np.asarray(self.score_rows([history])[0])
 
     def score_rows(self, histories: Sequence[Sequence[str]]) -> Floats:
         """[B, I]."""
