@@ -69,13 +69,14 @@ def measure(sheet: contract.Sheet) -> None:
     who = np.intersect1d(np.unique(past.who), np.unique(ahead.who))
     who = who[::4] if sheet.options.quick else who
     bought, wanted = past.matrix()[who].toarray() > 0, ahead.matrix()[who].toarray() > 0
+    sold = np.asarray(past.matrix().sum(axis=0)).ravel() > 0
     sheet.say(f"{len(given.customers)} customers, {len(given.items)} items, {len(who)} customers in the test")
     timed: dict[bool, float] = {}
     scores: dict[bool, Floats] = {}
     for again in (False, True):
         started = time.monotonic()
         fitted = baskets.fit(past, texts, now_day=now, again=again)
-        scores[again] = fitted.score_rows(who)
+        scores[again] = np.where(sold, fitted.score_rows(who), -np.inf)
         timed[again] = time.monotonic() - started
         sheet.say(f"weights {_told(fitted)}")
     told = others(sheet, past, who, now)
@@ -83,11 +84,10 @@ def measure(sheet: contract.Sheet) -> None:
     new = wanted & ~bought
     judge(sheet, "items new to the customer", who, new, closed(told, bought) | {"ours": scores[False]}, timed[False])
     judge(sheet, "any item", who, wanted, told | {"own repeats": own, "ours": scores[True]}, timed[True])
-    unsold = int((past.matrix().sum(axis=0) == 0).sum())
     sheet.note(
-        f"{given.dropped} lines without a positive quantity are left out; {unsold} items "
-        "of the test were never sold before it and cannot be found by any model; one year of data shows no season twice: "
-        "what rises together with items of alike description (momentum) stands for it"
+        f"{given.dropped} lines without a positive quantity are left out; {int((~sold).sum())} items were never sold before "
+        "the test: no model may name them, and they count as missed; one year of data shows no season twice: what rises "
+        "together with items of alike description (momentum) stands for it"
     )
 
 

@@ -209,10 +209,11 @@ class FittedBaskets:
 
 
 def purchases(lines: Iterable[Line]) -> Purchases:
-    """Lines in any order; those without a positive, finite quantity are dropped and counted. Raises Refused where nothing is
-    left."""
+    """Lines in any order (the answer does not depend on it); those without a positive, finite quantity are dropped and
+    counted. Raises Refused where nothing is left."""
     given = list(lines)
     kept = [x for x in given if math.isfinite(x.quantity) and x.quantity > 0 and math.isfinite(x.day)]
+    kept.sort(key=lambda x: (x.day, x.customer, x.item, x.order, x.quantity, x.price))
     if not kept:
         raise Refused(Reason.NOT_ELIGIBLE, f"none of {len(given)} lines has a positive quantity and a day")
     names = [sorted({getattr(x, kind) for x in kept}) for kind in ("customer", "item", "order")]

@@ -158,7 +158,9 @@ def learn_parts(
     if not items:
         raise Refused(Reason.NOT_ELIGIBLE, "no sequences and no cards: there is nothing to recommend")
     index = {name: i for i, name in enumerate(items)}
-    ordered = [[index[name] for name in s] for s in sequences]
+    ordered = sorted(
+        [index[name] for name in s] for s in sequences
+    )  # sums of floats in one order: the same answer always
     popularity = np.bincount([i for s in ordered for i in s], minlength=len(items)).astype(np.float64)
     moves = _moves(ordered, len(items), settings)
     following = scaled_rows(moves, 1 / (_sums(moves) + settings.shrinkage))
@@ -183,7 +185,7 @@ def learn_weights(
     """The same parts, weighted so that what was chosen after each history ranks high. Histories and choices must be newer
     than what the parts were learned from. Choices that are no known items are passed over."""
     index = {name: i for i, name in enumerate(fitted.items)}
-    rows = [(history, index[name]) for history, name in zip(histories, chosen, strict=True) if name in index]
+    rows = sorted((tuple(h), index[name]) for h, name in zip(histories, chosen, strict=True) if name in index)
     if not rows:
         raise Refused(
             Reason.NOT_ELIGIBLE, "none of the choices is a known item; learn the parts from the same catalogue"
