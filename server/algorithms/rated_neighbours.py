@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +73,14 @@ class Baseline:
         return self.mean + self.user[who] + self.item[what]
 
 
+class Rows(NamedTuple):
+    """A sparse matrix by rows: bounds [R + 1], other [N] (column), residual [N]."""
+
+    bounds: Places
+    other: Places
+    residual: Floats
+
+
 @dataclass(frozen=True)
 class FittedRatings:
     """Residuals by user and by item, the baseline, and the blend [4] in the order of BLEND."""
@@ -88,21 +98,44 @@ class FittedRatings:
 
     def scores(self, user: str) -> Floats:
         """What a user would give to each item [I]. A user who never rated gets mean plus item bias."""
-        what = np.arange(len(self.ratings.items))
+        lowest, highest = self.ratings.lowest, self.ratings.highest
         if user not in self.ratings.users:
-            return np.clip(self.baseline.mean + self.baseline.item, self.ratings.lowest, self.ratings.highest)
-        return self.predict(np.full(len(what), self.ratings.users.index(user)), what)
+            return np.clip(self.baseline.mean + self.baseline.item, lowest, highest)
+        place, what = self.ratings.users.index(user), np.arange(len(self.ratings.items))
+        who = np.full(len(what), place)
+        across = _side(self.by_user, self.by_item, who, what, self.settings)
+        sides = _blended(self._to_all_items(place), across)
+        return np.clip(self.baseline.predict(who, what) + sides @ self.blend, lowest, highest)
 
     def sides(self, who: Places, what: Places) -> Floats:
         """Residuals that the neighbours promise [N, 4], in the order of BLEND."""
-        n_users, n_items = len(self.ratings.users), len(self.ratings.items)
-        by_item = _rows(self.ratings.what, self.ratings.who, self.residual, n_items)
-        by_user = _rows(self.ratings.who, self.ratings.what, self.residual, n_users)
-        item, item_support = _side(by_item, by_user, what, who, self.settings)
-        user, user_support = _side(by_user, by_item, who, what, self.settings)
-        return np.stack(
-            [item, user, item * item_support / (1 + item_support), user * user_support / (1 + user_support)], axis=1
+        item = _side(self.by_item, self.by_user, what, who, self.settings)
+        return _blended(item, _side(self.by_user, self.by_item, who, what, self.settings))
+
+    @cached_property
+    def by_item(self) -> Rows:
+        """Residuals, an item's together."""
+        return _rows(self.ratings.what, self.ratings.who, self.residual, len(self.ratings.items))
+
+    @cached_property
+    def by_user(self) -> Rows:
+        """Residuals, a user's together."""
+        return _rows(self.ratings.who, self.ratings.what, self.residual, len(self.ratings.users))
+
+    def _to_all_items(self, user: int) -> tuple[Floats, Floats]:
+        """The item side of one user for all items: likeness is symmetric, so rows of the items it rated are enough."""
+        rated = slice(self.by_user.bounds[user], self.by_user.bounds[user + 1])
+        items, residual = self.by_user.other[rated], self.by_user.residual[rated]
+        like = np.array(
+            [_correlations(int(item), *self.by_item, *self.by_user, self.settings.shrinkage) for item in items]
         )
+        if not len(items):
+            return np.zeros(len(self.ratings.items)), np.zeros(len(self.ratings.items))
+        like[np.arange(len(items)), items] = 0
+        best = np.argsort(-like, axis=0, kind="stable")[: self.settings.neighbours]
+        weight = np.maximum(np.take_along_axis(like, best, axis=0), 0) ** self.settings.sharpness
+        support = weight.sum(axis=0)
+        return (weight * residual[best]).sum(axis=0) / (support + self.settings.reserve), support
 
 
 def ratings(rows: Iterable[tuple[str, str, float]], *, scale: tuple[float, float] | None = None) -> Ratings:
@@ -190,32 +223,24 @@ def _around_baseline(given: Ratings, settings: RatingSettings) -> FittedRatings:
     return FittedRatings(given, baseline, given.value - baseline.predict(given.who, given.what), settings)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """A sparse matrix by rows: bounds [R + 1], other [N] (column), residual [N]."""
-
-    bounds: Places
-    other: Places
-    residual: Floats
-
-
-def _rows(row: Places, column: Places, residual: Floats, n: int) -> _Rows:
+def _rows(row: Places, column: Places, residual: Floats, n: int) -> Rows:
     order = np.lexsort((column, row))
     bounds = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=n)))).astype(np.int64)
-    return _Rows(bounds, column[order].astype(np.int64), residual[order])
+    return Rows(bounds, column[order].astype(np.int64), residual[order])
 
 
-def _side(own: _Rows, across: _Rows, asked: Places, other: Places, settings: RatingSettings) -> tuple[Floats, Floats]:
+def _blended(item: tuple[Floats, Floats], user: tuple[Floats, Floats]) -> Floats:
+    """[N, 4] in the order of BLEND, from each side's residuals and the likeness behind them."""
+    return np.stack([item[0], user[0], *(said * support / (1 + support) for said, support in (item, user))], axis=1)
+
+
+def _side(own: Rows, across: Rows, asked: Places, other: Places, settings: RatingSettings) -> tuple[Floats, Floats]:
     """Promised residuals [N] and the likeness behind them [N], for pairs (asked row of `own`, row of `across`)."""
     order = np.lexsort((other, asked))
     bounds = np.concatenate(([0], np.cumsum(np.bincount(asked, minlength=len(own.bounds) - 1)))).astype(np.int64)
     said, support = _carried(
-        own.bounds,
-        own.other,
-        own.residual,
-        across.bounds,
-        across.other,
-        across.residual,
+        *own,
+        *across,
         bounds,
         other[order].astype(np.int64),
         settings.shrinkage,

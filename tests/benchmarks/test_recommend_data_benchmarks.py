@@ -63,9 +63,10 @@ def test_sequences_are_judged_without_a_published_table(tmp_path: Path) -> None:
                 out.writerow([f"u{user}", str(history), (start + 3) % 12])
                 out.writerow([f"u{user}", str([*history, (start + 3) % 12]), (start + 4) % 12])
     result = measured("recommend_sequence", tmp_path)
-    hits, gains = result["rows"]
+    hits, gains, first, _ = result["rows"]
     assert (hits["metric"], hits["n"], hits["target"], hits["holds"]) == ("HR@10", 160, None, None)
     assert gains["ours"] > gains["reference"]  # the chain is found, popularity finds nothing
+    assert first["n"] == 80
     assert not [name for name in hits["peers"] if "published" in name]
 
 

@@ -83,6 +83,13 @@ def test_ratings_stay_in_the_scale_and_an_unknown_user_gets_the_usual() -> None:
         assert scores.max() <= 5.0
 
 
+def test_a_whole_list_says_what_single_pairs_say() -> None:
+    fitted = rated_neighbours.fit(taste())
+    what = np.arange(len(fitted.ratings.items))
+    singly = fitted.predict(np.full(len(what), fitted.ratings.users.index("u7")), what)
+    assert fitted.scores("u7") == pytest.approx(singly, abs=1e-9)
+
+
 def test_rating_order_does_not_matter_and_the_last_of_a_pair_counts() -> None:
     rows = [("a", "x", 1.0), ("b", "x", 4.0), ("a", "y", float("nan")), ("a", "x", 5.0)]
     given = rated_neighbours.ratings(rows)
