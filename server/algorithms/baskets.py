@@ -44,7 +44,6 @@ REPEATS = ("had", "again", "again lately")
 SHARED = ("days 10", "days 28", "days 90", "ever", "momentum")
 """Parts that are the same for every customer: all that is known of a new one."""
 WINDOWS_DAYS = (10.0, 28.0, 90.0, math.inf)
-CHEAPEST = 0.01
 LIST = 10
 
 
@@ -258,7 +257,8 @@ def learn_parts(past: Purchases, text: sparse.csr_matrix, now_day: float, settin
     )
     orders.data[:] = 1
     by_window = [np.asarray(past.of(age <= days).matrix().sum(axis=0)).ravel() for days in WINDOWS_DAYS]
-    log_price = np.log(np.maximum(past.price, CHEAPEST))
+    priced = past.of(np.isfinite(past.price) & (past.price > 0))
+    log_price = np.log(priced.price)
     return BasketParts(
         past.customers,
         past.items,
@@ -271,8 +271,8 @@ def learn_parts(past: Purchases, text: sparse.csr_matrix, now_day: float, settin
         cosine(bought, settings.shrinkage, settings.kept),
         text,
         np.stack([*[np.log1p(count) for count in by_window], _momentum(text, by_window[0], by_window[2], settings)]),
-        _mean_by(past.what, log_price, len(past.items)),
-        _mean_by(past.who, log_price, len(past.customers)),
+        _mean_by(priced.what, log_price, len(past.items)),
+        _mean_by(priced.who, log_price, len(past.customers)),
         settings,
     )
 

@@ -256,6 +256,14 @@ def test_cancellations_are_dropped_and_counted_and_line_order_does_not_matter() 
         baskets.purchases(bad)
 
 
+def test_strange_lines_never_make_a_score_that_is_no_number() -> None:
+    lines = [replace(x, price=price) for x, price in zip(orders(), [float("nan"), 0.0, -1.0, 1e9] * 1000, strict=False)]
+    lines += [replace(lines[3], quantity=1e12)] * 5
+    scores = baskets.fit(baskets.purchases(lines), settings=SETTINGS).scores("c3")
+    assert not np.isnan(scores).any()
+    assert not np.isposinf(scores).any()
+
+
 def test_a_history_too_short_for_a_window_is_refused() -> None:
     with pytest.raises(Refused, match="longer history"):
         baskets.fit(baskets.purchases([Line("a", "x", "1", 0.0), Line("b", "y", "2", 0.5)]))
