@@ -162,7 +162,7 @@ def _order(answer: LocalAnswer) -> tuple[int, str, float, float, list[tuple[str,
 
 def _tokens(profile: Mapping[str, float]) -> dict[str, float]:
     """What can be compared of a profile: finite strengths, the names in order."""
-    named = sorted((name, float(s)) for name, s in profile.items() if math.isfinite(s) and abs(s) > 1e-9)
+    named = sorted((name, float(s)) for name, s in profile.items() if math.isfinite(s) and abs(s) >= 1e-6)
     return {name: max(-1e6, min(1e6, s)) for name, s in named[:MOST_TOKENS]}
 
 

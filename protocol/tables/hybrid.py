@@ -19,13 +19,15 @@ from protocol.tables.answers import LocalAnswers, Moves
 from protocol.tables.checked import Tables, table
 from protocol.tables.offering import Asked, Catalogued, Entries, Shares, asked, chosen, listed
 from protocol.tables.ranking import Ids, Scored, in_order, room, strongest, summed
-from protocol.tables.rows import Rows
+from protocol.tables.rows import LARGEST, Rows
 from protocol.windows import Floats
 
 LIKE = "like:"
 CONTENT = "content:"
 POPULARITY = "popularity"
 MOST_CARDS = 10_000
+NOTHING = 1e-9
+"""Vectors that cancel to so little of their size have no direction."""
 
 
 class Hybrid:
@@ -48,8 +50,8 @@ class Hybrid:
         self._names = Catalogued(items)
         self.items, self.index, self.users = items, self._names.index, users
         popularity = np.asarray(table(tables, "popularity", "f", (n,)), dtype=np.float64)
-        if (popularity < 0).any():
-            raise BadBundle(Reason.BAD_ARCHIVE, "popularity must not be negative")
+        if (popularity < 0).any() or (popularity > LARGEST).any():
+            raise BadBundle(Reason.BAD_ARCHIVE, f"popularity must be at least 0 and at most {LARGEST:g}")
         self.popularity = np.append(popularity, np.zeros(room(n) - n))
         self.mix = Mix(tables)
         self.neighbours = Rows(tables, "items_", n, n, "neighbour lists") if "items_indptr" in tables else None
@@ -128,7 +130,7 @@ class Hybrid:
 
     def _scores(self, ask: Asked) -> tuple[Floats, _Parts]:
         """Scores [room of n] and what they were made of."""
-        weight = self.mix.weights(int(np.count_nonzero(ask.strengths)))
+        weight = self.mix.weights(len(ask.known))
         score = self.popularity * weight[0]
         known, strengths = ask.known, ask.strengths
         if len(known) and known[-1] >= self._trained:
@@ -191,9 +193,10 @@ class Mix:
         ascending = len(self.lengths) > 0 and self.lengths[0] == 0 and bool((np.diff(self.lengths) > 0).all())
         if not ascending or not (scale > 0).all():
             raise BadBundle(Reason.BAD_ARCHIVE, "mix_lengths must rise from 0, and mix_scale be positive")
-        self.coefficients = weights / scale
-        if not np.isfinite(self.coefficients).all():
-            raise BadBundle(Reason.BAD_ARCHIVE, "mix_weights over mix_scale is not finite")
+        with np.errstate(over="ignore"):
+            self.coefficients = weights / scale
+        if not (np.abs(self.coefficients) <= LARGEST).all():
+            raise BadBundle(Reason.BAD_ARCHIVE, f"mix_weights over mix_scale must be at most {LARGEST:g}")
 
     def weights(self, length: int) -> Floats:
         """What the raw score of each part is multiplied by [4]."""
@@ -239,7 +242,7 @@ class Content:
     def __init__(self, tables: Tables, n: int) -> None:
         vectors = table(tables, "content_vectors", "i", (n, None))
         scale = np.asarray(table(tables, "content_row_scale", "f", (n,)), dtype=np.float64)
-        if vectors.dtype.itemsize != 1 or not vectors.shape[1] or (scale < 0).any():
+        if vectors.dtype.itemsize != 1 or not vectors.shape[1] or (scale < 0).any() or (scale > LARGEST).any():
             raise BadBundle(Reason.BAD_ARCHIVE, "content needs int8 vectors and scales that are not negative")
         self._set(np.asarray(vectors, dtype=np.int8), scale)
 
@@ -279,4 +282,4 @@ class Content:
         """Each token's pull [known, d], and the length of their sum (0: none)."""
         pull = self._unit[known] * (self._size[known] * strengths)[:, None]
         size = float(np.linalg.norm(pull.sum(axis=0)))
-        return pull, size if size > 1e-12 else 0.0
+        return pull, size if size > NOTHING * float(np.abs(pull).sum()) else 0.0

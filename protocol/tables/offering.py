@@ -14,7 +14,7 @@ from protocol.tables.answers import ANSWER, AnswerShares, Moves
 from protocol.tables.ranking import Ids, Scored, in_order, strongest
 from protocol.windows import Floats
 
-MOST_STRENGTH = 1e6
+LEAST_STRENGTH, MOST_STRENGTH = 1e-6, 1e6
 MOST_PREFIXES = 16
 Entries = tuple[Ids, Floats, Ids | int]
 
@@ -35,11 +35,17 @@ class Catalogued:
         return np.array(known, dtype=np.intp)
 
     def profile(self, profile: Mapping[str, float]) -> tuple[Ids, Floats]:
-        """Ids, ascending, and strengths of what is known of a profile; NaN and infinity are not."""
+        """Ids, ascending, and strengths of what is known of a profile and says something: NaN, infinity and less than
+        LEAST_STRENGTH do not."""
         found = list(map(self.index.get, profile))
         strengths = np.fromiter(profile.values(), np.float64, len(found))
-        if None in found or not float(strengths @ strengths) <= MOST_STRENGTH:
-            kept = [k for k, i in enumerate(found) if i is not None and math.isfinite(strengths[k])]
+        plain = strengths.min(initial=1.0) >= LEAST_STRENGTH and strengths.max(initial=0.0) <= MOST_STRENGTH
+        if None in found or not plain:
+            kept = [
+                k
+                for k, s in enumerate(strengths.tolist())
+                if found[k] is not None and LEAST_STRENGTH <= abs(s) < math.inf
+            ]
             found = [found[k] for k in kept]
             strengths = np.clip(strengths[kept], -MOST_STRENGTH, MOST_STRENGTH)
         ids = np.array(found, dtype=np.intp)

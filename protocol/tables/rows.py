@@ -11,6 +11,8 @@ from protocol.tables.ranking import Ids
 from protocol.windows import Floats
 
 MOST_PADDING = 1.5
+LARGEST = 1e12
+"""No scale, weight or popularity of a table is larger, so that no score overflows."""
 
 
 class Rows:
@@ -27,7 +29,7 @@ class Rows:
         sound = indptr[0] == 0 and indptr[-1] == len(ids) and bool((np.diff(indptr) >= 0).all())
         if not sound or (len(ids) and (int(ids.max()) >= m or int(ids.min()) < 0)):
             raise BadBundle(Reason.BAD_ARCHIVE, f"{what} point outside the table")
-        if weights.dtype.itemsize != 1 or (self.scale < 0).any():
+        if weights.dtype.itemsize != 1 or (self.scale < 0).any() or (self.scale > LARGEST).any():
             raise BadBundle(Reason.BAD_ARCHIVE, f"{what} need int8 weights and scales that are not negative")
         self._keep(indptr, np.ascontiguousarray(ids), np.ascontiguousarray(weights))
 
