@@ -1,7 +1,8 @@
-"""What to do about an event: item-based collaborative filtering over past cases, with exact reasons. No I/O."""
+"""What to do about an event: what helped in cases like it, with exact reasons. No I/O."""
 
 from __future__ import annotations
 
+from edge_agent.explain.reasons import readable
 from edge_agent.runtimes import LoadedModel
 from protocol.names import stable_id
 from protocol.reports import Contribution, FaultEvent, Recommendation, RecommendedItem
@@ -22,10 +23,10 @@ def recommend(
     event: FaultEvent, open_symptoms: list[str], model: LoadedModel, now_ms: int, top: int = 5
 ) -> Recommendation | None:
     """A ranked list, or None if the table knows nothing of this case."""
-    if model.neighbours is None:
+    if model.ranker is None:
         return None
     known_by = profile(event, open_symptoms)
-    ranked = model.neighbours.rank(known_by, top, CANDIDATES)
+    ranked = model.ranker.rank(known_by, top, CANDIDATES)
     if not ranked:
         return None
     return Recommendation(
@@ -39,7 +40,7 @@ def recommend(
                 item=r.item,
                 position=i,
                 score=round(r.score, 6),
-                contributions=[Contribution(because, round(amount, 6)) for because, amount in r.contributions],
+                contributions=[Contribution(c.because, round(c.amount, 6)) for c in readable(r)],
             )
             for i, r in enumerate(ranked, start=1)
         ],
