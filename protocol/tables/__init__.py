@@ -5,23 +5,31 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from protocol.tables.answers import LocalAnswer, LocalAnswers, local_answers
 from protocol.tables.checked import Tables, table
+from protocol.tables.hybrid import Hybrid
 from protocol.tables.monitor import Monitor
-from protocol.tables.neighbours import Neighbours, Scored
+from protocol.tables.neighbours import Neighbours
+from protocol.tables.ranking import Ranker, Scored
 from protocol.tables.ridge import Contributions, Ridge
 from protocol.tables.state_space import StateSpace
 from protocol.tables.trees import Trees
 
 __all__ = [
     "Contributions",
+    "Hybrid",
+    "LocalAnswer",
+    "LocalAnswers",
     "Monitor",
     "Neighbours",
+    "Ranker",
     "Ridge",
     "Scored",
     "StateSpace",
     "TableModel",
     "Tables",
     "Trees",
+    "local_answers",
     "table",
 ]
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
+import copy
+from collections.abc import Collection, Mapping
+from typing import Self
+
 import numpy as np
 
-from protocol.errors import BadBundle, Reason
-from protocol.tables.checked import Tables, table
-
-
-class Scored(msgspec.Struct, frozen=True):
-    """One ranked item; contributions are exact and sum to the score."""
-
-    item: str
-    score: float
-    contributions: list[tuple[str, float]]
+from protocol.tables.answers import LocalAnswers, Moves
+from protocol.tables.checked import Tables
+from protocol.tables.offering import Catalogued, Shares, asked, chosen, listed
+from protocol.tables.ranking import Ids, Scored, in_order, room, strongest
+from protocol.tables.rows import Rows
+from protocol.windows import Floats
 
 
 class Neighbours:
@@ -25,38 +24,51 @@ class Neighbours:
     The score of i for a profile {j: strength} is the sum over j of strength_j * similarity(j, i)."""
 
     def __init__(self, items: list[str], tables: Tables) -> None:
-        n = len(items)
-        self.items = items
-        self.index = {name: i for i, name in enumerate(items)}
-        self.indptr = np.asarray(table(tables, "indptr", "iu", (n + 1,)), dtype=np.int64)
-        self.ids = np.asarray(table(tables, "ids", "iu", (None,)), dtype=np.int64)
-        self.weights = np.asarray(table(tables, "weights", "i", (len(self.ids),)), dtype=np.float64)
-        self.row_scale = np.asarray(table(tables, "row_scale", "f", (n,)), dtype=np.float64)
-        if len(self.index) != n:
-            raise BadBundle(Reason.BAD_ARCHIVE, "item names are not unique")
-        sound = self.indptr[0] == 0 and self.indptr[-1] == len(self.ids) and bool((np.diff(self.indptr) >= 0).all())
-        if not sound or (len(self.ids) and int(self.ids.max()) >= n):
-            raise BadBundle(Reason.BAD_ARCHIVE, "neighbour lists point outside the table")
+        self._names = Catalogued(items)
+        self.items, self.index = items, self._names.index
+        self.rows = Rows(tables, "", len(items), len(items), "neighbour lists")
+        self.answers: LocalAnswers | None = None
+        self._moves: Moves | None = None
 
-    def rank(self, profile: dict[str, float], top: int, prefixes: tuple[str, ...] = ()) -> list[Scored]:
-        """The best `top` items whose names start with one of `prefixes` and that are not in the profile, by
-        (score descending, id ascending), so that every runtime gives the same list. Scores <= 0 are not offered.
-        Profile names the table does not know are ignored."""
-        score = np.zeros(len(self.items))
-        known = [(self.index[name], strength) for name, strength in profile.items() if name in self.index]
-        for j, strength in known:
-            row = slice(self.indptr[j], self.indptr[j + 1])
-            np.add.at(score, self.ids[row], strength * self.weights[row] * self.row_scale[j])
-        order = np.lexsort((np.arange(len(score)), -np.round(score, 9)))
-        ranked: list[Scored] = []
-        for i in order:
-            if len(ranked) == top or score[i] <= 0:
-                break
-            name = self.items[i]
-            if name in profile or (prefixes and not name.startswith(prefixes)):
-                continue
-            ranked.append(Scored(name, float(score[i]), self._contributions(int(i), known)))
-        return ranked
+    def learned(self, answers: LocalAnswers | None) -> Self:
+        """The same table, ranking with these answers beside it; what answers do is said in `Moves`."""
+        made = copy.copy(self)
+        made.answers = answers
+        made._moves = Moves(answers, self.index) if answers else None
+        return made
+
+    def rank(
+        self,
+        profile: Mapping[str, float],
+        top: int,
+        prefixes: tuple[str, ...] = (),
+        exclude: Collection[str] = frozenset(),
+        *,
+        without: Collection[str] = frozenset(),
+        reasons: bool = True,
+    ) -> list[Scored]:
+        """As `Ranker.rank`: by (score descending, id ascending), so that every runtime gives the same list. Scores <= 0 are
+        not offered. Profile names the table does not know are ignored."""
+        ask = asked(self._names, profile, top, prefixes, exclude, without)
+        entries = self.rows.gather(ask.known, ask.strengths)
+        score = np.bincount(entries[0], entries[1], room(len(self.items)))
+        found, moved = chosen(self._names, score, ask, self._moves)
+        if not reasons:
+            return listed(self.items, found, score)
+        shares = Shares(found, len(score))
+        shares.rows(entries, [self.items[j] for j in ask.known.tolist()])
+        if moved is not None and self._moves is not None:
+            shares.answers(moved, self._moves)
+        return shares.scored(self.items, score)
+
+    def best(self, known: Ids, strengths: Floats, top: int) -> tuple[Ids, Floats]:
+        """Ids and scores of the best `top` items beside the known ones (ids, ascending); no names, no answers."""
+        columns, amounts, _ = self.rows.gather(known, strengths)
+        score = np.bincount(columns, amounts, room(len(self.items)))
+        score[known] = 0.0
+        near = strongest(score, top)
+        found = near[in_order(near, score[near], top)]
+        return found, score[found]
 
     def golden(self, inputs: Tables, outputs: Tables) -> Tables:
         """What this table answers to a bundle's golden inputs: `profiles` [n, items] of strengths. Out: `ranked` [n, top]
@@ -66,15 +78,6 @@ class Neighbours:
         scores = np.zeros(ids.shape)
         for row, strengths in enumerate(np.asarray(inputs["profiles"], dtype=np.float64)):
             profile = {self.items[j]: float(strengths[j]) for j in np.flatnonzero(strengths)}
-            for place, found in enumerate(self.rank(profile, wanted.shape[1])):
+            for place, found in enumerate(self.rank(profile, wanted.shape[1], reasons=False)):
                 ids[row, place], scores[row, place] = self.index[found.item], found.score
         return {"ranked": ids, "scores": scores}
-
-    def _contributions(self, item: int, known: list[tuple[int, float]]) -> list[tuple[str, float]]:
-        parts: list[tuple[str, float]] = []
-        for j, strength in known:
-            row = slice(self.indptr[j], self.indptr[j + 1])
-            amount = float((self.weights[row] * (self.ids[row] == item)).sum() * strength * self.row_scale[j])
-            if amount:
-                parts.append((self.items[j], amount))
-        return sorted(parts, key=lambda part: (-abs(part[1]), part[0]))

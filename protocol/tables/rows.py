@@ -1,0 +1,94 @@
+"""Sparse rows of a bundle: int8 weights with one scale a row, as they are stored, and quick to gather."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.errors import BadBundle, Reason
+from protocol.tables.checked import Tables, table
+from protocol.tables.ranking import Ids
+from protocol.windows import Floats
+
+MOST_PADDING = 1.5
+
+
+class Rows:
+    """n rows over m columns. Tables, each name after `prefix`: indptr int [n+1]; ids uint [nnz], the columns of row j are
+    ids[indptr[j]:indptr[j+1]]; weights int8 [nnz]; row_scale float [n] (optional with `scaled` False). The value is weight *
+    row_scale of its row. Where rows are about equally long they are padded with zero weights, which makes gathering
+    them two copies."""
+
+    def __init__(self, tables: Tables, prefix: str, n: int, m: int, what: str) -> None:
+        indptr = np.asarray(table(tables, f"{prefix}indptr", "iu", (n + 1,)), dtype=np.int64)
+        ids = table(tables, f"{prefix}ids", "iu", (None,))
+        weights = table(tables, f"{prefix}weights", "i", (len(ids),))
+        self.scale: Floats = np.asarray(table(tables, f"{prefix}row_scale", "f", (n,)), dtype=np.float64)
+        sound = indptr[0] == 0 and indptr[-1] == len(ids) and bool((np.diff(indptr) >= 0).all())
+        if not sound or (len(ids) and (int(ids.max()) >= m or int(ids.min()) < 0)):
+            raise BadBundle(Reason.BAD_ARCHIVE, f"{what} point outside the table")
+        if weights.dtype.itemsize != 1 or (self.scale < 0).any():
+            raise BadBundle(Reason.BAD_ARCHIVE, f"{what} need int8 weights and scales that are not negative")
+        self._keep(indptr, np.ascontiguousarray(ids), np.ascontiguousarray(weights))
+
+    @classmethod
+    def of(cls, indptr: NDArray[np.int64], ids: NDArray[np.generic], weights: NDArray[np.generic]) -> Rows:
+        """Rows of one's own, whose scale is 1."""
+        made = cls.__new__(cls)
+        made.scale = np.ones(len(indptr) - 1)
+        made._keep(indptr, ids, weights)
+        return made
+
+    def _keep(self, indptr: NDArray[np.int64], ids: NDArray[np.generic], weights: NDArray[np.generic]) -> None:
+        self.indptr, self.ids, self.weights = indptr, ids, weights
+        length = np.diff(indptr)
+        width = int(length.max(initial=0))
+        self._padded: tuple[NDArray[np.generic], NDArray[np.generic]] | None = None
+        if 0 < width * len(length) <= MOST_PADDING * len(ids):
+            filled = np.arange(width) < length[:, None]
+            wide_ids, wide = np.zeros(filled.shape, ids.dtype), np.zeros(filled.shape, weights.dtype)
+            wide_ids[filled], wide[filled] = ids, weights
+            self._padded = (wide_ids, wide)
+            # the compact form is a view of what is kept twice otherwise
+            if width * len(length) == len(ids):
+                self.ids, self.weights = wide_ids.reshape(-1), wide.reshape(-1)
+
+    def __len__(self) -> int:
+        return len(self.scale)
+
+    def row(self, j: int) -> tuple[Ids, Floats]:
+        """Columns and values of one row."""
+        part = slice(int(self.indptr[j]), int(self.indptr[j + 1]))
+        return self.ids[part].astype(np.intp), self.weights[part].astype(np.float64) * self.scale[j]
+
+    def gather(self, rows: Ids, factors: Floats) -> tuple[Ids, Floats, Ids]:
+        """The entries of some rows, one after the other: columns [t], factor * value [t], and how many each row has [rows]
+        (padding with value 0 included)."""
+        factors = factors * self.scale[rows]
+        if self._padded is not None:
+            ids, weights = self._padded
+            amounts = weights.take(rows, axis=0).astype(np.float64)
+            amounts *= factors[:, None]
+            width = ids.shape[1]
+            return (
+                ids.take(rows, axis=0).astype(np.intp).reshape(-1),
+                amounts.reshape(-1),
+                np.full(len(rows), width, dtype=np.intp),
+            )
+        starts = self.indptr[rows]
+        length = (self.indptr[rows + 1] - starts).astype(np.intp)
+        ends = length.cumsum()
+        places = np.repeat(starts - ends + length, length) + np.arange(int(ends[-1]) if len(ends) else 0)
+        return (
+            self.ids[places].astype(np.intp),
+            self.weights[places].astype(np.float64) * np.repeat(factors, length),
+            length,
+        )
+
+    def transposed(self, m: int) -> Rows:
+        """Columns as rows: for each of the m columns, which rows hold it, ascending. Weights without their scale."""
+        owner = np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        order = np.argsort(self.ids, kind="stable")
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(self.ids.astype(np.intp), minlength=m))]).astype(np.int64)
+        narrow = np.uint16 if len(self) <= 65_536 else np.uint32
+        return Rows.of(indptr, owner[order].astype(narrow), self.weights[order])
