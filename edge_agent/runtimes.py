@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, BadMessage, Reason
 from protocol.reports import ModelRef
-from protocol.tables import Monitor, Neighbours, Ridge, StateSpace, TableModel, Tables, Trees
+from protocol.tables import Hybrid, Monitor, Neighbours, Ranker, Ridge, StateSpace, TableModel, Tables, Trees
 
 
 @dataclass
@@ -37,6 +37,16 @@ class LoadedModel:
     def neighbours(self) -> Neighbours | None:
         """The lists of a recommender's bundle."""
         return self.table if isinstance(self.table, Neighbours) else None
+
+    @property
+    def hybrid(self) -> Hybrid | None:
+        """The tables of a hybrid recommender's bundle."""
+        return self.table if isinstance(self.table, Hybrid) else None
+
+    @property
+    def ranker(self) -> Ranker | None:
+        """What ranks items, of whatever kind."""
+        return self.neighbours or self.hybrid
 
     @property
     def trees(self) -> Trees | None:
@@ -103,6 +113,11 @@ def _table_model(passport: Passport, tables: Tables) -> TableModel:
         return filter_
     if passport.runtime is Runtime.NEIGHBOURS:
         return Neighbours(passport.items, tables)
+    if passport.runtime is Runtime.HYBRID:
+        hybrid = Hybrid(passport.items, passport.users, tables)
+        if passport.recommend is None or passport.recommend.lengths != hybrid.mix.lengths.tolist():
+            raise BadBundle(Reason.BAD_ARCHIVE, "the passport's profile lengths and the tables' differ")
+        return hybrid
     if passport.runtime is Runtime.RIDGE:
         ridge = Ridge(tables)
         if len(ridge.width) != len(passport.series) + 1:

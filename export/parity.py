@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.to_onnx import INPUT, OUTPUT, WHO
 from protocol.bundles import Parity
-from protocol.tables import Neighbours, Ridge, StateSpace, Tables
+from protocol.tables import Hybrid, Neighbours, Ridge, StateSpace, Tables
 
 Arrays = dict[str, NDArray[np.generic]]
 MOST_TASK_CHANGE = 0.005
@@ -132,6 +132,28 @@ def golden_profiles(
             ranked[row, place] = table.index[found.item]
             scores[row, place] = found.score
     return {"profiles": strengths}, {"ranked": ranked, "scores": scores}
+
+
+def golden_lists(
+    items: list[str], users: list[str], tables: Tables, profiles: list[dict[str, float]], top: int
+) -> tuple[Arrays, Arrays]:
+    """A few spread profiles of a hybrid, the first one empty, and its lists. In: `indptr` [n+1], `ids`, `strengths`. Out:
+    `ranked` [n, top], ids of the best items (-1: none), and `scores`."""
+    hybrid = Hybrid(items, users, tables)
+    chosen = [{}, *profiles[:: max(len(profiles) // GOLDEN_ROWS, 1)][:GOLDEN_ROWS]]
+    known = [sorted((hybrid.index[n], s) for n, s in profile.items() if n in hybrid.index) for profile in chosen]
+    inputs: Arrays = {
+        "indptr": np.cumsum([0, *map(len, known)]),
+        "ids": np.array([i for row in known for i, _ in row], dtype=np.int64),
+        "strengths": np.array([s for row in known for _, s in row], dtype=np.float64),
+    }
+    return inputs, hybrid.golden(inputs, {"ranked": np.zeros((len(chosen), top), dtype=np.int64)})
+
+
+def overlap(ours: list[list[str]], reference: list[list[str]]) -> float:
+    """Mean share of each reference list that stands in ours too, whatever the order; an empty one counts as met."""
+    shares = [len(set(a) & set(b)) / len(b) if b else 1.0 for a, b in zip(ours, reference, strict=True)]
+    return float(np.mean(shares)) if shares else 1.0
 
 
 def latency_us(call: Callable[[], object], repeats: int = 40) -> float:

@@ -1,7 +1,9 @@
 """Fitted models that need no inference engine become plain tables: state-space rows of unequal size padded to
-one k (float64, never quantized), and neighbour weights as int8 with one scale a row."""
+one k (float64, never quantized), neighbour weights, past rows and content as int8 with one scale a row."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,24 +35,85 @@ def ridge_tables(tables: Tables) -> Tables:
 def neighbour_tables(indptr: NDArray[np.integer], ids: NDArray[np.integer], weights: Floats) -> Tables:
     """Rows of a sparse similarity in compressed form -> int8 tables. A row's largest weight becomes 127;
     weights that round to 0 are dropped."""
-    n = len(indptr) - 1
-    kept_ids: list[NDArray[np.int64]] = []
-    kept: list[NDArray[np.int8]] = []
-    scale = np.zeros(n, dtype=np.float32)
-    pointer = np.zeros(n + 1, dtype=np.int32)
-    for j in range(n):
-        row = slice(int(indptr[j]), int(indptr[j + 1]))
-        values = np.asarray(weights[row], dtype=np.float64)
-        largest = float(np.abs(values).max()) if len(values) else 0.0
-        scale[j] = largest / 127
-        small = np.round(values / scale[j]).astype(np.int8) if largest > 0 else np.zeros(len(values), dtype=np.int8)
-        kept_ids.append(np.asarray(ids[row], dtype=np.int64)[small != 0])
-        kept.append(small[small != 0])
-        pointer[j + 1] = pointer[j] + len(kept[-1])
-    narrow = np.uint16 if n <= 65_535 else np.uint32
-    return {
-        "indptr": pointer,
-        "ids": np.concatenate(kept_ids).astype(narrow) if n else np.zeros(0, narrow),
-        "weights": np.concatenate(kept) if n else np.zeros(0, np.int8),
-        "row_scale": scale,
+    return _int8_rows(SparseRows(indptr, ids, weights), len(indptr) - 1, "")
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """Rows in compressed form: the columns of row j are ids[indptr[j]:indptr[j+1]], beside their weights."""
+
+    indptr: NDArray[np.integer]
+    ids: NDArray[np.integer]
+    weights: NDArray[np.floating]
+
+    @property
+    def float_bytes(self) -> int:
+        """Size as float32 with 32-bit ids, which packing is measured against."""
+        return 4 * len(self.indptr) + 8 * len(self.ids)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What each part counts [k, 4], by lower edges of the profile's length [k]; `scale`: what its raw score is divided by."""
+
+    lengths: list[int]
+    weights: Floats
+    scale: Floats
+
+
+def hybrid_tables(
+    popularity: Floats,
+    mix: Mixed,
+    items: SparseRows | None = None,
+    users: SparseRows | None = None,
+    users_k: int = 50,
+    vectors: Floats | None = None,
+) -> Tables:
+    """Float parts of a hybrid -> the tables of `protocol.tables.Hybrid`: rows in int8 with a scale each, ids in 16 bits where
+    they fit. popularity [n]; items: similar items of each of the n items; users: past rows over items; vectors [n, d]."""
+    n = len(popularity)
+    tables: Tables = {
+        "popularity": np.asarray(popularity, dtype=np.float32),
+        "mix_lengths": np.asarray(mix.lengths, dtype=np.int32),
+        "mix_weights": np.asarray(mix.weights, dtype=np.float32),
+        "mix_scale": np.asarray(mix.scale, dtype=np.float32),
     }
+    if items is not None:
+        tables |= _int8_rows(items, n, "items_")
+    if users is not None:
+        tables |= _int8_rows(users, n, "users_") | {"users_k": np.array([users_k], dtype=np.int32)}
+    if vectors is not None:
+        largest = np.abs(vectors).max(axis=1, initial=0.0)
+        scale = (largest / 127).astype(np.float32)
+        tables["content_vectors"] = _rounded(vectors, np.repeat(scale, vectors.shape[1]).reshape(vectors.shape))
+        tables["content_row_scale"] = scale
+    return tables
+
+
+def _int8_rows(rows: SparseRows, columns: int, prefix: str) -> Tables:
+    """One scale a row: its largest weight becomes 127; weights that round to 0 are dropped."""
+    indptr = np.asarray(rows.indptr, dtype=np.int64)
+    length = np.diff(indptr)
+    owner = np.repeat(np.arange(len(length)), length)
+    values = np.asarray(rows.weights, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{prefix or 'neighbour '}rows hold NaN or infinity: leave such weights out before packing")
+    largest = np.zeros(len(length))
+    np.maximum.at(largest, owner, np.abs(values))
+    scale = (largest / 127).astype(np.float32)
+    small = _rounded(values, scale[owner])
+    kept = small != 0
+    narrow = np.uint16 if columns <= 65_536 else np.uint32
+    return {
+        f"{prefix}indptr": np.concatenate([[0], np.cumsum(np.bincount(owner[kept], minlength=len(length)))]).astype(
+            np.int32
+        ),
+        f"{prefix}ids": np.asarray(rows.ids)[kept].astype(narrow),
+        f"{prefix}weights": small[kept],
+        f"{prefix}row_scale": scale,
+    }
+
+
+def _rounded(values: Floats, scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    wide = np.asarray(scale, dtype=np.float64)
+    return np.clip(np.round(values / np.where(wide > 0, wide, 1.0)), -127, 127).astype(np.int8)

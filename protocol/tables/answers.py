@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from protocol.tables.ranking import Ids
+from protocol.tables.ranking import Ids, summed
 from protocol.windows import Floats
 
 MOST_ANSWERS = 500
@@ -84,7 +84,7 @@ class LocalAnswers:
             code = self._vocabulary.get(name)
             if code is not None:
                 strength[code] = s / size
-        cosine = np.bincount(self._places, self._strengths * strength[self._tokens], len(self.answers))
+        cosine = summed(self._places, self._strengths * strength[self._tokens], len(self.answers))
         for place, answer in enumerate(self.answers) if without else ():
             if ANSWER + answer.id in without:
                 cosine[place] = 0.0
@@ -110,9 +110,9 @@ class Moves:
         """What each answer adds for a profile."""
         cosine = self.answers.similarities(profile, without)[self._kept]
         said = cosine * self._verdict
-        total = np.bincount(self._which, said, len(self.items))
+        total = summed(self._which, said, len(self.items))
         amount = best * said / (1.0 + np.abs(total))[self._which]
-        changes = np.bincount(self._which, amount, len(self.items))
+        changes = summed(self._which, amount, len(self.items))
         return AnswerShares(self.items, changes, self.items[self._which], cosine, amount, self._kept)
 
 

@@ -18,7 +18,7 @@ from protocol.recommending import PARTS
 from protocol.tables.answers import LocalAnswers, Moves
 from protocol.tables.checked import Tables, table
 from protocol.tables.offering import Asked, Catalogued, Entries, Shares, asked, chosen, listed
-from protocol.tables.ranking import Ids, Scored, in_order, room, strongest
+from protocol.tables.ranking import Ids, Scored, in_order, room, strongest, summed
 from protocol.tables.rows import Rows
 from protocol.windows import Floats
 
@@ -56,6 +56,7 @@ class Hybrid:
         self.past = Past(tables, users, n) if "users_indptr" in tables else None
         self.content = Content(tables, n) if "content_vectors" in tables else None
         self._refuse_what_does_not_fit()
+        self._trained = n  # neighbours and past rows know so many items; cards come after them
         self.answers: LocalAnswers | None = None
         self._moves: Moves | None = None
 
@@ -130,17 +131,17 @@ class Hybrid:
         weight = self.mix.weights(int(np.count_nonzero(ask.strengths)))
         score = self.popularity * weight[0]
         known, strengths = ask.known, ask.strengths
-        if self.popularity.size and len(known) and known[-1] >= self._trained:
+        if len(known) and known[-1] >= self._trained:
             kept = known < self._trained
             known, strengths = known[kept], strengths[kept]
         near, like, alike = None, None, None
         if self.neighbours is not None and weight[1]:
             near = self.neighbours.gather(known, strengths * weight[1])
-            score += np.bincount(near[0], near[1], len(score))
+            score += summed(near[0], near[1], len(score))
         if self.past is not None and weight[2]:
             alike = self.past.most_similar(known, strengths, ask.without)
             like = self.past.rows.gather(alike[0], alike[1] * weight[2])
-            score += np.bincount(like[0], like[1], len(score))
+            score += summed(like[0], like[1], len(score))
         if self.content is not None and weight[3]:
             score[: len(self.items)] += weight[3] * self.content.cosines(ask.known, ask.strengths)
         return score, _Parts(weight, known, near, like, alike)
@@ -157,12 +158,6 @@ class Hybrid:
             amounts = parts.weight[3] * self.content.shares(ask.known, ask.strengths, found)
             shares.table(amounts, [CONTENT + self.items[j] for j in ask.known.tolist()])
         return shares
-
-    @property
-    def _trained(self) -> int:
-        """How many items the neighbours and past rows know; cards come after them."""
-        rows = self.neighbours or (self.past and self.past.holders)
-        return len(rows) if rows is not None else len(self.items)
 
     def _refuse_what_does_not_fit(self) -> None:
         parts = (self.popularity, self.neighbours, self.past, self.content)
@@ -219,7 +214,7 @@ class Past:
             raise BadBundle(Reason.BAD_ARCHIVE, "names of past rows must be unique, and users_k at least 1")
         self.holders = self.rows.transposed(n)
         owner = np.repeat(np.arange(len(users)), np.diff(self.rows.indptr))
-        squares = np.bincount(owner, self.rows.weights.astype(np.float64) ** 2, len(users))
+        squares = summed(owner, self.rows.weights.astype(np.float64) ** 2, len(users))
         self._over_size = np.zeros(room(len(users)))
         self._over_size[: len(users)] = np.where(squares > 0, 1.0 / np.sqrt(np.maximum(squares, 1.0)), 0.0)
 
@@ -229,11 +224,12 @@ class Past:
         if not size or not len(self._index):
             return np.zeros(0, dtype=np.intp), np.zeros(0)
         rows, amounts, _ = self.holders.gather(known, strengths / size)
-        cosine = np.bincount(rows, amounts, len(self._over_size)) * self._over_size
-        left_out = [self._index[name[len(LIKE) :]] for name in without if name.startswith(LIKE) and name[5:] in self._index]
+        cosine = summed(rows, amounts, len(self._over_size)) * self._over_size
+        left_out = [
+            self._index[name[len(LIKE) :]] for name in without if name.startswith(LIKE) and name[5:] in self._index
+        ]
         cosine[left_out] = 0.0
-        near = strongest(cosine, self.k)
-        found = near[in_order(near, cosine[near], self.k)]
+        found = in_order(strongest(cosine, self.k), cosine, self.k)
         return found, np.minimum(cosine[found], 1.0)
 
 

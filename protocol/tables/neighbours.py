@@ -11,7 +11,7 @@ import numpy as np
 from protocol.tables.answers import LocalAnswers, Moves
 from protocol.tables.checked import Tables
 from protocol.tables.offering import Catalogued, Shares, asked, chosen, listed
-from protocol.tables.ranking import Ids, Scored, in_order, room, strongest
+from protocol.tables.ranking import Ids, Scored, in_order, room, strongest, summed
 from protocol.tables.rows import Rows
 from protocol.windows import Floats
 
@@ -51,7 +51,7 @@ class Neighbours:
         not offered. Profile names the table does not know are ignored."""
         ask = asked(self._names, profile, top, prefixes, exclude, without)
         entries = self.rows.gather(ask.known, ask.strengths)
-        score = np.bincount(entries[0], entries[1], room(len(self.items)))
+        score = summed(entries[0], entries[1], room(len(self.items)))
         found, moved = chosen(self._names, score, ask, self._moves)
         if not reasons:
             return listed(self.items, found, score)
@@ -61,13 +61,17 @@ class Neighbours:
             shares.answers(moved, self._moves)
         return shares.scored(self.items, score)
 
+    def scores(self, profile: Mapping[str, float]) -> Floats:
+        """Every item's score [n], those below zero and those of the profile included, without answers."""
+        columns, amounts, _ = self.rows.gather(*self._names.profile(profile))
+        return summed(columns, amounts, len(self.items))
+
     def best(self, known: Ids, strengths: Floats, top: int) -> tuple[Ids, Floats]:
         """Ids and scores of the best `top` items beside the known ones (ids, ascending); no names, no answers."""
         columns, amounts, _ = self.rows.gather(known, strengths)
-        score = np.bincount(columns, amounts, room(len(self.items)))
+        score = summed(columns, amounts, room(len(self.items)))
         score[known] = 0.0
-        near = strongest(score, top)
-        found = near[in_order(near, score[near], top)]
+        found = in_order(strongest(score, top), score, top)
         return found, score[found]
 
     def golden(self, inputs: Tables, outputs: Tables) -> Tables:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from protocol.windows import Floats
 
 MOST_STRENGTH = 1e6
 MOST_PREFIXES = 16
-Entries = tuple[Ids, Floats, Ids]
+Entries = tuple[Ids, Floats, Ids | int]
 
 
 class Catalogued:
@@ -55,9 +55,7 @@ class Catalogued:
         return self._barred[prefixes]
 
 
-
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """One question to a table: what is to be ranked for, and what may be shown. `profile`: what counts, without what is left
     out; `known`, `strengths`: ids and strengths of it, ids ascending; `own`: ids that are not offered."""
 
@@ -103,7 +101,7 @@ def chosen(names: Catalogued, score: Floats, ask: Asked, moves: Moves | None) ->
     if ask.exclude:
         score[names.ids(ask.exclude)] = 0.0
     near = strongest(score, ask.top)
-    return near[in_order(near, score[near], ask.top)], moved
+    return in_order(near, score, ask.top), moved
 
 
 class Shares:
@@ -124,11 +122,11 @@ class Shares:
         slots = self._slot[columns]
         hits = np.flatnonzero(slots)
         hits = hits[amounts[hits] != 0]
-        owner = np.searchsorted(length.cumsum(), hits, side="right").tolist()
+        owner = hits // length if isinstance(length, int) else np.searchsorted(length.cumsum(), hits, side="right")
         self._slots.append(slots[hits])
         self._amounts.append(amounts[hits])
-        self._names += [names[row] for row in owner]
-        return list(zip((slots[hits] - 1).tolist(), owner, amounts[hits].tolist(), strict=True))
+        self._names += [names[row] for row in owner.tolist()]
+        return list(zip((slots[hits] - 1).tolist(), owner.tolist(), amounts[hits].tolist(), strict=True))
 
     def table(self, amounts: Floats, names: Sequence[str]) -> None:
         """Adds amounts [names, shown items]."""

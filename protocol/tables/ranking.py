@@ -19,8 +19,12 @@ Ids = NDArray[np.intp]
 DECIMALS = 9
 TIE = 1e-9
 """Scores this near may round to the same number."""
+TENTHS = 1e9
+"""Scores are compared after rounding to 9 decimals."""
+TIE = 1e-9
 BLOCKS = 512
-"""Largest scores are sought among the maxima of so many blocks; scores come in arrays of a multiple of it."""
+FEW = 64
+"""Lists of at most so many are found by the maxima of BLOCKS blocks; an array of scores is a multiple of BLOCKS long."""
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -61,43 +65,49 @@ class Ranker(Protocol):
         ...
 
 
+def summed(columns: Ids, amounts: Floats, size: int) -> Floats:
+    """The sum of the amounts of each column [size]."""
+    total: Floats = np.bincount(columns, amounts, size)  # type: ignore[assignment] # whole numbers only without amounts
+    return total
+
+
 def room(n: int) -> int:
     """Length of an array of scores of n items: `strongest` wants whole blocks."""
     return n if n < 4 * BLOCKS else -(-n // BLOCKS) * BLOCKS
 
 
 def strongest(score: Floats, top: int) -> Ids:
-    """Ids, ascending, of everything that may be among the best `top` above zero, ties included. The top-th largest of the
-    blocks' maxima is at most the top-th largest score, so what is below it is out."""
+    """Ids, ascending, of everything above zero that may be among the best `top`, ties included, and of little else.
+
+    Of disjoint blocks of the scores, the top-th largest maximum is at most the top-th largest score: what is below it is
+    out. Maxima of maxima say where to look, so that only one pass goes over all scores."""
     if top <= 0:
         return np.zeros(0, dtype=np.intp)
-    if len(score) < 4 * BLOCKS or len(score) % BLOCKS:
-        return _above(score, score, top)
+    if len(score) < 4 * BLOCKS or len(score) % BLOCKS or top > FEW:
+        return _from(score, _least(score, top))
     blocks = score.reshape(-1, BLOCKS)
     highest = blocks.max(axis=0)
-    if top > BLOCKS // 4:
-        return _above(score, score, top)
-    columns = _above(highest, highest, top)
-    inside = blocks[:, columns]
-    least = _least(highest, top)
-    rows, places = np.nonzero(inside >= least) if least > 0 else np.nonzero(inside > 0)
+    least = _least(highest.reshape(-1, 2 * FEW).max(axis=0), top)
+    columns = _from(highest, least)
+    inside = blocks.take(columns, axis=1)
+    rows, places = (inside >= least).nonzero() if least > 0 else (inside > 0).nonzero()
     ids = rows * BLOCKS + columns[places]
-    return np.asarray(ids[ids.argsort()])
+    ids.sort()
+    return np.asarray(ids)
 
 
-def in_order(ids: Ids, score: Floats, top: int) -> list[int]:
-    """Places in `ids` of the best `top` above zero, in the order in which they are shown."""
-    order = np.lexsort((ids, -np.round(score, DECIMALS)))
-    kept = [int(k) for k in order if score[k] > 0]
-    return kept[:top]
+def in_order(ids: Ids, score: Floats, top: int) -> Ids:
+    """The best `top` of `ids`, ascending, whose scores are above zero, in the order in which they are shown."""
+    return ids[np.rint(score[ids] * -TENTHS).argsort(kind="stable")[:top]]
 
 
 def _least(values: Floats, top: int) -> float:
+    """What a value must reach to be among the best `top`, ties included; 0 where all may be."""
     if top >= len(values):
         return 0.0
-    return float(np.partition(values, len(values) - top)[len(values) - top]) - TIE
+    ordered = np.sort(values) if len(values) <= BLOCKS else np.partition(values, len(values) - top)
+    return float(ordered[len(values) - top]) - TIE
 
 
-def _above(score: Floats, values: Floats, top: int) -> Ids:
-    least = _least(values, top)
-    return np.flatnonzero(score >= least) if least > 0 else np.flatnonzero(score > 0)
+def _from(values: Floats, least: float) -> Ids:
+    return (values >= least).nonzero()[0] if least > 0 else (values > 0).nonzero()[0]

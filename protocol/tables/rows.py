@@ -61,20 +61,16 @@ class Rows:
         part = slice(int(self.indptr[j]), int(self.indptr[j + 1]))
         return self.ids[part].astype(np.intp), self.weights[part].astype(np.float64) * self.scale[j]
 
-    def gather(self, rows: Ids, factors: Floats) -> tuple[Ids, Floats, Ids]:
-        """The entries of some rows, one after the other: columns [t], factor * value [t], and how many each row has [rows]
-        (padding with value 0 included)."""
+    def gather(self, rows: Ids, factors: Floats) -> tuple[Ids, Floats, Ids | int]:
+        """The entries of some rows, one after the other: columns [t], factor * value [t], and how many each row has
+        ([rows], or one number for all; padding with value 0 included)."""
         factors = factors * self.scale[rows]
         if self._padded is not None:
             ids, weights = self._padded
             amounts = weights.take(rows, axis=0).astype(np.float64)
             amounts *= factors[:, None]
-            width = ids.shape[1]
-            return (
-                ids.take(rows, axis=0).astype(np.intp).reshape(-1),
-                amounts.reshape(-1),
-                np.full(len(rows), width, dtype=np.intp),
-            )
+            columns = ids.take(rows, axis=0).astype(np.intp)
+            return columns.reshape(-1), amounts.reshape(-1), ids.shape[1]
         starts = self.indptr[rows]
         length = (self.indptr[rows + 1] - starts).astype(np.intp)
         ends = length.cumsum()

@@ -62,7 +62,7 @@ def train_recommend(cases: list[Case], seed: int, world: Circumstances, progress
     tables = _neighbour_tables(fitted)
     profiles = [_profile(case) for case in held]
     exact = np.stack([fitted.scores(profile) for profile in profiles])
-    rounded = np.stack([_table_scores(packed, profile) for profile in profiles])
+    rounded = np.stack([packed.scores(profile) for profile in profiles])
     inputs, outputs = parity.golden_profiles(fitted.items, tables, profiles, 5)
     split = (
         f"newest {len(held)} of {len(cases)} cases, learned block by block from the cases before; "
@@ -146,17 +146,6 @@ def _float_list(fitted: FittedNeighbours, case: Case) -> list[str]:
 
 def _table_list(table: Neighbours, case: Case) -> list[str]:
     return [found.item for found in table.rank(_profile(case), 5, CANDIDATES)]
-
-
-def _table_scores(table: Neighbours, profile: dict[str, float]) -> Floats:
-    """Every item's score, the unwanted ones below zero included, which a ranking leaves out."""
-    score = np.zeros(len(table.items))
-    for name, strength in profile.items():
-        if name in table.index:
-            j = table.index[name]
-            row = slice(table.indptr[j], table.indptr[j + 1])
-            np.add.at(score, table.ids[row], strength * table.weights[row] * table.row_scale[j])
-    return score
 
 
 def _neighbour_tables(fitted: FittedNeighbours) -> dict[str, NDArray[np.generic]]:

@@ -105,9 +105,9 @@ def test_neighbour_weights_keep_sign_and_size_in_one_byte() -> None:
     held = Neighbours(["a", "b", "c"], tables)
     assert tables["weights"].dtype == np.int8
     for j in range(3):
-        row = slice(held.indptr[j], held.indptr[j + 1])
+        ids, values = held.rows.row(j)
         back = np.zeros(3)
-        back[held.ids[row]] = held.weights[row] * held.row_scale[j]
+        back[ids] = values
         np.testing.assert_allclose(back, dense[j], atol=0.005)
 
 
