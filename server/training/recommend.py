@@ -14,7 +14,6 @@ from export.to_tables import neighbour_tables
 from protocol.bundles import Bundle, Golden, Quality, Runtime, unpack
 from protocol.errors import Reason, Refused
 from protocol.tables import Neighbours
-from protocol.windows import Floats
 from server import evaluation
 from server.algorithms import collaborative
 from server.algorithms.collaborative import CANDIDATES, Case, CollaborativeSettings, FittedNeighbours
