@@ -34,7 +34,14 @@ from server.database import (
     StatementRow,
 )
 from server.routes.access import COOKIE, Denied, admin, session_of
-from server.routes.api import count_everything, latest_lives, small_body, store_answer
+from server.routes.api import (
+    count_everything,
+    latest_lives,
+    latest_purchases,
+    latest_schedules,
+    small_body,
+    store_answer,
+)
 
 HERE = Path(__file__).parent
 POINTS = 240
@@ -109,7 +116,10 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
     events = {r.event_id for r in reports}
     lists = session.scalars(select(RecommendationRow).where(RecommendationRow.event_id.in_(events)))
     recommendations = {r.event_id: r.body for r in lists}
+    purchases = sorted(latest_purchases(session)[:60], key=lambda row: -int(row.body["quantity"] > 0))[:12]
+    schedules = latest_schedules(session)[:8]
     targets = {r.report_id for r in reports} | {str(r["id"]) for r in recommendations.values()}
+    targets |= {row.statement_id for row in (*purchases, *schedules)}
     answers: dict[str, list[dict[str, str]]] = {}
     for a in session.scalars(select(FeedbackRow).where(FeedbackRow.target.in_(targets)).order_by(FeedbackRow.id)):
         row = {"verdict": a.verdict, "item": a.item, "correction": a.correction, "via": a.via}
@@ -121,6 +131,8 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
         "gateways": [_gateway(g, now_ms) for g in gateways],
         "machines": _machines(session),
         "lives": [row.body | {"gateway": row.gateway} for row in latest_lives(session)],
+        "purchases": [_answered(row, answers) for row in purchases],
+        "schedules": [_answered(row, answers) for row in schedules],
         "events": [
             e.body | {"gateway": e.gateway}
             for e in session.scalars(select(EventRow).order_by(EventRow.start_ms.desc()).limit(30))
@@ -153,6 +165,10 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
             for j in session.scalars(select(Job).order_by(Job.id.desc()).limit(4))
         ],
     }
+
+
+def _answered(row: StatementRow, answers: dict[str, list[dict[str, str]]]) -> dict[str, Any]:
+    return row.body | {"gateway": row.gateway, "answers": answers.get(row.statement_id, [])}
 
 
 def signals_of(session: Session, gateway: str, machine: str) -> list[dict[str, Any]]:

@@ -125,7 +125,8 @@ def test_the_console_asks_for_the_token_and_keeps_a_proof_of_it(client: TestClie
 def test_no_markup_from_a_plant_reaches_the_page(client: TestClient) -> None:
     assert "alert(1)" not in client.get(f"/?token={TOKEN}").text
     scripts = "".join(
-        client.get(f"/console/assets/{name}.js").text for name in ("console", "chart", "because", "words")
+        client.get(f"/console/assets/{name}.js").text
+        for name in ("console", "chart", "because", "buying", "gantt", "life", "reasons", "words")
     )
     assert "innerHTML" not in scripts
     assert client.get("/console/assets/..%2F__init__.py").status_code == 404

@@ -1,7 +1,10 @@
 // Polls the state and shows it. Every value goes through textContent; nothing from a plant is ever markup.
 import { because, cases, headings } from "./because.js";
+import { buyingTitle, headline, noPurchase, options, optionsTitle, sentences } from "./buying.js";
 import { bar, chart } from "./chart.js";
+import { criticalSentence, gantt, noSchedule, scheduleSentence, scheduleTitle, windowSentences } from "./gantt.js";
 import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
+import { leftOut, reasons } from "./reasons.js";
 import { item, lang, moment, number, setLanguage, t } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -71,39 +74,63 @@ function answeredBy(f) {
   return [algorithm(f.model.algorithm) + version + (members ? ` (${members})` : ""), held, f.fallback ? t(f.fallback) : ""].filter(Boolean).join(" · ");
 }
 const lifePanel = (life) => el("div", { class: "chart life" }, el("header", {}, el("b", {}, lifeTitle()), el("span", { class: "muted small" }, lifeSentence(life))), lifeChart(life), el("span", { class: "muted small" }, lifeRisks(life)), el("br"), el("span", { class: "muted small" }, lifeReasons(life)));
-const algorithm = (name) => ({ combined: t("combined"), ridge: t("ridge"), arima: "ARIMA", lstm: "LSTM", naive: t("reference"), item_neighbours: "item CF" })[name] ?? name;
+const algorithm = (name) => ({ combined: t("combined"), ridge: t("ridge"), arima: "ARIMA", lstm: "LSTM", naive: t("reference"), item_neighbours: "item CF", hybrid: t("hybrid") })[name] ?? name;
 
-async function give(report, verdict, chosenItem, correction) {
-  const target = report.list ? report.list.id : report.id;
-  answered.set(report.id, verdict);
-  showReports();
-  const answer = await fetch("/console/feedback", { method: "POST", headers: { "Content-Type": "application/json", "X-Millwright": "console" },
-    body: JSON.stringify({ target, verdict, item: chosenItem ?? "", correction: correction ?? "", time_ms: String(report.issued_ms) }) });
-  if (!answer.ok) { answered.delete(report.id); showReports(); alert((await answer.json()).error); } else poll();
+async function send(key, body) {
+  answered.set(key, body.verdict);
+  show();
+  const answer = await fetch("/console/feedback", { method: "POST", headers: { "Content-Type": "application/json", "X-Millwright": "console" }, body: JSON.stringify(body) });
+  if (!answer.ok) { answered.delete(key); show(); alert((await answer.json()).error); } else poll();
 }
+const give = (report, verdict, chosenItem, correction) => send(`${report.id}/${chosenItem ?? ""}`, { target: report.list ? report.list.id : report.id, verdict, item: chosenItem ?? "", correction: correction ?? "", time_ms: String(report.issued_ms) });
+const answersOf = (report, name) => report.answers.filter((a) => a.item === name).map((a) => tag(a.verdict, `${t(a.verdict)}${a.correction ? ": " + item(a.correction) : ""}`));
+const pending = (key, given) => (answered.has(key) && !given.length ? [tag(answered.get(key)), el("span", { class: "muted small" }, t("stored"))] : given);
+const judge = (yes, no) => [el("button", { type: "button", class: "good", onclick: yes }, t("accept")), el("button", { type: "button", onclick: no }, t("reject"))];
 
+// Verdicts on the list or the report as a whole; those on an item stand beside it.
 function answers(report) {
-  const given = report.answers.map((a) => tag(a.verdict, `${t(a.verdict)}${a.correction ? ": " + item(a.correction) : ""}`));
-  if (answered.has(report.id) && !given.length) given.push(tag(answered.get(report.id)), el("span", { class: "muted small" }, t("stored")));
+  const given = pending(`${report.id}/`, answersOf(report, "")), first = report.list?.items.find((i) => i.item.startsWith("action:"))?.item;
   if (given.length) return el("div", { class: "answers" }, ...given);
-  const first = report.list?.items.find((i) => i.item.startsWith("action:"))?.item;
   const correct = () => { const right = prompt(t("right")); if (right) give(report, "corrected", first, "action:" + right.trim().toLowerCase().replaceAll(" ", "-").slice(0, 80)); };
-  return el("div", { class: "answers" }, el("button", { type: "button", class: "good", onclick: () => give(report, "accepted", first) }, t("accept")), el("button", { type: "button", onclick: () => give(report, "rejected", first) }, t("reject")),
-    el("button", { type: "button", onclick: correct }, t("correct")), el("button", { type: "button", onclick: () => give(report, "too_late") }, t("late")));
+  return el("div", { class: "answers" }, ...(report.list ? [] : judge(() => give(report, "accepted"), () => give(report, "rejected"))), el("button", { type: "button", onclick: correct }, t("correct")), el("button", { type: "button", onclick: () => give(report, "too_late") }, t("late")));
 }
 
-function recommended(list) {
-  const top = list.items[0].score || 1;
-  return list.items.slice(0, 3).flatMap((i) => [el("div", { class: "item" }, el("span", {}, el("b", {}, item(i.item)), " ", el("span", { class: "muted small" }, `${t("because")} ${i.contributions.slice(0, 3).map((c) => `${item(c.because)} (${number(c.amount)})`).join(", ")}`)), bar(i.score / top))]);
+function recommended(report) {
+  const list = report.list, top = Math.max(...list.items.map((i) => i.score), 0) || 1;
+  return [...list.items.slice(0, 4).flatMap((i) => {
+    const given = pending(`${report.id}/${i.item}`, answersOf(report, i.item));
+    return [el("div", { class: "item" }, el("span", {}, el("b", {}, item(i.item)), ...reasons(i).map((line) => el("span", { class: "muted small line" }, line))), bar(i.score / top),
+      el("div", { class: "answers" }, ...(given.length ? given : judge(() => give(report, "accepted", i.item), () => give(report, "rejected", i.item))))])];
+  }), ...leftOut(list).map((line) => el("p", { class: "muted small" }, line))];
+}
+
+function showBuying() {
+  put("buying", [state.purchases.map((p) => [p.id, p.answers.length, answered.get(p.id)])], () => state.purchases.length ? state.purchases.slice(0, 10).map((p) => {
+    const given = pending(p.id, p.answers.map((a) => tag(a.verdict)));
+    const body = (verdict) => send(p.id, { target: p.id, verdict, time_ms: String(p.issued_ms) });
+    return el("article", { class: `report${p.quantity ? "" : " quiet"}` }, el("header", {}, el("h3", {}, item(p.part)), el("span", { class: "muted small" }, p.gateway)), el("p", {}, el("b", {}, headline(p))), ...sentences(p).map((line) => el("span", { class: "muted small line" }, line)),
+      p.options.length ? el("details", {}, el("summary", {}, optionsTitle()), ...options(p).map((line) => el("span", { class: "small line" }, line))) : null,
+      p.quantity ? el("div", { class: "answers" }, ...(given.length ? given : judge(() => body("accepted"), () => body("rejected")))) : null);
+  }) : empty(noPurchase()));
+}
+
+function showSchedules() {
+  put("schedules", [state.schedules.map((s) => [s.id, s.answers.length, answered.get(s.id)])], () => state.schedules.length ? state.schedules.map((s) => {
+    const given = pending(s.id, s.answers.map((a) => tag(a.verdict)));
+    const body = (verdict) => send(s.id, { target: s.id, verdict, time_ms: String(s.issued_ms) });
+    return el("article", { class: "report" }, el("header", {}, el("h3", {}, s.gateway), el("span", { class: "muted small" }, scheduleSentence(s))), el("div", { class: "wrap" }, gantt(s)),
+      ...windowSentences(s).map((line) => el("p", { class: "small" }, line)), criticalSentence(s) ? el("p", { class: "muted small" }, criticalSentence(s)) : null,
+      el("div", { class: "answers" }, ...(given.length ? given : judge(() => body("accepted"), () => body("rejected")))));
+  }) : empty(noSchedule()));
 }
 
 function showReports() {
-  const key = state.reports.map((r) => [r.id, r.answers.length, answered.get(r.id)]);
+  const key = [state.reports.map((r) => [r.id, r.answers.length]), [...answered]];
   put("reports", key, () => state.reports.length ? state.reports.map((r) => {
     const zh = lang() === "zh", parts = r.sections.filter((s) => !(r.list && s === r.sections.at(-1)));
     return el("article", { class: "report" }, el("header", {}, tag(r.severity), el("h3", {}, zh ? r.title_zh : r.title_en), el("span", { class: "muted small" }, `${moment(r.issued_ms)} · ${r.gateway}`)),
       ...parts.flatMap((s) => [el("h4", {}, zh ? s.title_zh : s.title_en), el("p", {}, zh ? s.text_zh : s.text_en)]),
-      r.list ? el("h4", {}, t("recommended")) : null, ...(r.list ? recommended(r.list) : []),
+      r.list ? el("h4", {}, t("recommended")) : null, ...(r.list ? recommended(r) : []),
       el("details", {}, el("summary", {}, t("evidence")), table([{ text: "#" }, { text: t("value"), n: true }, { text: t("expected"), n: true }, { text: t("samples"), n: true }, { text: t("model") }],
         r.evidence.map((e, i) => [String(i + 1), `${e.statistic} ${number(e.value)} ${e.unit}`, e.expected_low === null ? "–" : `${number(e.expected_low)} – ${number(e.expected_high)}`, String(e.samples), e.model ? `${algorithm(e.model.algorithm)} v${e.model.version} ${e.model.digest.slice(0, 8)}` : "–"]))), answers(r));
   }) : empty(t("noReport")));
@@ -143,9 +170,11 @@ function showRest() {
 
 function show() {
   for (const heading of document.querySelectorAll("[data-t]")) heading.textContent = t(heading.dataset.t);
+  $("buying-title").textContent = buyingTitle();
+  $("schedules-title").textContent = scheduleTitle();
   $("language").textContent = lang() === "zh" ? "English" : "中文";
   if (!state) return;
-  showLoop(); showMachines(); showReports(); showModels(); showRollouts(); showRest();
+  showLoop(); showMachines(); showSchedules(); showReports(); showBuying(); showModels(); showRollouts(); showRest();
 }
 
 async function poll() {
