@@ -67,8 +67,7 @@ class Ranker(Protocol):
 
 def summed(columns: Ids, amounts: Floats, size: int) -> Floats:
     """The sum of the amounts of each column [size]."""
-    total: Floats = np.bincount(columns, amounts, size)  # type: ignore[assignment] # whole numbers only without amounts
-    return total
+    return np.asarray(np.bincount(columns, amounts, size), dtype=np.float64)  # of nothing, it counts in whole numbers
 
 
 def room(n: int) -> int:
