@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from edge_agent import mapping as mapping_file
+from edge_agent.answers import AnswerBook
 from edge_agent.broker import Arrival, Link
 from edge_agent.config import AgentSettings
 from edge_agent.explain import evidence, explain_shown
@@ -26,7 +27,7 @@ from edge_agent.known_inputs import KnownInputs
 from edge_agent.outbox import Outbox
 from edge_agent.privacy import Gate
 from edge_agent.skills.forecast import ForecastSkill
-from edge_agent.skills.recommend import recommend
+from edge_agent.skills.recommend import asked_by_event, list_settings, recommend, spec_of
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
@@ -39,7 +40,19 @@ from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.observations import SignalBlock
 from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation
-from protocol.sync import Ack, ClockConfidence, Command, Message, Reply, Resend, decode, encode, envelope
+from protocol.sync import (
+    ANSWER,
+    HEARTBEAT,
+    Ack,
+    ClockConfidence,
+    Command,
+    Message,
+    Reply,
+    Resend,
+    decode,
+    encode,
+    envelope,
+)
 from protocol.topics import Channel, Topic
 from protocol.twin import Desired, Heartbeat, Reported, Role, RunningModel, SkillHealth, State
 
@@ -53,8 +66,6 @@ WATCH_SAVED_EVERY = 60
 MONITOR_SLOT = "fault.monitor"
 MOST_EXPLAINED = 8
 """Signals with an open event whose forecasts are explained each time; an explanation costs some tens of milliseconds."""
-MOST_SHOWN = 500
-"""Lists whose answers can still become known inputs."""
 BIRTHS = "births.json"
 
 
@@ -127,7 +138,6 @@ class Agent:
                 warm_up=max(60, min(f.season_steps, 288) + 6),
             ),
         )
-        self._shown: dict[str, Recommendation] = {}
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
@@ -135,6 +145,8 @@ class Agent:
         self._recommender: Any = None
         self._recommended = 0
         self.tally = Tally()
+        self._answers = AnswerBook(self._folder / "answers.db", self.tally.note)
+        self._list_settings = list_settings(explore=settings.recommend.explore, pool=settings.recommend.pool)
         self._batch: list[Arrival] = []
         self._batch_since_s = 0.0
         self._blocks: dict[Key, tuple[int, list[float | None]]] = {}
@@ -220,6 +232,7 @@ class Agent:
         self._plant.close()
         self._outbox.close()
         self._history.close()
+        self._answers.close()
 
     def step(self, wait_s: float) -> None:
         """Takes in what waits, commits when it is time, closes buckets, answers, sends."""
@@ -302,7 +315,11 @@ class Agent:
         self.tally.note("feedback.received")
         if not self._send(feedback, known_as=feedback.id):
             self.tally.note("feedback.duplicate")
-        shown = self._shown.get(feedback.target)
+        self._learn_from(feedback)
+
+    def _learn_from(self, feedback: Feedback) -> None:
+        """An answer shows in the next list at once; an accepted item is something known of the future."""
+        shown = self._answers.take(feedback)
         for known in from_answer(feedback, shown) if shown is not None else ():
             self._know(known)
 
@@ -413,9 +430,7 @@ class Agent:
         self.tally.note("events.opened")
         if recommendation is not None and self._send(recommendation, known_as=recommendation.id):
             self.tally.note("recommendations.made")
-            self._shown[recommendation.id] = recommendation
-            while len(self._shown) > MOST_SHOWN:
-                self._shown.pop(next(iter(self._shown)))
+            self._answers.show(recommendation, report.id)
         if self._send(report, known_as=report.id):
             self.tally.note("reports.written")
         self._outbox.commit()
@@ -431,7 +446,9 @@ class Agent:
         if self._recommender is None:
             return None
         self.tally.note("recommendations.asked")
-        made = recommend(event, self._watch.open_symptoms(event.machine), self._recommender, now_ms)
+        request = asked_by_event(event, self._watch.open_symptoms(event.machine))
+        answered = self._answers.answered(request, spec_of(self._recommender), now_ms)
+        made = recommend(request, self._recommender, answered, self._list_settings, now_ms)
         self._recommended += made is not None
         return made
 
@@ -550,9 +567,12 @@ class Agent:
     def _obey(self, command: Command) -> None:
         late = command.expires_ms < self._clock.now_ms()
         reason = Reason.EXPIRED if late else f"{Reason.UNKNOWN_TYPE}: no command {command.name!r}"
-        done = command.name == "heartbeat" and not late
-        if done:
+        done = command.name in (HEARTBEAT, ANSWER) and not late
+        if done and command.name == HEARTBEAT:
             self._heartbeat_s = -1e9
+        elif done:
+            self._learn_from(decode(bytes(command.arguments), Feedback))
+            self.tally.note("feedback.from_server")
         reply = Reply(id=command.id, done=done, reason="" if done else str(reason), result=msgspec.Raw(b"null"))
         self._say(Channel.UP_REPLY, encode(reply))
 

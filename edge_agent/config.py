@@ -58,6 +58,13 @@ class ShareSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     block_steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 24
 
 
+class RecommendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """explore: the chance that a list's last place shows an experiment, one of the `pool` best items beyond the list."""
+
+    explore: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.05
+    pool: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5
+
+
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     site: str
     gateway: str
@@ -76,6 +83,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     forecast: ForecastSettings = ForecastSettings()
     watch: WatchSettings = WatchSettings()
     share: ShareSettings = ShareSettings()
+    recommend: RecommendSettings = RecommendSettings()
 
 
 def read_toml(path: Path, into: type[T]) -> T:

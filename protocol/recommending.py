@@ -5,11 +5,15 @@ An item is a token with a kind: `action:replace-seal`, `part:seal-kit`, `symptom
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
 
-from protocol.observations import Name
+from protocol.covariates import token
+from protocol.feedback import Verdict
+from protocol.observations import Name, WorkOrder
+from protocol.reports import FaultEvent, FaultRisk, RemainingLife
 
 CANDIDATES = ("action:", "part:")
 PARTS = ("popularity", "items", "users", "content")
@@ -34,3 +38,71 @@ class RecommendSpec(msgspec.Struct, frozen=True, kw_only=True):
     answer_weight: Annotated[float, msgspec.Meta(gt=0)] = 3.0
     data_until_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
     safety: Annotated[list[Name], msgspec.Meta(max_length=1000)] = []
+
+
+Profile = dict[str, float]
+OF_A_CASE = ("symptom:", "failure:")
+"""Kinds of tokens that say what is wrong; the others say with what."""
+MACHINE_STRENGTH = 0.5
+"""A machine's own past counts half beside what was seen on it."""
+MOST_WORN = 3
+"""Signals of a remaining life that become part of its case."""
+
+
+def strengths(tokens: Iterable[str]) -> Profile:
+    """How strongly each token of a case speaks; the same for a case of today and for one read from a log."""
+    return {name: MACHINE_STRENGTH if name.startswith("machine:") else 1.0 for name in tokens}
+
+
+def case_profile(
+    machine: str, machine_type: str = "", symptoms: Iterable[str] = (), failures: Iterable[str] = ()
+) -> Profile:
+    """What any case is known by: what was seen, what is wrong, the machine's type and the machine itself."""
+    tokens = [f"symptom:{symptom}" for symptom in symptoms]
+    tokens += [f"failure:{mode}" for mode in (token(failure) for failure in failures) if mode]
+    if machine_type:
+        tokens.append(f"type:{machine_type}")
+    return strengths(dict.fromkeys([*tokens, f"machine:{machine}"]))
+
+
+def event_profile(event: FaultEvent, open_symptoms: Iterable[str] = ()) -> Profile:
+    """An event's case: its symptoms and what else is open on the machine."""
+    return case_profile(event.machine, event.machine_type, (*event.symptoms, *open_symptoms))
+
+
+def order_profile(order: WorkOrder) -> Profile:
+    """A finished work order's case: what was seen then and the failure mode that it names."""
+    return case_profile(order.machine, order.machine_type, order.symptoms, [order.failure_mode])
+
+
+def risk_profile(told: FaultRisk | RemainingLife, open_symptoms: Iterable[str] = (), machine_type: str = "") -> Profile:
+    """forecast -> recommend: the case that a predicted fault will be. A risk names the component or the class of failure; a
+    remaining life names signals: those that shorten it most stand for symptoms in either direction, each the weaker
+    the less it explains, since a life does not say which way a signal has gone."""
+    if isinstance(told, FaultRisk):
+        return case_profile(told.machine, machine_type, open_symptoms, [told.component])
+    known_by = case_profile(told.machine, told.machine_type or machine_type, open_symptoms)
+    worn = sorted((c for c in told.contributions if c.amount < 0), key=lambda c: (c.amount, c.because))[:MOST_WORN]
+    for one in worn:
+        for way in ("high", "low"):
+            known_by.setdefault(f"symptom:{one.because}:{way}", 0.5 * one.amount / worn[0].amount)
+    return known_by
+
+
+def same_case(tokens: Iterable[str]) -> frozenset[str]:
+    """What makes two cases the very same one: the machine and what is wrong with it."""
+    return frozenset(name for name in tokens if name.startswith((*OF_A_CASE, "machine:")))
+
+
+def verdicts(offered: Sequence[str], verdict: str, item: str, correction: str) -> dict[str, float]:
+    """What one answer to a shown list says of items: 1 right, -1 wrong. An answer without an item judges the whole list: its
+    first item if accepted or corrected, every item if rejected. `too_late` judges the timing and says nothing of items."""
+    judged = [item] if item else list(offered[:1] if verdict in (Verdict.ACCEPTED, Verdict.CORRECTED) else offered)
+    said: dict[str, float] = {}
+    if verdict == Verdict.ACCEPTED:
+        said.update(dict.fromkeys(judged, 1.0))
+    elif verdict in (Verdict.REJECTED, Verdict.CORRECTED):
+        said.update(dict.fromkeys(judged, -1.0))
+    if verdict == Verdict.CORRECTED and correction:
+        said[correction] = 1.0
+    return said

@@ -19,6 +19,8 @@ from sqlalchemy.orm import Session
 
 from protocol.covariates import KnownInput
 from protocol.errors import BadBundle, Reason
+from protocol.observations import WorkOrder
+from protocol.recommending import order_profile, verdicts
 from protocol.windows import Floats, resample
 from server.algorithms.collaborative import Case
 from server.database import (
@@ -140,12 +142,9 @@ def collect_cases(session: Session) -> list[Case]:
 
 def order_case(body: dict[str, Any], time_ms: int) -> Case:
     """A work order as a case."""
-    profile = [f"symptom:{symptom}" for symptom in body.get("symptoms", [])]
-    if body.get("machine_type"):
-        profile.append(f"type:{body['machine_type']}")
-    profile.append(f"machine:{body['machine']}")
-    items = [f"action:{name}" for name in body.get("actions", [])] + [f"part:{name}" for name in body.get("parts", [])]
-    return Case(time_ms=time_ms, profile=tuple(profile), items=dict.fromkeys(items, 1.0))
+    order = msgspec.convert(body, WorkOrder, strict=False)
+    items = [f"action:{name}" for name in order.actions] + [f"part:{name}" for name in order.parts]
+    return Case(time_ms=time_ms, profile=tuple(order_profile(order)), items=dict.fromkeys(items, 1.0))
 
 
 def answered_case(shown: dict[str, Any], answers: list[tuple[str, str, str]], time_ms: int) -> Case:
@@ -155,13 +154,7 @@ def answered_case(shown: dict[str, Any], answers: list[tuple[str, str, str]], ti
     offered = [str(item["item"]) for item in shown.get("items", [])]
     items: dict[str, float] = {}
     for verdict, item, correction in answers:
-        judged = [item] if item else offered[:1] if verdict in ("accepted", "corrected") else offered
-        if verdict == "accepted":
-            items.update(dict.fromkeys(judged, 1.0))
-        elif verdict in ("rejected", "corrected"):
-            items.update(dict.fromkeys(judged, -1.0))
-        if verdict == "corrected" and correction:
-            items[correction] = 1.0
+        items |= verdicts(offered, verdict, item, correction)
     profile = tuple(str(token) for token in shown.get("profile", []))
     return Case(time_ms=time_ms, profile=profile, items=items, source="answer")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
@@ -60,6 +62,19 @@ def judged(session: Session, target: str, gateway: str = "") -> tuple[str, str] 
 
 def _statement(kind: str, target: str) -> ColumnElement[bool]:
     return (StatementRow.type == kind) & (StatementRow.statement_id == target)
+
+
+def too_late(session: Session, since_ms: int = 0) -> dict[str, int]:
+    """How often each item of a recommendation came too late to be of use: where that is often, ask for earlier warnings
+    (`watch.lead_time_s`). An answer without an item is about the whole list."""
+    late: Counter[str] = Counter()
+    rows = select(FeedbackRow).where(FeedbackRow.verdict == Verdict.TOO_LATE.value, FeedbackRow.time_ms >= since_ms)
+    for row in session.scalars(rows):
+        named = (RecommendationRow.gateway == row.gateway) & (RecommendationRow.recommendation_id == row.target)
+        shown = session.scalar(select(RecommendationRow).where(named))
+        if shown is not None:
+            late.update([row.item] if row.item else [str(item["item"]) for item in shown.body.get("items", [])])
+    return dict(late)
 
 
 def from_console(session: Session, since_ms: int, after: int) -> list[FeedbackRow]:

@@ -164,6 +164,13 @@ def _what_to_do(recommendation: Recommendation | None, labels: Labels) -> Sectio
             text_zh="暂无建议：尚无此症状的历史案例。您对本报告的答复将成为第一个案例。",
         )
     en, zh = [], []
+    if not recommendation.items:
+        return Section(
+            title_en="What to do",
+            title_zh="该做什么",
+            text_en="No recommendation: every item known for this case was rejected for it or is left out.",
+            text_zh="没有建议：此情况下已知的每一项都已被否决或被排除。",
+        )
     for item in recommendation.items[:3]:
         words = labels.item(item.item)
         reasons = [labels.item(c.because) for c in item.contributions[:2]]

@@ -22,7 +22,7 @@ from edge_agent.explain import explain_shown
 from edge_agent.runtimes import LoadedModel, load
 from edge_agent.skills import fault_risk, supply_risk
 from edge_agent.skills.forecast import ForecastSkill
-from edge_agent.skills.recommend import recommend
+from edge_agent.skills.recommend import Answered, ListSettings, asked_by_event, recommend
 from edge_agent.skills.remaining_life import RemainingLifeSkill
 from edge_agent.skills.spare_parts import PartHistory, Wish, forecast_demand
 from protocol.bundles import digest, unpack
@@ -135,7 +135,9 @@ def _items() -> Learner:
 
     def ask(model: LoadedModel) -> Answers:
         asked = (["temperature:high"], [], ["never heard of"])
-        return [r for r in (recommend(event(symptoms), [], model, 3) for symptoms in asked) if r is not None]
+        requests = [asked_by_event(event(symptoms), []) for symptoms in asked]
+        lists = [recommend(request, model, Answered(), ListSettings(), 3) for request in requests]
+        return [made for made in lists if made is not None]
 
     def explain(model: LoadedModel) -> list[Sum]:
         listed: list[Any] = ask(model)

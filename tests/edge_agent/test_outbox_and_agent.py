@@ -17,13 +17,20 @@ from edge_agent.agent import Agent, build_agent
 from edge_agent.config import AgentSettings, ClockSettings, ForecastSettings, ShareSettings
 from edge_agent.explain import Labels
 from edge_agent.outbox import Outbox
+from edge_agent.runtimes import load
 from edge_agent.skills.write_report import Facts, write
+from edge_agent.updates import Change
+from protocol.bundles import digest
 from protocol.covariates import EVERY_MACHINE, KnownInput, Source
 from protocol.errors import TryLater
+from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
-from protocol.reports import Evidence, FaultEvent, Forecast, Report, Severity
-from protocol.sync import Ack, Batch, ClassAck, Message, Refusal, decode, decode_message, encode
+from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation, Report, Severity
+from protocol.sync import ANSWER, Ack, Batch, ClassAck, Command, Message, Refusal, decode, decode_message, encode
+from protocol.twin import Role
+from server import training
+from server.algorithms.collaborative import Case
 
 EVENT, REPORT, BULK = MessageClass.EVENT, MessageClass.REPORT, MessageClass.BULK
 
@@ -337,3 +344,59 @@ def test_a_damaged_memory_is_counted_and_the_gateway_starts_anew(gateway: Gatewa
     counters = gateway.agent.counters()
     assert sum(n for name, n in counters.items() if name.startswith("refused.")) == 2
     assert counters["intake.stored"] == 12
+
+
+def _recommender(gateway: Gateway) -> None:
+    """What cured high values of v: mostly a, often b, now and then c."""
+    cases = [
+        Case(i * 3_600_000, ("symptom:v:high", f"machine:P-{i % 3}"), {f"action:{'aaabbc'[i % 6]}": 1.0})
+        for i in range(60)
+    ]
+    world = training.Circumstances(dataset_digest="0" * 64, dataset_rows=60, now_ms=9, because="a test")
+    (made,) = training.train_recommend(cases, 7, world, lambda _share, _step: None)
+    gateway.agent._install(Change(training.ITEMS, Role.SERVING, load(made.archive, digest(made.archive))))
+
+
+def _next_list(gateway: Gateway, name: str) -> Recommendation:
+    """What is shown for one more fault of the same kind."""
+    now = gateway.time_ms
+    seen = Evidence(
+        machine="P-101", signal="v", start_ms=now - 9, end_ms=now, samples=3, statistic="max", value=26.0
+    )  # fmt: skip
+    fault = FaultEvent(
+        id=name, machine="P-101", signal="v", kind="above_expected", severity=Severity.WARNING, start_ms=now - 9,
+        detected_ms=now, score=9.0, symptoms=["v:high"], evidence=[seen],
+    )  # fmt: skip
+    gateway.agent._tell_event(fault, now)
+    shown = [decode(p, Recommendation) for t, p in gateway.broker.published if t.endswith("/shop/recommendation")]
+    return shown[-1]
+
+
+@pytest.mark.parametrize("by", ["the plant", "the server"])
+def test_the_next_list_knows_an_answer_with_the_cable_pulled_and_after_a_restart(gateway: Gateway, by: str) -> None:
+    calm(gateway, 8)
+    _recommender(gateway)
+    first = _next_list(gateway, "e-1")
+    wrong = first.items[0].item
+    no = Feedback(
+        id="f-1", target=first.id, item=wrong, verdict=Verdict.REJECTED, time_ms=gateway.time_ms,
+        via="shop" if by == "the plant" else "console",
+    )  # fmt: skip
+    if by == "the plant":
+        gateway.broker.deliver("mw/v1/s/g/shop/feedback", encode(no), False)
+    else:
+        order = Command(
+            id=no.id, name=ANSWER, expires_ms=gateway.clock.now_ms() + 9999, arguments=msgspec.Raw(encode(no))
+        )
+        gateway.broker.deliver("mw/v1/s/g/dn/cmd", encode(order), False)
+    gateway.tell(26.0)
+    gateway.uplink.connected = False
+    gateway.agent.close()
+    gateway.start()
+    _recommender(gateway)
+    second = _next_list(gateway, "e-2")
+    assert second.event == "e-2"
+    assert second.items
+    assert wrong not in [one.item for one in second.items]
+    assert [(out.item, out.reason) for out in second.left_out] == [(wrong, "rejected")]
+    assert gateway.agent.tally["recommendations.made"] == 1
