@@ -90,11 +90,7 @@ class Annealing:
         """From a late end back to the start of the plan: each waits for the one behind it in this list."""
         line, layout = self.line, self.layout
         ends = [line.end[layout.last_of(j)] for j in range(len(layout.first))]
-        late = [
-            j
-            for j, due in enumerate(layout.due)
-            if due is not None and ends[j] > due and layout.weight[j] > 0
-        ]
+        late = [j for j, due in enumerate(layout.due) if due is not None and ends[j] > due and layout.weight[j] > 0]
         if late and self.rng.random() < 0.6:
             job = late[int(self.rng.random() * len(late))]
         else:
@@ -155,7 +151,8 @@ class Annealing:
             return None
         at, to = order.index(x), order.index(y)
         low, high = (to, at) if to < at else (at, to)
-        own, other = [], []
+        own: list[int] = []
+        other: list[int] = []
         for z in order[low : high + 1]:
             (own if z == x or (z < n and job_of[z] == job) else other).append(z)
         part = own + other if to < at else other + own

@@ -169,5 +169,7 @@ def passes(line: Timeline, *, over: Callable[[], bool] = lambda: False) -> list[
         for delay in (0.0, 1.0):
             if made and over():
                 break
-            made.append((f"{name} {'active' if delay else 'non-delay'}", dispatch(line, facts, RULES[name], delay=delay)))
+            made.append(
+                (f"{name} {'active' if delay else 'non-delay'}", dispatch(line, facts, RULES[name], delay=delay))
+            )
     return sorted(made, key=lambda entry: entry[1].cost)

@@ -18,7 +18,22 @@ class Graph:
     """One solution. `end[x]`: earliest end of x; `tail[x]`: from its start to the end of the plan, at least; `span`: the
     makespan; `walk`: a topological order, `at[x]`: x's place in it."""
 
-    __slots__ = ("at", "before", "end", "last", "layout", "length", "n", "next", "on", "prior", "span", "tail", "then", "walk")
+    __slots__ = (
+        "at",
+        "before",
+        "end",
+        "last",
+        "layout",
+        "length",
+        "n",
+        "next",
+        "on",
+        "prior",
+        "span",
+        "tail",
+        "then",
+        "walk",
+    )
 
     def __init__(self, layout: Layout) -> None:
         n, jobs = layout.n, len(layout.first)
@@ -64,7 +79,7 @@ class Graph:
                 if y < n:
                     waits[y] -= 1
                     if not waits[y]:
-                        walk.append(y)  # noqa: B909 - the list is the queue
+                        walk.append(y)
         if len(walk) < n:
             return False
         self.walk = walk

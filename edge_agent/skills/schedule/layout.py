@@ -62,13 +62,18 @@ def lay_out(shop: Shop) -> Layout:
         | {m.machine for m in shop.maintenance}
     )
     number = {name: k for k, name in enumerate(machines)}
-    first, job_of, choices, family = [], [], [], []
+    first: list[int] = []
+    job_of: list[int] = []
+    choices: list[list[tuple[int, int]]] = []
+    family: list[str] = []
     for j, job in enumerate(shop.jobs):
         first.append(len(job_of))
         for operation in job.operations:
             job_of.append(j)
             choices.append(
-                sorted({number[c.machine]: c.duration_ms for c in operation.choices}.items(), key=lambda c: (c[1], c[0]))
+                sorted(
+                    {number[c.machine]: c.duration_ms for c in operation.choices}.items(), key=lambda c: (c[1], c[0])
+                )
             )
             family.append(operation.family)
     layout = Layout(

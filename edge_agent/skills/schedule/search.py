@@ -78,7 +78,8 @@ def bound(layout: Layout) -> int:
 
 
 def one_machine(heads: list[int], rests: list[int], lengths: list[int], xs: list[int]) -> int:
-    """The preemptive one-machine bound (Jackson's rule, Carlier 1982): work may be interrupted, the longest rest goes first."""
+    """The preemptive one-machine bound (Jackson's rule, Carlier 1982): work may be interrupted, the longest
+    rest goes first."""
     waiting = sorted(xs, key=lambda x: (heads[x], x))
     open_work: list[list[int]] = []  # [-rest, x, left]
     now, place, latest = 0, 0, 0

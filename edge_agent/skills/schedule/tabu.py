@@ -105,10 +105,10 @@ class Search:
                 if random() * ties < 1.0:
                     chosen = move
         if self.flexible:
-            move = self.best_assignment(blocks, forbidden, now, best, lowest)
-            if move is not None:
-                candidates.append(move)
-                chosen = move
+            elsewhere = self.best_assignment(blocks, forbidden, now, best, lowest)
+            if elsewhere is not None:
+                candidates.append(elsewhere)
+                chosen = elsewhere
         if chosen is None and candidates:
             chosen = candidates[int(random() * len(candidates))]
         return chosen

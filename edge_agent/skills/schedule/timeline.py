@@ -190,7 +190,8 @@ class Timeline:
         self.cause[u] = self.busy_with[k] if start == self.free[k] else -1
         if start > latest:
             self.broken += start - latest
-            self.breaks = f"maintenance {self.upkeep[u - self.n].id!r} on {self.layout.machines[k]!r} cannot begin by its latest_ms"
+            name, machine = self.upkeep[u - self.n].id, self.layout.machines[k]
+            self.breaks = f"maintenance {name!r} on {machine!r} cannot begin by its latest_ms"
         self._take(u, k, start, start + duration)
         self.pending[k].remove(u)
 
