@@ -80,9 +80,9 @@ def broken(shop: Shop, plan: Schedule) -> list[str]:
             ready = max(ready, p.end_ms)
     for p in plan.placed:
         for c in shop.closed:
-            if (p.job, p.operation) not in fixed and c.machine == p.machine:
-                if p.start_ms - p.setup_ms < c.end_ms and p.end_ms > c.start_ms:
-                    out.append(f"{p} overlaps {c}")
+            crosses = c.machine == p.machine and p.start_ms - p.setup_ms < c.end_ms and p.end_ms > c.start_ms
+            if crosses and (p.job, p.operation) not in fixed:
+                out.append(f"{p} overlaps {c}")
     if sorted(m.id for m in plan.maintenance) != sorted(m.id for m in shop.maintenance):
         out.append("maintenance is missing or twice there")
     windows = {m.id: m for m in shop.maintenance}
@@ -141,7 +141,7 @@ def best_by_trying(shop: Shop) -> int:
     line = Timeline(layout)
     machine = [c[0][0] for c in layout.choices]
     best = float("inf")
-    for turns in set(itertools.permutations([j for j in layout.job_of])):
+    for turns in set(itertools.permutations(layout.job_of)):
         step = list(layout.first)
         order = []
         for j in turns:

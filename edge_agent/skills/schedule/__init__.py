@@ -63,9 +63,11 @@ def repair(
     clock: Callable[[], float] = time.perf_counter,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
+    change_costs: float = mending.CHANGE_COSTS,
 ) -> Schedule:
     """`before`, mended for the new closed times (and for durations of `shop` that changed): nothing that has begun by now_ms
-    moves, nothing else begins before it. budget_s 0: only shifted, in milliseconds. Raises Refused as `schedule` does."""
+    moves, nothing else begins before it. budget_s 0: only shifted, in milliseconds.
+    `change_costs`: what moving one operation costs, as a share of the plan's length. Raises Refused as `schedule` does."""
     watch = Watch(budget_s, clock, stop, progress)
     now_shop = mending.begun(shop, before, closed, now_ms)
     layout = lay_out(now_shop)
@@ -73,7 +75,7 @@ def repair(
     plan = mending.earlier(line, before)
     order = mending.order_of(line, plan)
     moved = mending.counter(layout, plan)
-    price = mending.CHANGE_COSTS * max(before.end_ms - before.start_ms, 1)
+    price = change_costs * max(before.end_ms - before.start_ms, 1)
     affected = {k for k, name in enumerate(layout.machines) if any(c.machine == name for c in closed)}
     first = mending.shifted(line, order, plan, set())
     leaving = mending.shifted(line, order, plan, affected)

@@ -31,17 +31,17 @@ class Plan:
 
 
 class Annealing:
-    """`best` is the best plan seen. `extra(line)`: a cost besides the timeline's, such as changes against an earlier plan."""
+    """`best` is the best plan seen. `besides(line)`: a cost besides the timeline's, such as changes against an earlier plan."""
 
     def __init__(
         self,
         line: Timeline,
         first: Pass,
         rng: Random,
-        extra: Callable[[Timeline], float] = lambda line: 0.0,
+        besides: Callable[[Timeline], float] = lambda line: 0.0,
         heat: float = 1.0,
     ) -> None:
-        self.line, self.rng, self.extra, self.heat = line, rng, extra, heat
+        self.line, self.rng, self.besides, self.heat = line, rng, besides, heat
         self.layout = line.layout
         self.moves_done = 0
         self.now = self._laid(list(first.order), list(first.machine))
@@ -50,7 +50,7 @@ class Annealing:
 
     def _laid(self, order: list[int], machine: list[int]) -> Plan:
         line = self.line
-        cost = line.lay(order, machine) + self.extra(line)
+        cost = line.lay(order, machine) + self.besides(line)
         start = line.start
         return Plan(sorted(line.trail, key=start.__getitem__), machine, cost)
 

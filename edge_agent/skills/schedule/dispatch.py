@@ -1,8 +1,8 @@
 """Dispatch rules: schedules built in one pass by always taking, where operations compete for a machine, the one that a rule
 prefers. Active schedules after Giffler and Thompson 1960, non-delay ones, and everything between (`delay`).
 
-Rules: SPT and LPT (shortest, longest operation), MWKR (most work remaining), MOPNR (most operations remaining), FIFO (who waits
-longest), EDD (earliest due date), ATC (apparent tardiness cost, Vepsalainen and Morton 1987)."""
+Rules: SPT and LPT (shortest, longest operation), MWKR (most work remaining), MOPNR (most operations remaining), FIFO (who
+waits longest), EDD (earliest due date), ATC (apparent tardiness cost, Vepsalainen and Morton 1987)."""
 
 from __future__ import annotations
 
