@@ -31,7 +31,7 @@ class Plan:
 
 
 class Annealing:
-    """`best` is the best plan seen. `besides(line)`: a cost besides the timeline's, such as changes against an earlier plan."""
+    """`best` is the best plan seen. `besides(line)`: a further cost, such as changes against an earlier plan."""
 
     def __init__(
         self,
