@@ -31,7 +31,8 @@ TINY = np.float32(1e-30)
 class NeighbourSettings:
     """weighting of the entries before anything else, with BM25's k1 and b. similarity: dot / (|r|^2a |s|^2(1-a) +
     shrinkage), a = alpha (0.5: the cosine), or the bare dot product. damping: what is similar counts popularity^-damping.
-    evenness: a column of n entries counts n^-evenness. neighbours: kept per row. power: similarity^power afterwards. normalise: a row's strengths then sum to 1."""
+    evenness: a column of n entries counts n^-evenness. neighbours: kept per row. power: similarity^power afterwards.
+    normalise: a row's strengths then sum to 1."""
 
     weighting: Literal["none", "bm25", "tfidf", "log"] = "none"
     k1: float = 1.2
