@@ -94,7 +94,9 @@ def figures(lists: Lists, test: sparse.csr_matrix) -> tuple[Floats, Floats]:
 
 def listed(made: Made, train: Interactions) -> Lists:
     """The lists of a model's answer."""
-    return made if made.dtype == np.int64 else ranked(np.asarray(made, dtype=np.float64), TOP, train.matrix)
+    if made.dtype == np.int64:
+        return np.asarray(made, dtype=np.int64)
+    return ranked(np.asarray(made, dtype=np.float64), TOP, train.matrix)
 
 
 def ours() -> dict[str, Model]:

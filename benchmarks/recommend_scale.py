@@ -36,9 +36,9 @@ MIB = 1024 * 1024
 
 
 def made_up(users: int, items: int, seed: int = 0) -> sparse.csr_matrix:
-    """Events [U, I], strength 1: three of four from the user's group of items, popularity ~ rank^-0.8, 40 a user."""
+    """Events [U, I], strength 1: three of four from the user's group of items, popularity ~ rank^-0.8, some 41 a user."""
     rng = np.random.default_rng(seed)
-    count = np.minimum(np.maximum(rng.lognormal(3.45, 0.8, users).astype(np.int64), 5), items // 4)
+    count = np.minimum(np.maximum(rng.lognormal(3.68, 0.8, users).astype(np.int64), 5), items // 4)
     who = np.repeat(np.arange(users), count)
     groups = min(GROUPS, items // 2)
     share = 1 / np.arange(1, items + 1) ** 0.8
@@ -181,8 +181,8 @@ def measure(sheet: contract.Sheet) -> None:
     sheet.row("user neighbours on request", "p95 [ms]", float(np.quantile(took, 0.95)), n=len(took))
     sheet.note(
         f"one thread each, {KEPT} neighbours; medians of {REPEATS} fits, each in its own process; ours is warmed on a tiny "
-        "matrix first (compiled code is kept on disk), so compiling is not in the figures; memory of the fit is resident memory "
-        "at its peak less that with the data loaded"
+        "matrix first (compiled code is kept on disk), so compiling is not in the figures; memory of the fit is "
+        "resident memory at its peak less that with the data loaded"
     )
 
 

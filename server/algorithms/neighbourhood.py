@@ -23,6 +23,8 @@ from server.algorithms.interactions import Interactions, profile_row
 
 Singles = NDArray[np.float32]
 Small = NDArray[np.int32]
+Strength = Any
+"""A float of either width."""
 TINY = np.float32(1e-30)
 """Stands for a sum that is 0 again, so that a touched place never looks untouched."""
 
@@ -210,9 +212,8 @@ def _checked(matrix: sparse.csr_matrix, settings: NeighbourSettings) -> sparse.c
 
 def _sizes(rows: sparse.csr_matrix) -> Floats:
     """Norms of the rows."""
-    of_row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-    squares = np.square(rows.data, dtype=np.float64)
-    return np.asarray(np.sqrt(np.bincount(of_row, squares, rows.shape[0])), dtype=np.float64)
+    found: Floats = _norms(rows.indptr, rows.data)
+    return found
 
 
 def _damped(counts: NDArray[Any], damping: float) -> Floats:
@@ -248,10 +249,7 @@ def _strongest_pairs(
         max(1, min(settings.neighbours, count - 1)),
     )
     indptr = np.append(0, np.cumsum(kept)).astype(np.int32)
-    if indptr[-1] < ids.size:
-        used = np.arange(ids.shape[1]) < kept[:, None]
-        ids, strengths = ids[used], strengths[used]
-    similarity = sparse.csr_matrix((_finished(strengths.ravel(), settings), ids.ravel(), indptr), shape=(count, count))
+    similarity = sparse.csr_matrix((_finished(strengths, settings), ids, indptr), shape=(count, count))
     if settings.normalise:
         total = np.asarray(abs(similarity).sum(axis=1)).ravel()
         similarity.data /= np.repeat(np.where(total > 0, total, 1), kept).astype(np.float32)
@@ -259,14 +257,23 @@ def _strongest_pairs(
 
 
 @compiled
-def _weaker(strength: float, number: int, than: float, other: int) -> bool:
+def _norms(start: Small, values: Singles) -> Floats:
+    norms = np.zeros(len(start) - 1)
+    for r in range(len(norms)):
+        for a in range(start[r], start[r + 1]):
+            norms[r] += np.float64(values[a]) * values[a]
+    return np.sqrt(norms)
+
+
+@compiled
+def _weaker(strength: Strength, number: int, than: Strength, other: int) -> bool:
     """Whether a neighbour comes after another: by absolute strength, then the larger id."""
     one, two = abs(strength), abs(than)
     return one < two or (one == two and number > other)
 
 
 @compiled
-def _offer(ids: Small, strengths: Singles, filled: int, number: int, strength: float) -> int:
+def _offer(ids: Small, strengths: Singles, filled: int, number: int, strength: Strength) -> int:
     """Puts a neighbour into a heap whose weakest is first, or leaves it out if all are stronger; how many there are."""
     most = len(ids)
     if filled < most:
@@ -311,7 +318,8 @@ def _pairs(
     shrinkage: float,
     most: int,
 ) -> tuple[Small, Singles, Small]:
-    """Every pair's similarity once, row by row through the columns, and each row's strongest [R, K] in order of ids."""
+    """Every pair's similarity once, row by row through the columns, and each row's strongest in order of ids,
+    row after row, and how many each has [R]."""
     count = len(row_start) - 1
     ids = np.zeros((count, most), dtype=np.int32)
     strengths = np.zeros((count, most), dtype=np.float32)
@@ -350,11 +358,14 @@ def _pairs(
                     filled[j] = _offer(ids[j], strengths[j], filled[j], i, s)
                     if filled[j] == most:
                         floor[j] = abs(strengths[j, 0])
-    for i in range(count):
+    flat_ids, flat_strengths, end = ids.reshape(-1), strengths.reshape(-1), 0
+    for i in range(count):  # into one run without holes, where they stand: no second copy of the table
         order = np.argsort(ids[i, : filled[i]])
-        ids[i, : filled[i]] = ids[i, : filled[i]][order]
-        strengths[i, : filled[i]] = strengths[i, : filled[i]][order]
-    return ids, strengths, filled
+        its_ids, its_strengths = ids[i, : filled[i]][order], strengths[i, : filled[i]][order]
+        flat_ids[end : end + filled[i]] = its_ids
+        flat_strengths[end : end + filled[i]] = its_strengths
+        end += filled[i]
+    return flat_ids[:end], flat_strengths[:end], filled
 
 
 @compiled
