@@ -14,7 +14,6 @@ import contract  # isort: skip - sets one thread before numpy comes
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,6 @@ KEPT = 100
 ASKED = 500
 REPEATS = 3
 GROUPS = 50
-KIB = 1024
 MIB = 1024 * 1024
 
 
@@ -63,9 +61,8 @@ def fitted(kind: str, path: Path) -> dict[str, float]:
         model = fit(matrix)
     seconds = time.perf_counter() - started
     del model
-    peak = max(watch.most, 0)
-    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
-    return {"seconds": seconds, "fit_mib": (peak - before) / MIB, "peak_mib": whole / MIB}
+    # not ru_maxrss: a child's starts at what its parent held when it forked
+    return {"seconds": seconds, "fit_mib": (watch.most - before) / MIB, "peak_mib": watch.most / MIB}
 
 
 def _ours(matrix: sparse.csr_matrix) -> Any:

@@ -25,6 +25,8 @@ Singles = NDArray[np.float32]
 Small = NDArray[np.int32]
 Strength = Any
 """A float of either width."""
+ALMOST = 1.0 + 1e-6
+"""More than a float32 is rounded by."""
 TINY = np.float32(1e-30)
 """Stands for a sum that is 0 again, so that a touched place never looks untouched."""
 
@@ -324,7 +326,7 @@ def _pairs(
     ids = np.zeros((count, most), dtype=np.int32)
     strengths = np.zeros((count, most), dtype=np.float32)
     filled = np.zeros(count, dtype=np.int32)
-    floor = np.zeros(count, dtype=np.float32)
+    floor = np.zeros(count)
     dot = np.zeros(count, dtype=np.float32)
     touched = np.zeros(count + 1, dtype=np.int32)
     behind = column_start[:-1].copy()
@@ -346,15 +348,18 @@ def _pairs(
             dot[j] = 0
             if abs(d) <= TINY:
                 continue
-            if offered[j]:
-                s = np.float32(d / (giving[i] * taking[j] + shrinkage) * share[j])
-                if s != 0 and abs(s) >= floor[i]:
+            near = abs(d) * ALMOST  # products first: a division only for what may stay
+            size = giving[i] * taking[j] + shrinkage
+            if offered[j] and near * share[j] >= floor[i] * size:
+                s = np.float32(d / size * share[j])
+                if s != 0:
                     filled[i] = _offer(ids[i], strengths[i], filled[i], j, s)
                     if filled[i] == most:
                         floor[i] = abs(strengths[i, 0])
-            if offered[i]:
-                s = np.float32(d / (giving[j] * taking[i] + shrinkage) * share[i])
-                if s != 0 and abs(s) >= floor[j]:
+            size = giving[j] * taking[i] + shrinkage
+            if offered[i] and near * share[i] >= floor[j] * size:
+                s = np.float32(d / size * share[i])
+                if s != 0:
                     filled[j] = _offer(ids[j], strengths[j], filled[j], i, s)
                     if filled[j] == most:
                         floor[j] = abs(strengths[j, 0])
