@@ -33,14 +33,15 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShopJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Operations in their order. Not before release_ms; late after due_ms; `weight` is what an hour late costs beside the
-    other jobs."""
+    """Operations in their order. Not before release_ms and not before the jobs in `after` are finished; late after due_ms;
+    `weight` is what an hour late costs beside the other jobs."""
 
     job: Name
     operations: Annotated[list[Operation], msgspec.Meta(min_length=1, max_length=MAX_OPERATIONS)]
     release_ms: TimeMs = 0
     due_ms: TimeMs | None = None
     weight: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 1.0
+    after: Annotated[list[Name], msgspec.Meta(max_length=200)] = []
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +114,7 @@ class PlacedMaintenance(msgspec.Struct, frozen=True, kw_only=True):
 class Waits(msgspec.Struct, frozen=True, kw_only=True):
     """A link of the critical path, last first: an operation (job, operation) or a maintenance (`maintenance`) that could not
     begin earlier because of `because`: "job" (its own previous step), "machine" (who was there before), "closed",
-    "setup", "maintenance", "release", "start"."""
+    "setup", "maintenance", "release" (of its job or its window), "start", "slack" (it could have begun earlier)."""
 
     job: Annotated[str, msgspec.Meta(max_length=128)] = ""
     operation: Annotated[int, msgspec.Meta(ge=0)] = 0
