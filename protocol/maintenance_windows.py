@@ -1,10 +1,10 @@
 """From the risk of a failure to the window in which maintenance must begin, and what that window costs the plan.
 
-    window = by_life(life, duration_ms=2 * HOUR_MS, horizon_ms=..., p_allowed=0.1)      # Maintenance, or None: not in this plan
+    window = by_life(life, duration_ms=2 * HOUR_MS, from_ms=now, until_ms=end, p_allowed=0.1)   # None: not in this plan
 
 Two rules set the latest start, and the earlier one counts: the chance of a failure before it is at most `p_allowed`, and
-(where costs are given) age replacement: go on as long as the cost of the failure to be feared in the next stretch is below what
-waiting saves (Barlow and Hunter 1960, Optimum preventive maintenance policies, Oper. Res. 8(1))."""
+(where costs are given) age replacement: the time at which the expected cost for each hour in
+use is least (Barlow and Hunter 1960, Optimum preventive maintenance policies, Oper. Res. 8(1))."""
 
 from __future__ import annotations
 
@@ -37,12 +37,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class Hazard:
-    """P(failed by times_ms[i]) = chances[i], rising, absolute times; linear between them, flat behind the last. `mean_ms`: the
-    expected life from the first time on."""
+    """P(failed by times_ms[i]) = chances[i], rising, absolute times; linear between them, flat behind the last."""
 
     times_ms: list[int]
     chances: list[float]
-    mean_ms: float
 
     def by(self, time_ms: float) -> float:
         """The chance of a failure before a time."""
@@ -66,7 +64,7 @@ class Hazard:
 
 
 def life_hazard(life: RemainingLife) -> Hazard:
-    """The quantiles of a remaining life as a rising curve from 0 at issued_ms on. Raises Refused for a unit without a clock."""
+    """The quantiles of a remaining life as a rising curve from 0 at issued_ms. Raises Refused for a unit without a clock."""
     if life.unit != "h":
         raise Refused(
             Reason.WRONG_TYPE,
@@ -81,7 +79,7 @@ def life_hazard(life: RemainingLife) -> Hazard:
     for at in times:
         most = max(most, points[at])
         chances.append(most)
-    return Hazard(times, chances, life.expected * HOUR_MS)
+    return Hazard(times, chances)
 
 
 def fault_hazard(risk: FaultRisk) -> Hazard:
@@ -99,7 +97,7 @@ def fault_hazard(risk: FaultRisk) -> Hazard:
     times = [risk.issued_ms + round(s * span) for s in shares]
     if span < GRID:
         times, chances = [risk.issued_ms, risk.issued_ms + span], [0.0, p]
-    return Hazard(times, chances, span / p if p else math.inf)
+    return Hazard(times, chances)
 
 
 def by_life(
@@ -178,7 +176,9 @@ def worth_until(hazard: Hazard, costs: Costs, from_ms: int, until_ms: int) -> fl
     """Until when waiting is worth it, in the plan: over a grid of starts t, the least cost rate
     (planned x R(t) + failure x F(t)) / expected time in use until min(failure, t); infinite if it falls until the end."""
     if not (costs.failure >= costs.planned > 0 and math.isfinite(costs.failure)):
-        raise Refused(Reason.WRONG_TYPE, f"costs {costs}: a failure must cost at least what planned maintenance does, above 0")
+        raise Refused(
+            Reason.WRONG_TYPE, f"costs {costs}: a failure must cost at least what planned maintenance does, above 0"
+        )
     origin = hazard.times_ms[0]
     span = max(until_ms, hazard.times_ms[-1]) - origin
     best, best_at, used = math.inf, math.inf, 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,16 +15,17 @@ Spans = list[tuple[int, int]]
 def earliest(
     shop: Shop, placed: Sequence[Placed], maintenance: Sequence[PlacedMaintenance]
 ) -> tuple[list[Placed], list[PlacedMaintenance]]:
-    """The same plan without waiting that nothing demands. `placed` must be feasible for the shop, or for one that allows less;
-    operations sorted as schedules are, maintenance by (start, machine, id). Fixed operations stay."""
-    replay = _Replay(shop)
-    rows: list[tuple[int, int, int, Callable[[], None]]] = []
-    for n, p in enumerate(placed):
-        rows.append((p.start_ms - p.setup_ms, p.end_ms, n, lambda p=p: replay.put(p)))  # type: ignore[misc]
-    for n, m in enumerate(maintenance):
-        rows.append((m.start_ms, m.end_ms, n, lambda m=m: replay.keep(m)))  # type: ignore[misc]
-    for _, _, _, lay in sorted(rows, key=lambda row: row[:3]):
-        lay()
+    """The same plan without waiting that nothing demands. `placed` must be feasible for the shop, or for one that allows
+    less; operations sorted as schedules are, maintenance by (start, machine, id). Fixed operations stay."""
+    replay, rank = _Replay(shop), _ranks(shop)
+    rows: list[tuple[tuple[int, int, int, int], Placed | PlacedMaintenance]] = []
+    rows += [((p.start_ms, p.end_ms, rank[p.job], p.operation), p) for p in placed]
+    rows += [((m.start_ms, m.end_ms, -1, n), m) for n, m in enumerate(maintenance)]
+    for _, row in sorted(rows, key=lambda r: r[0]):
+        if isinstance(row, Placed):
+            replay.put(row)
+        else:
+            replay.keep(row)
     return (
         sorted(replay.placed, key=lambda p: (p.start_ms, p.machine, p.job, p.operation)),
         sorted(replay.maintenance, key=lambda m: (m.start_ms, m.machine, m.id)),
@@ -49,6 +50,22 @@ def read_off(
         critical=[],
     )
     return msgspec.structs.replace(made, critical=critical_path(shop, made))
+
+
+def _ranks(shop: Shop) -> dict[str, int]:
+    """A place for each job behind those it comes after; what takes no time is laid in this order."""
+    followers: dict[str, list[str]] = {job.job: [] for job in shop.jobs}
+    waits = {job.job: len(set(job.after)) for job in shop.jobs}
+    for job in shop.jobs:
+        for name in set(job.after):
+            followers[name].append(job.job)
+    order = [name for name, count in waits.items() if count == 0]
+    for name in order:
+        for follower in followers[name]:
+            waits[follower] -= 1
+            if waits[follower] == 0:
+                order.append(follower)
+    return {name: n for n, name in enumerate(order)}
 
 
 class _Replay:

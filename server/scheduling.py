@@ -2,9 +2,9 @@
 
     schedule = solve(shop, budget_s=30)
 
-Each operation is one start and, for each machine that can do it, an optional interval; a machine's intervals, closed times and
-fixed work do not overlap; set-ups follow a circuit through the operations that need one; maintenance is an interval with its
-window. Times are divided by their greatest common divisor. The plan found is laid again as early as its order allows.
+Each operation is one start and, for each machine that can do it, an optional interval; a machine's intervals, closed times
+and fixed work do not overlap; set-ups follow a circuit through the operations that need one; maintenance is an interval with
+its window. Times are divided by their greatest common divisor. The plan found is laid again as early as its order allows.
 Laborie et al. 2018, IBM ILOG CP optimizer for scheduling; Perron and Didier, CP-SAT."""
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def solve(
     hint: Schedule | None = None,
     now_ms: int | None = None,
 ) -> Schedule:
-    """The best plan found in `budget_s`; sooner if it is proven best or `stop()` says so. `hint`: a plan to start from, and the
-    answer if nothing better is found. Raises Refused, naming the constraint, if no plan exists; TryLater if none was found in
-    the time; NeedsPerson if OR-Tools is not installed."""
+    """The best plan found in `budget_s`; sooner if it is proven best or `stop()` says so. `hint`: a plan to start from, and
+    the answer if nothing better is found. Raises Refused, naming the constraint, if no plan exists; TryLater if none was found
+    in the time; NeedsPerson if OR-Tools is not installed."""
     check(shop)
     usable = hint is not None and not violations(shop, hint)
     started = time.perf_counter()
@@ -111,7 +111,9 @@ def _answer(
     how_en = "proven best" if proven else f"at most {max(share, 0):.1f} % later than the earliest possible end"
     how_zh = "已证明最优" if proven else f"最多比可能的最早结束晚 {max(share, 0):.1f} %"
     frame = Schedule(
-        id=stable_id("schedule", now_ms, "cp-sat", *(f"{p.job}/{p.operation}/{p.machine}/{p.start_ms}" for p in placed)),
+        id=stable_id(
+            "schedule", now_ms, "cp-sat", *(f"{p.job}/{p.operation}/{p.machine}/{p.start_ms}" for p in placed)
+        ),
         issued_ms=now_ms,
         start_ms=shop.start_ms,
         end_ms=end,
@@ -437,7 +439,7 @@ class _Run:
 
 
 def _told(cp: Any, run: _Run) -> Any:
-    class Told(cp.CpSolverSolutionCallback):  # type: ignore[misc, name-defined]
+    class Told(cp.CpSolverSolutionCallback):  # type: ignore[misc]
         def on_solution_callback(self) -> None:
             run.tell(self.objective_value)
 
