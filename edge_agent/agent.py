@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,9 @@ import numpy as np
 from edge_agent import mapping as mapping_file
 from edge_agent.answers import AnswerBook
 from edge_agent.broker import Arrival, Link
+from edge_agent.cards import Cards
 from edge_agent.config import AgentSettings
+from edge_agent.decisions import Decisions
 from edge_agent.explain import evidence, explain_shown
 from edge_agent.health import Tally, rss_bytes, write_status
 from edge_agent.history import Grid, History, Key, Stored
@@ -26,6 +29,7 @@ from edge_agent.intake import Intake, Row, work_order
 from edge_agent.known_inputs import KnownInputs
 from edge_agent.outbox import Outbox
 from edge_agent.privacy import Gate
+from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.recommend import asked_by_event, list_settings, recommend, spec_of
 from edge_agent.skills.remaining_life import SLOT as LIFE
@@ -34,12 +38,16 @@ from edge_agent.skills.watch import Watch, WatchSettings, WatchState
 from edge_agent.skills.write_report import Facts, write
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
+from protocol.catalogue import ItemCard
 from protocol.correction import Correction
 from protocol.covariates import KnownInput, from_answer, from_event, from_work_order
+from protocol.demand_windows import SPARE_PARTS
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.observations import SignalBlock
+from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation
+from protocol.schedules import Shop
 from protocol.sync import (
     ANSWER,
     HEARTBEAT,
@@ -146,7 +154,12 @@ class Agent:
         self._recommended = 0
         self.tally = Tally()
         self._answers = AnswerBook(self._folder / "answers.db", self.tally.note)
-        self._list_settings = list_settings(explore=settings.recommend.explore, pool=settings.recommend.pool)
+        self._decisions = Decisions(self._folder, settings, self.tally.note)
+        self._cards = Cards(self._folder / "cards.json", self._decisions.catalogue.card, self.tally.note)
+        self._demand_model: LoadedModel | None = None
+        self._list_settings = list_settings(
+            self._decisions.catalogue, explore=settings.recommend.explore, pool=settings.recommend.pool
+        )
         self._batch: list[Arrival] = []
         self._batch_since_s = 0.0
         self._blocks: dict[Key, tuple[int, list[float | None]]] = {}
@@ -287,10 +300,8 @@ class Agent:
                     self._take_feedback(arrival.payload)
                 elif arrival.topic.startswith(self._settings.root + "/"):
                     self.tally.note("plant.not_asked_for")  # some brokers hand a newcomer every retained message
-                elif self._mapping.is_work_order(arrival.topic):
-                    self._take_work_order(arrival.payload)
-                elif self._mapping.is_known_input(arrival.topic):
-                    self._know(decode(arrival.payload, KnownInput, limit_bytes=20_000))
+                elif kind := self._mapping.wire_kind(arrival.topic):
+                    self._take_word_of_the_plant(kind, arrival.payload)
                 else:
                     messages += 1
                     good, bad = self._intake.read(arrival.topic, arrival.payload, arrival.retained)
@@ -310,6 +321,25 @@ class Agent:
         if self._simulated_ms is not None:
             self._simulated_ms = max([self._simulated_ms, *(r[2] for r in stored.fresh if not r[6])])
 
+    def _take_word_of_the_plant(self, kind: str, payload: bytes) -> None:
+        """A message that already is ours, by the section of the mapping file that names its topic."""
+        if kind == "work_orders":
+            self._take_work_order(payload)
+        elif kind == "known_inputs":
+            self._know(decode(payload, KnownInput, limit_bytes=20_000))
+        elif kind == "production":
+            self._decisions.hear_orders(decode(payload, Shop))
+            self.tally.note("production.heard")
+        elif kind == "stock_levels":
+            level = decode(payload, StockLevel, limit_bytes=50_000)
+            if self._decisions.hear_stock(level):
+                self.tally.note("stock_levels.heard")
+                self._send(level, known_as=level.id)
+        elif kind == "item_cards":
+            card = decode(payload, ItemCard, limit_bytes=20_000)
+            self._cards.hear(card)
+            self._send(card, known_as=f"{card.id}@{card.issued_ms}")
+
     def _take_feedback(self, payload: bytes) -> None:
         feedback = decode(payload, Feedback, limit_bytes=50_000)
         self.tally.note("feedback.received")
@@ -320,7 +350,8 @@ class Agent:
     def _learn_from(self, feedback: Feedback) -> None:
         """An answer shows in the next list at once; an accepted item is something known of the future."""
         shown = self._answers.take(feedback)
-        for known in from_answer(feedback, shown) if shown is not None else ():
+        told = from_answer(feedback, shown) if shown is not None else self._decisions.answered(feedback)
+        for known in told:
             self._know(known)
 
     def _take_work_order(self, payload: bytes) -> None:
@@ -359,10 +390,13 @@ class Agent:
             self._tell_event(event, end_ms)
         if self._buckets % WATCH_SAVED_EVERY == 0:
             self._save_watch()
+        self._decide(end_ms)
         self._life.observe(start_ms, means, {m: self._mapping.machine_type(m) for m, _ in means})
         self._share(start_ms, means)
         if self._buckets % self._settings.forecast.every_steps == 0:
-            for life in self._life.issue(end_ms):
+            lives = list(self._life.issue(end_ms))
+            self._decisions.hear_lives(lives)
+            for life in lives:
                 self._send(life)
                 self.tally.note("lives.told")
             for forecast in self._forecast.issue(end_ms, self._grid.series):
@@ -374,6 +408,15 @@ class Agent:
                 self._show(Channel.SHOP_FORECAST, named)
                 self.tally.note("forecasts.issued")
             self._explain_some()
+
+    def _decide(self, end_ms: int) -> None:
+        """What to buy and what to run when, as soon as there is something new to say."""
+        for made in self._decisions.look(end_ms, self._demand_model):
+            bought = isinstance(made, PurchaseProposal)
+            if self._send(made, known_as=made.id):
+                self.tally.note("purchases.told" if bought else "schedules.told")
+            self._outbox.commit()
+            self._show(Channel.SHOP_PURCHASE if bought else Channel.SHOP_SCHEDULE, made)
 
     def _explain_some(self) -> None:
         """Why: for every signal with an open event, and for one other in turn."""
@@ -443,13 +486,15 @@ class Agent:
                 self._show(channel, shown)
 
     def _recommend(self, event: FaultEvent, now_ms: int) -> Recommendation | None:
-        if self._recommender is None:
+        request = asked_by_event(event, self._watch.open_symptoms(event.machine))
+        model = self._cards.beside(self._recommender, request.profile)
+        if model is None:
             return None
         self.tally.note("recommendations.asked")
-        request = asked_by_event(event, self._watch.open_symptoms(event.machine))
-        answered = self._answers.answered(request, spec_of(self._recommender), now_ms)
-        made = recommend(request, self._recommender, answered, self._list_settings, now_ms)
-        self._recommended += made is not None
+        answered = self._answers.answered(request, spec_of(model), now_ms)
+        settings = replace(self._list_settings, cards=self._cards.known())
+        made = recommend(request, model, answered, settings, now_ms)
+        self._recommended += made is not None and self._recommender is not None
         return made
 
     def _extreme(self, event: FaultEvent) -> Evidence:
@@ -620,6 +665,8 @@ class Agent:
                 self._life.install(change.role, change.model, read)
         elif change.slot.startswith("recommend."):
             self._recommender, self._recommended = change.model, 0
+        elif change.slot == SPARE_PARTS:
+            self._demand_model = change.model if change.role is Role.SERVING else None
         elif change.slot.startswith(MONITOR_SLOT):
             self._install_monitor(change)
         elif change.model is None:

@@ -65,11 +65,20 @@ class RecommendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     pool: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5
 
 
+class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long the gateway may think about a plan, and how likely a machine may fail before its maintenance begins."""
+
+    budget_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 2.0
+    allowed_risk: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
+    upkeep_s: Annotated[int, msgspec.Meta(ge=60, le=7 * 86_400)] = 3600
+
+
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     site: str
     gateway: str
     data_dir: str
     mapping: str = "mapping.toml"
+    catalogue: str = ""
     root: str = DEFAULT_ROOT
     step_ms: Annotated[int, msgspec.Meta(ge=100, le=86_400_000)] = 60_000
     commit_after_messages: Annotated[int, msgspec.Meta(ge=1)] = 20
@@ -84,6 +93,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     watch: WatchSettings = WatchSettings()
     share: ShareSettings = ShareSettings()
     recommend: RecommendSettings = RecommendSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
 
 
 def read_toml(path: Path, into: type[T]) -> T:
@@ -106,7 +116,10 @@ def load(path: Path) -> AgentSettings:
         raise BadSettings(f"{path}: {error.detail}") from error
     folder = path.resolve().parent
     return msgspec.structs.replace(
-        settings, mapping=str(folder / settings.mapping), data_dir=str(folder / settings.data_dir)
+        settings,
+        mapping=str(folder / settings.mapping),
+        data_dir=str(folder / settings.data_dir),
+        catalogue=str(folder / settings.catalogue) if settings.catalogue else "",
     )
 
 

@@ -22,6 +22,8 @@ from protocol.names import plant_name
 Getter = Callable[[Any], Any]
 _STEP = re.compile(r"\.([^.\[\]*]+)|\['([^']+)'\]|\[(\d+)\]")
 _MISSING = object()
+WIRE_KINDS = ("work_orders", "known_inputs", "stock_levels", "production", "item_cards")
+"""Sections of the mapping file whose messages are ours: WorkOrder, KnownInput, StockLevel, Shop, ItemCard."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,7 +43,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class WireSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Messages that already are ours, as docs/wire has them: work orders, known inputs."""
+    """Messages that already are ours, as docs/wire has them."""
 
     topic: str
 
@@ -67,6 +69,9 @@ class MappingFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     source: list[Source] = []
     work_orders: list[WireSource] = []
     known_inputs: list[WireSource] = []
+    stock_levels: list[WireSource] = []
+    production: list[WireSource] = []
+    item_cards: list[WireSource] = []
     machines: dict[str, MachineNames] = {}
     signals: dict[str, SignalNames] = {}
     items: dict[str, ItemNames] = {}
@@ -101,14 +106,12 @@ class Mapping:
     file: MappingFile
     labels: Labels
     _templates: list[tuple[re.Pattern[str], Source]] = field(default_factory=list)
-    _orders: list[re.Pattern[str]] = field(default_factory=list)
-    _known: list[re.Pattern[str]] = field(default_factory=list)
+    _ours: list[tuple[re.Pattern[str], str]] = field(default_factory=list)
     _routes: dict[str, Route | None] = field(default_factory=dict)
 
     def filters(self) -> list[str]:
         """MQTT filters that cover every template."""
-        ours = [*self.file.work_orders, *self.file.known_inputs]
-        topics = [s.topic for s in self.file.source] + [s.topic for s in ours]
+        topics = [s.topic for s in self.file.source] + [topic for topic, _ in _wire_topics(self.file)]
         return sorted({re.sub(r"\{[^}]+\}", "+", topic) for topic in topics})
 
     def route(self, topic: str) -> Route | None:
@@ -129,13 +132,9 @@ class Mapping:
             self._routes[topic] = found
         return found
 
-    def is_work_order(self, topic: str) -> bool:
-        """Whether a topic carries work orders."""
-        return any(p.fullmatch(topic) for p in self._orders)
-
-    def is_known_input(self, topic: str) -> bool:
-        """Whether a topic carries schedules, deliveries and whatever else is known ahead."""
-        return any(p.fullmatch(topic) for p in self._known)
+    def wire_kind(self, topic: str) -> str:
+        """Which of WIRE_KINDS a topic carries; empty if none."""
+        return next((kind for pattern, kind in self._ours if pattern.fullmatch(topic)), "")
 
     def machine_type(self, machine: str) -> str:
         """The type named in the file, else empty."""
@@ -169,11 +168,15 @@ def load(path: Path) -> Mapping:
                 )
             if "{signal}" not in s.topic and not s.signal:
                 raise ValueError(f"source {s.topic!r} names no signal: add {{signal}} to the topic or signal = a path")
-        orders = [_topic_pattern(s.topic) for s in file.work_orders]
-        known = [_topic_pattern(s.topic) for s in file.known_inputs]
+        ours = [(_topic_pattern(topic), kind) for topic, kind in _wire_topics(file)]
     except (ValueError, re.error, ZoneInfoNotFoundError) as error:
         raise BadSettings(f"{path}: {error}") from error
-    return Mapping(file, labels, templates, orders, known)
+    return Mapping(file, labels, templates, ours)
+
+
+def _wire_topics(file: MappingFile) -> list[tuple[str, str]]:
+    """(topic template, kind) of everything that already is ours."""
+    return [(source.topic, kind) for kind in WIRE_KINDS for source in getattr(file, kind)]
 
 
 def _topic_pattern(template: str) -> re.Pattern[str]:

@@ -16,16 +16,18 @@ from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, BadMessage, Reason
 from protocol.reports import ModelRef
 from protocol.tables import Hybrid, Monitor, Neighbours, Ranker, Ridge, StateSpace, TableModel, Tables, Trees
+from protocol.text_vectors import TextVectors
 
 
 @dataclass
 class LoadedModel:
-    """A proven bundle: either `session` (a graph) or `table` is set."""
+    """A proven bundle: either `session` (a graph) or `table` is set; `text` understands the words of new items."""
 
     passport: Passport
     digest: str
     session: Any = None
     table: TableModel | None = None
+    text: TextVectors | None = None
     latency_us: float = 0.0
 
     @property
@@ -97,6 +99,7 @@ def load(archive: bytes, expected_digest: str) -> LoadedModel:
             model.session = _session(bundle.graph)
         else:
             model.table = _table_model(passport, bundle.tables)
+            model.text = TextVectors(bundle.tables) if "text_idf" in bundle.tables else None
         _prove(model, bundle)
     except (ValueError, IndexError, KeyError, BadMessage) as error:
         raise BadBundle(

@@ -81,3 +81,9 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     safety: list[Name] = []
     review_days: Annotated[float, msgspec.Meta(gt=0, le=366)] = 7.0
     budget: NotNegative | None = None
+
+
+def token_card(token: str) -> ItemCard:
+    """What a bare token says of itself: "symptom:vibration:high" is an attribute and its words."""
+    kind, _, name = token.partition(":")
+    return ItemCard(id=token, item=token, attributes={kind: name} if name else {}, text=name.replace("-", " "))

@@ -19,6 +19,7 @@ from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass, stable_id
 from protocol.observations import Name, TimeMs, WorkOrder
 from protocol.reports import FaultEvent, Recommendation
+from protocol.schedules import Schedule
 from protocol.windows import Floats
 
 EVERY_MACHINE = "*"
@@ -229,4 +230,31 @@ def from_answer(
             source=Source.PURCHASE if bought else Source.SCHEDULE,
             origin=answer.id,
         )
+    ]
+
+
+def from_schedule(answer: Feedback, plan: Schedule) -> list[KnownInput]:
+    """recommend -> forecast: an accepted plan tells when each machine will be busy, work that follows at once as one span."""
+    if answer.verdict is not Verdict.ACCEPTED:
+        return []
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for placed in sorted(plan.placed, key=lambda p: p.start_ms):
+        of_machine = spans.setdefault(placed.machine, [])
+        if of_machine and placed.start_ms - of_machine[-1][1] <= HOUR_MS // 4:
+            of_machine[-1] = (of_machine[-1][0], max(of_machine[-1][1], placed.end_ms))
+        else:
+            of_machine.append((placed.start_ms, placed.end_ms))
+    return [
+        KnownInput(
+            id=stable_id("known", "busy", machine, plan.id, start),
+            machine=machine,
+            covariate="busy",
+            start_ms=start,
+            end_ms=end,
+            known_ms=answer.time_ms,
+            source=Source.SCHEDULE,
+            origin=plan.id,
+        )
+        for machine, of_machine in sorted(spans.items())
+        for start, end in of_machine
     ]

@@ -15,7 +15,7 @@ from protocol.feedback import Verdict
 from protocol.observations import Name, WorkOrder
 from protocol.reports import FaultEvent, FaultRisk, RemainingLife
 
-CANDIDATES = ("action:", "part:")
+CANDIDATES = ("action:", "part:", "plan:", "design:", "document:")
 PARTS = ("popularity", "items", "users", "content")
 """The parts of a hybrid, in the order of its weights."""
 MOST_SHOWN = 100

@@ -70,6 +70,15 @@ def counted(text: str, attributes: Mapping[str, str] | None, h: int) -> tuple[ND
     return places, 1.0 + np.log(np.array([total[int(at)] for at in places], dtype=np.float64))
 
 
+def plain_text(places: int = 512) -> Tables:
+    """Tables of a `TextVectors` that has learned nothing: every hashed place is a number of its own."""
+    return {
+        "text_idf": np.ones(places, dtype=np.float32),
+        "text_projection": np.eye(places, dtype=np.int8),
+        "text_row_scale": np.ones(places, dtype=np.float32),
+    }
+
+
 class TextVectors:
     """`text_idf` float [h]; `text_projection` int8 [h, d] and `text_row_scale` float [h]: row j of the projection is
     text_projection[j] * text_row_scale[j]."""

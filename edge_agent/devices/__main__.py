@@ -18,15 +18,25 @@ import msgspec
 from edge_agent.broker import PahoLink
 from edge_agent.devices import line as simulated
 from edge_agent.devices import replay
-from edge_agent.devices.line import START_MS, Line
+from edge_agent.devices.line import DAY_MS, HOUR_MS, START_MS, Line
 from edge_agent.devices.operators import Answer, Operators
+from edge_agent.devices.production import day_of, orders_of_the_day
+from edge_agent.devices.store import Store, catalogue_toml
 from edge_agent.updates import write_durably
 from protocol.errors import MillwrightError, TryLater
+from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reports import Recommendation
+from protocol.schedules import Schedule
 from protocol.sync import decode, encode
 from protocol.topics import Channel, Topic
 
 MAX_UNCONFIRMED = 2000
+SHOWN: dict[Channel, type[Recommendation] | type[PurchaseProposal] | type[Schedule]] = {
+    Channel.SHOP_RECOMMENDATION: Recommendation,
+    Channel.SHOP_PURCHASE: PurchaseProposal,
+    Channel.SHOP_SCHEDULE: Schedule,
+}
+"""What the crews look at."""
 
 
 class Books:
@@ -99,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     again.add_argument("files", nargs="+")
     again.add_argument("--time-column", default="")
     again.add_argument("--line", default="line-1")
-    made = commands.add_parser("mapping", help="write the mapping file of each simulated line")
+    made = commands.add_parser("mapping", help="write the mapping and catalogue files of each simulated line")
     made.add_argument("--out", type=Path, required=True)
     made.add_argument("--lines", type=int, default=2)
     made.add_argument("--seed", type=int, default=7)
@@ -131,6 +141,7 @@ def write_mappings(options: argparse.Namespace) -> int:
     for number in range(1, options.lines + 1):
         made = Line(number, options.seed, days=1)
         (options.out / f"{made.name}.mapping.toml").write_text(simulated.mapping_toml(made), encoding="utf-8")
+        (options.out / f"{made.name}.catalogue.toml").write_text(catalogue_toml(), encoding="utf-8")
     return 0
 
 
@@ -163,7 +174,8 @@ def run_plant(options: argparse.Namespace, stopped: list[bool]) -> int:
     operators = Operators(lines, options.seed)
     if not options.no_operators:
         for made in lines:
-            link.subscribe(Topic(options.site, made.name, Channel.SHOP_RECOMMENDATION).text)
+            for channel in SHOWN:
+                link.subscribe(Topic(options.site, made.name, channel).text)
     if options.truth:
         write_durably(
             options.truth, json.dumps([truth_of(made.name, e) for made in lines for e in made.episodes]).encode()
@@ -172,6 +184,9 @@ def run_plant(options: argparse.Namespace, stopped: list[bool]) -> int:
         for order in made.past_work_orders():
             publisher.publish(f"plant/{made.name}/{order.machine}/workorder", encode(order))
             books.note(made.name, work_orders=1)
+    stores = {made.name: Store(made.name, options.seed) for made in lines}
+    for made in lines:
+        publish_stock(made.name, list(stores[made.name].levels(START_MS)), publisher)
     began_s, step_ms, ticks = time.monotonic(), int(options.step_s * 1000), 0
     waiting: list[Answer] = []
     planned_ms = START_MS
@@ -180,14 +195,22 @@ def run_plant(options: argparse.Namespace, stopped: list[bool]) -> int:
         while ticks <= due and not stopped:
             now_ms = START_MS + ticks * step_ms
             for made in lines:
-                publish_plans(made, planned_ms, now_ms + simulated.DAY_MS, publisher)
+                publish_plans(made, planned_ms, now_ms + DAY_MS, publisher)
                 for order in made.replaced(now_ms - step_ms, now_ms):
                     publisher.publish(f"plant/{made.name}/{order.machine}/workorder", encode(order))
                     books.note(made.name, work_orders=1)
+                    taken = [stores[made.name].take(part, now_ms) for part in order.parts]
+                    publish_stock(made.name, [level for level in taken if level is not None], publisher)
+                publish_orders(made, now_ms - step_ms, now_ms, options.seed, publisher)
+                if now_ms // DAY_MS != (now_ms - step_ms) // DAY_MS:
+                    publish_stock(made.name, list(stores[made.name].levels(now_ms)), publisher)
                 publish_tick(made, now_ms, publisher, books, dirt, options.dirty)
-            planned_ms = max(planned_ms, now_ms + simulated.DAY_MS)
+            planned_ms = max(planned_ms, now_ms + DAY_MS)
             ticks += 1
-        waiting = answer(link, publisher, operators, waiting, books, options.site)
+        waiting, bought = answer(link, publisher, operators, waiting, books, options.site)
+        for line_name, proposal in bought:
+            ordered = stores[line_name].order(proposal, START_MS + ticks * step_ms)
+            publish_stock(line_name, [] if ordered is None else [ordered], publisher)
         books.facts = {"simulated_ms": START_MS + ticks * step_ms, "verdicts": operators.verdicts}
         books.write()
     publisher.drain()
@@ -198,20 +221,47 @@ def run_plant(options: argparse.Namespace, stopped: list[bool]) -> int:
 
 def answer(
     link: PahoLink, publisher: Publisher, operators: Operators, waiting: list[Answer], books: Books, site: str
-) -> list[Answer]:
-    """Looks at what is shown, gives the answers that are due; returns those still to come."""
+) -> tuple[list[Answer], list[tuple[str, PurchaseProposal]]]:
+    """Looks at what is shown, gives the answers that are due; returns those still to come, and what was bought by whom."""
     arrival = link.receive(0.02)
     while arrival is not None:
         topic = Topic.parse(arrival.topic)
         link.acknowledge(arrival)
-        if topic.channel is Channel.SHOP_RECOMMENDATION:  # some brokers hand a newcomer every retained message
-            given = operators.look(topic.gateway, decode(arrival.payload, Recommendation), time.monotonic())
+        if topic.channel in SHOWN:  # some brokers hand a newcomer every retained message
+            shown = decode(arrival.payload, SHOWN[topic.channel])
+            now_s = time.monotonic()
+            given = (
+                operators.look(topic.gateway, shown, now_s)
+                if isinstance(shown, Recommendation)
+                else operators.decide(topic.gateway, shown, now_s)
+            )
             waiting += [given] if given is not None else []
         arrival = link.receive(0.0)
-    for given in [a for a in waiting if a.due_s <= time.monotonic()]:
+    due = [a for a in waiting if a.due_s <= time.monotonic()]
+    for given in due:
         publisher.publish(Topic(site, given.gateway, Channel.SHOP_FEEDBACK).text, encode(given.feedback))
         books.note(given.gateway, answers=1)
-    return [a for a in waiting if a.due_s > time.monotonic()]
+    bought = [(a.gateway, a.bought) for a in due if a.bought is not None]
+    return [a for a in waiting if a not in due], bought
+
+
+def publish_stock(line: str, levels: list[StockLevel], publisher: Publisher) -> None:
+    """The store's word on some parts."""
+    for level in levels:
+        publisher.publish(f"plant/{line}/store/stock", encode(level))
+
+
+def publish_orders(made: Line, after_ms: int, until_ms: int, seed: int, publisher: Publisher) -> None:
+    """The planner's document of the day at half past four; the same again with a closed machine when one has failed."""
+    day = day_of(until_ms)
+    if after_ms < day * DAY_MS + 9 * HOUR_MS // 2 <= until_ms:
+        publisher.publish(f"plant/{made.name}/orders", encode(orders_of_the_day(made, day, seed)))
+    for machine, lives in made.lives.items():
+        for life in lives:
+            broke = life.failed and after_ms < life.end_ms <= until_ms
+            if broke and life.end_ms > day * DAY_MS + 5 * HOUR_MS:
+                shop = orders_of_the_day(made, day, seed, (machine, life.end_ms))
+                publisher.publish(f"plant/{made.name}/orders", encode(shop))
 
 
 def publish_plans(made: Line, from_ms: int, until_ms: int, publisher: Publisher) -> None:

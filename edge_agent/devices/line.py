@@ -358,6 +358,12 @@ def mapping_toml(line: Line) -> str:
         f'topic = "plant/{line.name}/{{machine}}/workorder"',
         "[[known_inputs]]",
         f'topic = "plant/{line.name}/schedule"',
+        "[[stock_levels]]",
+        f'topic = "plant/{line.name}/store/stock"',
+        "[[production]]",
+        f'topic = "plant/{line.name}/orders"',
+        "[[item_cards]]",
+        f'topic = "plant/{line.name}/items"',
     ]
     for machine in line.machines:
         en, zh = TYPE_NAMES[machine.kind]
