@@ -27,7 +27,7 @@ Arrays = dict[str, NDArray[np.generic]]
 @dataclass(frozen=True)
 class Draft:
     """A packed model before its passport. `words` is what the verdict adds to the figures (coverage,
-    size)."""
+    size); `refused`: why it may not serve, whatever the figures say."""
 
     slot: str
     family: str
@@ -68,6 +68,7 @@ class Draft:
     threshold: float = 0.5
     events: EventSpec | None = None
     orders: LateSpec | None = None
+    refused: str = ""
     words: str = ""
     because: str = ""
 
@@ -77,6 +78,8 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
     champion, and packing stayed within its bound; a model that is not is sealed all the same, so that its
     verdict can be read."""
     eligible, verdict = judge(draft.quality[0], draft.parity)
+    if draft.refused:
+        eligible, verdict = False, f"Refused: {draft.refused}."
     passport = Passport(
         slot=draft.slot,
         family=draft.family,

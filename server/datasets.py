@@ -17,11 +17,13 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from protocol.catalogue import ItemCard
 from protocol.covariates import KnownInput
 from protocol.errors import BadBundle, Reason
 from protocol.observations import WorkOrder
 from protocol.recommending import order_profile, verdicts
 from protocol.windows import Floats, resample
+from server import off_policy
 from server.algorithms.collaborative import Case
 from server.database import (
     Dataset,
@@ -32,6 +34,7 @@ from server.database import (
     StatementRow,
     WorkOrderRow,
 )
+from server.off_policy import Trial
 
 MOST_BUCKETS = 8000
 FORECAST, RECOMMEND = "forecast", "recommend"
@@ -178,16 +181,35 @@ def freeze_signals(grid: SignalGrid, artifacts: Path) -> Snapshot:
     return frozen(FORECAST, out.getvalue(), "npz", int(np.isfinite(grid.values).sum()), described, artifacts)
 
 
-def freeze_cases(cases: list[Case], artifacts: Path) -> Snapshot:
-    """Writes the cases as JSON; the same cases give the same digest."""
-    body = msgspec.json.encode([(c.time_ms, c.profile, sorted(c.items.items()), c.source) for c in cases])
+class CaseBook(msgspec.Struct, frozen=True):
+    """What a recommender learns from: cases in the order in which they became known, cards of items, and the answered places
+    of shown lists, by which a candidate is judged."""
+
+    cases: list[Case] = []
+    cards: list[ItemCard] = []
+    trials: list[Trial] = []
+
+
+def collect_casebook(session: Session) -> CaseBook:
+    """Cases, the newest card of every item, and the log of shown lists."""
+    cards: dict[str, ItemCard] = {}
+    told = select(StatementRow).where(StatementRow.type == ItemCard.type_name)
+    for row in session.scalars(told.order_by(StatementRow.time_ms, StatementRow.id)):
+        cards[row.subject] = msgspec.convert(row.body, ItemCard)
+    return CaseBook(collect_cases(session), [cards[item] for item in sorted(cards)], off_policy.logged(session))
+
+
+def freeze_casebook(book: CaseBook, artifacts: Path) -> Snapshot:
+    """Writes the book as JSON; the same book gives the same digest."""
+    cases = book.cases
     described = {
         "orders": sum(case.source == "work_order" for case in cases),
         "answers": sum(case.source == "answer" for case in cases),
         "items": len({item for case in cases for item in case.items}),
         "until_ms": max((case.time_ms for case in cases), default=0),
     }
-    return frozen(RECOMMEND, body, "json", len(cases), described, artifacts)
+    described |= {"cards": len(book.cards), "answered_places": len(book.trials)}
+    return frozen(RECOMMEND, msgspec.json.encode(book, order="sorted"), "json", len(cases), described, artifacts)
 
 
 def read_signals(path: Path, digest: str) -> SignalGrid:
@@ -200,12 +222,9 @@ def read_signals(path: Path, digest: str) -> SignalGrid:
         return SignalGrid(start_ms=start_ms, step_ms=step_ms, series=series, values=held["values"], inputs=inputs)
 
 
-def read_cases(path: Path, digest: str) -> list[Case]:
-    """Reads frozen cases; raises BadBundle (digest_mismatch) if the file was altered."""
-    rows = msgspec.json.decode(
-        checked(path, digest), type=list[tuple[int, tuple[str, ...], list[tuple[str, float]], str]]
-    )
-    return [Case(time_ms=at, profile=profile, items=dict(items), source=source) for at, profile, items, source in rows]
+def read_casebook(path: Path, digest: str) -> CaseBook:
+    """Reads a frozen book; raises BadBundle (digest_mismatch) if the file was altered."""
+    return msgspec.json.decode(checked(path, digest), type=CaseBook)
 
 
 def record(session: Session, snapshot: Snapshot, now_ms: int) -> None:

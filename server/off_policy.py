@@ -44,7 +44,7 @@ ERRORS_WORSE = 2.0
 
 @dataclass(frozen=True)
 class Trial:
-    """A place of a shown list that was answered: reward 1 (accepted) or 0 (rejected or corrected)."""
+    """A place of a list shown at time_ms that was answered: reward 1 (accepted) or 0 (rejected or corrected)."""
 
     shown: str
     profile: Mapping[str, float]
@@ -52,6 +52,7 @@ class Trial:
     position: int
     propensity: float
     reward: float
+    time_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,15 @@ def _trials(row: RecommendationRow, said: Mapping[str, float], unanswered: float
             continue
         reward = float(unanswered or 0.0) if verdict is None else float(verdict > 0)
         made.append(
-            Trial(name, profile, str(item["item"]), int(item["position"]), float(item.get("propensity", 1.0)), reward)
+            Trial(
+                name,
+                profile,
+                str(item["item"]),
+                int(item["position"]),
+                float(item.get("propensity", 1.0)),
+                reward,
+                row.issued_ms,
+            )
         )
     return made
 

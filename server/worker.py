@@ -292,7 +292,10 @@ def train_in_child(task: Task, out: Connection) -> None:
                 progress,
             )
         else:
-            found = training.train_recommend(datasets.read_cases(task.dataset, task.digest), task.seed, world, progress)
+            book = datasets.read_casebook(task.dataset, task.digest)
+            found = training.train_recommend(
+                book.cases, task.seed, world, progress, cards=book.cards, trials=book.trials
+            )
         out.send(("done", [candidate.archive for candidate in found]))
     except Exception as error:
         log.exception("training failed")
@@ -442,7 +445,7 @@ def _prepare(
         slots = [*SLOTS[kind], *(f"{MONITOR}.{machine}" for machine in machines)]
         versions = {slot: shelf.next_version(session, slot) for slot in slots}
         archives = {slot: shelf.champion_archive(session, slot) for slot in slots}
-        cases = datasets.collect_cases(session) if kind == RECOMMEND else []
+        book = datasets.collect_casebook(session) if kind == RECOMMEND else datasets.CaseBook()
     if grid is not None:
         snapshot = datasets.freeze_signals(grid, artifacts)
     elif kind == LIFE:
@@ -450,7 +453,7 @@ def _prepare(
             raise ValueError("no folder of recorded lives: set [training] lives")
         snapshot = lives.freeze_lives(lives.read_folder(Path(plan.lives), plan.step_ms), artifacts)
     else:
-        snapshot = datasets.freeze_cases(cases, artifacts)
+        snapshot = datasets.freeze_casebook(book, artifacts)
     window = WindowSpec(
         step_ms=plan.step_ms, length=plan.window_length, horizon=plan.horizon_steps, season=plan.season_steps
     )
