@@ -182,6 +182,8 @@ class Agent:
         for change in self._updates.restore():
             self._install(change)
         self._remember()
+        for card in self._decisions.catalogue.card:
+            self._send(card, known_as=f"{card.id}@{card.issued_ms}")
 
     def _refill_grid(self) -> None:
         """The newest buckets from disk, so that a restart costs no history."""

@@ -24,7 +24,7 @@ from protocol.observations import WorkOrder
 from protocol.recommending import order_profile, verdicts
 from protocol.windows import Floats, resample
 from server import off_policy
-from server.algorithms.collaborative import Case
+from server.cases import Case
 from server.database import (
     Dataset,
     FeedbackRow,

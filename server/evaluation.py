@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from protocol.covariates import KnownInput, reader
 from protocol.tables import Ridge, StateSpace
 from protocol.windows import Floats, Windows, WindowSpec, naive_forecast, windows
-from server.algorithms.collaborative import Case
+from server.cases import Case
 
 HELD_OUT_SHARE = 0.2
 MOST_ORIGINS = 120

@@ -133,9 +133,3 @@ def unit(vectors: Floats) -> Floats:
 def content_rows(profiles: sparse.csr_matrix, vectors: Floats) -> Floats:
     """Cosine of each profile's mean vector with every item: [B, n] -> [B, n]."""
     return np.asarray(unit(np.asarray(profiles @ vectors)) @ unit(vectors).T)
-
-
-def token_card(token: str) -> ItemCard:
-    """What a bare token says of itself: "symptom:vibration:high" is an attribute and words."""
-    kind, _, name = token.partition(":")
-    return ItemCard(id=token, item=token, attributes={kind: name} if name else {}, text=name.replace("-", " "))

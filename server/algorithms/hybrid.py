@@ -14,10 +14,10 @@ from itertools import product
 import numpy as np
 from scipy import sparse
 
-from protocol.catalogue import ItemCard
+from protocol.catalogue import ItemCard, token_card
 from protocol.recommending import PARTS
 from protocol.windows import Floats
-from server.algorithms.content_based import Encoder, content_rows, normalised, token_card, unit
+from server.algorithms.content_based import Encoder, content_rows, normalised, unit
 from server.algorithms.interactions import Interactions, profile_row
 from server.algorithms.lessons import Ints, Mask, Teach, histories, only
 from server.algorithms.mixing import Shortlists, joined, learn_mix, shortlists

@@ -209,6 +209,7 @@ seed = {demo.options.seed}
 gateway = "{line}"
 data_dir = "data"
 mapping = "{folder}/{line}.mapping.toml"
+{"" if demo.options.replay else f'catalogue = "{folder}/{line}.catalogue.toml"'}
 step_ms = {step_ms}
 [clock]
 simulated = true
@@ -296,6 +297,8 @@ def note_firsts(demo: Demo, counters: dict[str, Any], gateways: list[dict[str, A
         "first_event_s": counters["fault_event"] > 0,
         "first_report_s": counters["report"] > 0,
         "first_recommendation_s": counters["recommendation"] > 0,
+        "first_purchase_s": counters["statements"].get(PurchaseProposal.type_name, 0) > 0,
+        "first_schedule_s": counters["statements"].get(Schedule.type_name, 0) > 0,
         "first_answer_s": counters["feedback"] > 0,
         "first_model_serving_s": bool(serving),
         "feedback_trained_model_serving_s": any(s == "recommend.items" and v >= 2 for s, v in serving),
@@ -319,7 +322,9 @@ def progress(demo: Demo, counters: dict[str, Any], gateways: list[dict[str, Any]
     )
     return (
         f"{stored} readings, {counters['forecast']} forecasts, {counters['fault_event']} events, {counters['report']} "
-        f"reports, {counters['feedback']} answers; serving {', '.join(models) or 'the simple reference'}"
+        f"reports, {counters['feedback']} answers, "
+        f"{counters['statements'].get(PurchaseProposal.type_name, 0)} proposals to buy, "
+        f"{counters['statements'].get(Schedule.type_name, 0)} schedules; serving {', '.join(models) or 'the simple reference'}"
     )
 
 

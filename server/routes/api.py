@@ -287,6 +287,8 @@ def count_everything(session: Session) -> dict[str, Any]:
     made |= {n: int(v or 0) for n, v in zip(names, session.execute(sums).one(), strict=True)}
     statuses = session.execute(select(Model.status, func.count()).group_by(Model.status))
     made["models"] = {str(row[0]): int(row[1]) for row in statuses}
+    kinds = session.execute(select(StatementRow.type, func.count()).group_by(StatementRow.type))
+    made["statements"] = {str(row[0]): int(row[1]) for row in kinds}
     made["rollouts_done"] = session.scalar(select(func.count()).where(Rollout.status == "done"))
     verdicts = session.execute(select(FeedbackRow.verdict, func.count()).group_by(FeedbackRow.verdict))
     made["verdicts"] = {str(row[0]): int(row[1]) for row in verdicts}

@@ -10,10 +10,10 @@ from scipy import sparse
 
 from export.to_tables import Mixed, SparseRows, hybrid_tables
 from protocol.tables import Hybrid, Tables
-from server.algorithms.collaborative import Case
 from server.algorithms.content_based import FittedContent
 from server.algorithms.hybrid import FittedHybrid
 from server.algorithms.interactions import Event, Interactions, interactions
+from server.cases import Case
 
 
 @dataclass(frozen=True)

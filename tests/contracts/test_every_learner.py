@@ -33,7 +33,7 @@ from protocol.reports import FaultEvent, Severity
 from protocol.twin import Role
 from protocol.windows import Floats
 from server import training
-from server.algorithms.collaborative import Case
+from server.cases import Case
 
 TESTS = Path(__file__).parent.parent
 NONE = np.zeros(0, dtype=np.int64)

@@ -40,7 +40,7 @@ from protocol.reports import (
     Severity,
 )
 from server import training
-from server.algorithms.collaborative import Case
+from server.cases import Case
 
 NOW, DAY = 1_790_000_000_000, 86_400_000
 WORLD = training.Circumstances(dataset_digest="0" * 64, dataset_rows=1, now_ms=NOW, because="a test")

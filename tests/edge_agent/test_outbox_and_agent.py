@@ -30,7 +30,7 @@ from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation, Rep
 from protocol.sync import ANSWER, Ack, Batch, ClassAck, Command, Message, Refusal, decode, decode_message, encode
 from protocol.twin import Role
 from server import training
-from server.algorithms.collaborative import Case
+from server.cases import Case
 
 EVENT, REPORT, BULK = MessageClass.EVENT, MessageClass.REPORT, MessageClass.BULK
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from protocol.catalogue import ItemCard
+from protocol.catalogue import ItemCard, token_card
 from protocol.text_vectors import TextVectors
-from server.algorithms.content_based import ContentSettings, content_rows, fit_content, token_card
+from server.algorithms.content_based import ContentSettings, content_rows, fit_content
 
 CARDS = [
     ItemCard(id="1", item="action:seal", attributes={"type": "pump"}, text="replace the mechanical seal"),

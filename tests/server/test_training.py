@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 from export import parity
 from protocol.bundles import Bundle, Passport, Quality, digest, unpack
 from protocol.errors import BadBundle, Refused
-from protocol.tables import Neighbours, StateSpace
+from protocol.recommending import CANDIDATES
+from protocol.tables import Hybrid, StateSpace
 from protocol.twin import Role
 from protocol.windows import WindowSpec, windows
 from server import datasets, evaluation, training, worker
-from server.algorithms.collaborative import CANDIDATES, Case
+from server.cases import Case
 from server.database import (
     Database,
     Dataset,
@@ -185,13 +186,11 @@ def test_recommendations_beat_popularity_and_survive_packing() -> None:
     (candidate,) = training.train_recommend(cases, 7, WORLD, quiet)
     bundle = opened(candidate)
     assert candidate.passport.eligible, candidate.passport.verdict
-    table = Neighbours(bundle.passport.items, bundle.tables)
+    table = Hybrid(bundle.passport.items, bundle.passport.users, bundle.tables)
     best = table.rank({"symptom:vibration:high": 1.0, "type:pump": 1.0}, 2, CANDIDATES)
     assert {found.item for found in best} == {"action:replace-bearing", "part:vibration-kit"}
-    for profile, ranked in zip(bundle.golden_inputs["profiles"], bundle.golden_outputs["ranked"], strict=True):
-        strengths = {name: float(v) for name, v in zip(bundle.passport.items, profile, strict=True) if v}
-        offered = [table.index[found.item] for found in table.rank(strengths, 5)]
-        assert offered == [int(i) for i in ranked if i >= 0]
+    again_there = table.golden(bundle.golden_inputs, bundle.golden_outputs)
+    np.testing.assert_array_equal(again_there["ranked"], bundle.golden_outputs["ranked"])
     (again,) = training.train_recommend(cases, 7, WORLD, quiet)
     for name, array in opened(again).tables.items():
         np.testing.assert_array_equal(array, bundle.tables[name])
@@ -218,7 +217,7 @@ def test_answers_make_the_next_version_better_than_the_champion() -> None:
     assert second.passport.eligible, second.passport.verdict
     assert figure.champion is not None
     assert figure.model > figure.champion
-    table = Neighbours(second.passport.items, opened(second).tables)
+    table = Hybrid(second.passport.items, second.passport.users, opened(second).tables)
     assert table.rank(dict.fromkeys(answers[0].profile, 1.0), 1, ("action:",))[0].item == "action:align-shaft"
 
 
@@ -394,8 +393,9 @@ def test_answers_become_cases_with_wrong_and_right_items(database: Database, tmp
     with database.begin() as session:
         (case,) = datasets.collect_cases(session)
     assert case.items == {"action:a": -1.0, "action:c": 1.0}
-    snapshot = datasets.freeze_cases([case], tmp_path)
-    assert datasets.read_cases(tmp_path / snapshot.path, snapshot.digest) == [case]
+    book = datasets.CaseBook([case])
+    snapshot = datasets.freeze_casebook(book, tmp_path)
+    assert datasets.read_casebook(tmp_path / snapshot.path, snapshot.digest) == book
 
 
 def test_one_round_trains_registers_and_starts_a_rollout(database: Database, tmp_path: Path) -> None:

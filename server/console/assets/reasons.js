@@ -6,14 +6,15 @@ const WORDS = {
   zh: { because: "依据", similar: "{0} 有相同故障，当时采用了它", flips: "若无 {0}，它不会在此列表中", share: "以上依据占得分的 {0}%", rejected: "未列出：{0}（{1} 对本情况已拒绝）", excluded: "未列出：{0}（已排除）", other_type: "未列出：{0}（不适用于此类设备）", unexplained: "未列出：{0}", experiment: "试探性展示", popularity: "此处常用", answer: "您的答复", content: "与 {0} 相似", and: "、" },
 };
 const t = (key, ...values) => values.reduce((text, v, i) => text.replace(`{${i}}`, v), WORDS[lang()][key] ?? key);
-const name = (because) => (because === "popularity" ? t("popularity") : because.startsWith("answer:") ? t("answer") : because.startsWith("content:") ? t("content", item(because.slice(8))) : because.startsWith("like:") ? item(because.slice(5)) : item(because));
+const name = (because) => (because === "popularity" ? t("popularity") : because.startsWith("answer:") ? t("answer") : because.startsWith("content:") ? t("content", item(because.slice(8))) : because.startsWith("like:") ? past(because.slice(5)) : past(because));
+const past = (who) => (who.startsWith("case:") ? who.replace(/^case:\d+:?/, "") || who : item(who)); // "case:000012:P-101": the machine of a past case
 const list = (names) => names.map(name).join(t("and"));
 
 // The sentences under one item, strongest first.
 export function reasons(i) {
   const lines = [`${t("because")} ${i.contributions.slice(0, 3).map((c) => `${name(c.because)} (${c.amount >= 0 ? "+" : "−"}${number(Math.abs(c.amount))})`).join(", ")}`];
   if (i.shown_share < 0.995) lines[0] += ` · ${t("share", Math.round(100 * i.shown_share))}`;
-  if (i.similar?.length) lines.push(t("similar", list(i.similar.slice(0, 3).map((s) => s.who))));
+  if (i.similar?.length) lines.push(t("similar", list([...new Map(i.similar.map((s) => [past(s.who), s.who])).values()].slice(0, 3))));
   if (i.flips_without?.length) lines.push(t("flips", list(i.flips_without)));
   if (i.explored) lines.push(t("experiment"));
   return lines;
