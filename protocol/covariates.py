@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass, stable_id
 from protocol.observations import Name, TimeMs, WorkOrder
-from protocol.purchases import PurchaseProposal
+from protocol.purchases import PurchaseProposal, ordered_quantity
 from protocol.reports import FaultEvent, Recommendation
 from protocol.windows import Floats
 
