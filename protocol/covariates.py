@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass, stable_id
 from protocol.observations import Name, TimeMs, WorkOrder
+from protocol.purchases import PurchaseProposal, ordered_quantity
 from protocol.reports import FaultEvent, Recommendation
 from protocol.schedules import Schedule
 from protocol.windows import Floats
@@ -257,4 +258,25 @@ def from_schedule(answer: Feedback, plan: Schedule) -> list[KnownInput]:
         )
         for machine, of_machine in sorted(spans.items())
         for start, end in of_machine
+    ]
+
+
+def from_purchase(answer: Feedback, proposal: PurchaseProposal) -> list[KnownInput]:
+    """recommend -> forecast: an accepted purchase is an amount that arrives. A corrected one counts with the corrected
+    quantity, if that is a whole number."""
+    quantity = ordered_quantity(answer, proposal)
+    if not quantity:
+        return []
+    return [
+        KnownInput(
+            id=stable_id("known", "purchase", proposal.machine, proposal.id),
+            machine=proposal.machine,
+            covariate=f"delivery:{token(proposal.part)}",
+            start_ms=proposal.arrives_ms,
+            end_ms=proposal.arrives_ms,
+            known_ms=answer.time_ms,
+            value=float(quantity),
+            source=Source.PURCHASE,
+            origin=answer.id,
+        )
     ]

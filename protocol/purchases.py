@@ -7,10 +7,12 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from protocol.catalogue import AtLeastOne, Count, NotNegative
+from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import Name, Text, TimeMs
 from protocol.reports import ModelRef
 
+MOST_ORDERED = 1_000_000_000
 Chance = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -99,3 +101,15 @@ class PurchaseProposal(msgspec.Struct, frozen=True, kw_only=True):
     because_en: Text = ""
     because_zh: Text = ""
     model: ModelRef
+
+
+def ordered_quantity(feedback: Feedback, proposal: PurchaseProposal) -> int:
+    """Units that an answer orders: the proposal's where it was accepted, the correction's where that is a whole number
+    ("120"), else 0."""
+    if feedback.target != proposal.id:
+        return 0
+    if feedback.verdict is Verdict.ACCEPTED:
+        return proposal.quantity
+    if feedback.verdict is Verdict.CORRECTED and feedback.correction.strip().isdecimal():
+        return min(int(feedback.correction), MOST_ORDERED)
+    return 0

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import MillwrightError, NeedsPerson, TryLater
+from protocol.purchases import PurchaseProposal
+from protocol.schedules import Schedule
 from server.demo import accounting
 from server.demo.processes import Processes, free_port, start_broker
 
