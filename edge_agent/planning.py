@@ -28,8 +28,8 @@ from protocol.shop_check import critical_path, problems
 log = logging.getLogger(__name__)
 LOOK_AHEAD_MS = 24 * 3_600_000
 """How far beyond a plan's start a failure is still its business."""
-MOVED_MS = 2 * 3_600_000
-"""A window that moved by less asks for no new plan."""
+MOVED_MS = 3_600_000
+"""A window that closes earlier by less asks for no new plan."""
 
 
 class Ordered(msgspec.Struct):
@@ -129,9 +129,14 @@ class Planning:
                 )
                 if window is not None:
                     found[life.machine] = window
-        self._due = self._due or _differ(found, self._windows)
-        if _differ(found, self._windows):
-            self._windows = found
+        if found.keys() != self._windows.keys() or self._too_late(found):
+            self._due = True
+        self._windows = found
+
+    def _too_late(self, windows: dict[str, Maintenance]) -> bool:
+        """Whether the plan that stands begins a maintenance so late that it no longer helps."""
+        placed = {} if self._kept.plan is None else {m.machine: m.start_ms for m in self._kept.plan.maintenance}
+        return any(m in placed and placed[m] > window.latest_ms + MOVED_MS for m, window in windows.items())
 
     def _begin(self, shop: Shop, now_ms: int) -> None:
         known = {m.id for m in shop.maintenance}
@@ -192,13 +197,6 @@ def _restored(path: Path, note: Callable[[str], None]) -> Ordered:
         note("refused.plan")
         log.warning("%s is not readable, planning begins anew: %s", path, error)
         return Ordered()
-
-
-def _differ(one: dict[str, Maintenance], other: dict[str, Maintenance]) -> bool:
-    """Whether a plan for one set of windows is no plan for the other."""
-    if one.keys() != other.keys():
-        return True
-    return any(abs(one[m].latest_ms - other[m].latest_ms) > MOVED_MS for m in one)
 
 
 def _over_ms(shop: Shop) -> int:

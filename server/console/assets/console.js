@@ -100,7 +100,7 @@ function recommended(report) {
   return [...list.items.slice(0, 4).flatMap((i) => {
     const given = pending(`${report.id}/${i.item}`, answersOf(report, i.item));
     return [el("div", { class: "item" }, el("span", {}, el("b", {}, item(i.item)), ...reasons(i).map((line) => el("span", { class: "muted small line" }, line))), bar(i.score / top),
-      el("div", { class: "answers" }, ...(given.length ? given : judge(() => give(report, "accepted", i.item), () => give(report, "rejected", i.item))))])];
+      el("div", { class: "answers" }, ...(given.length ? given : judge(() => give(report, "accepted", i.item), () => give(report, "rejected", i.item)))))];
   }), ...leftOut(list).map((line) => el("p", { class: "muted small" }, line))];
 }
 
