@@ -31,7 +31,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.privacy import Gate
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.forecast import ForecastSkill
-from edge_agent.skills.recommend import asked_by_event, list_settings, recommend, spec_of
+from edge_agent.skills.recommend import Request, asked_by_event, asked_by_risk, list_settings, recommend, spec_of
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
@@ -46,7 +46,7 @@ from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.observations import SignalBlock
 from protocol.purchases import PurchaseProposal, StockLevel
-from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation
+from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation, RemainingLife
 from protocol.schedules import Shop
 from protocol.sync import (
     ANSWER,
@@ -75,6 +75,9 @@ MONITOR_SLOT = "fault.monitor"
 MOST_EXPLAINED = 8
 """Signals with an open event whose forecasts are explained each time; an explanation costs some tens of milliseconds."""
 BIRTHS = "births.json"
+DAY_MS = 86_400_000
+LIKELY = 0.5
+"""The chance of failing within a horizon from which on a life asks what to do."""
 
 
 class Clock(Protocol):
@@ -157,6 +160,7 @@ class Agent:
         self._decisions = Decisions(self._folder, settings, self.tally.note)
         self._cards = Cards(self._folder / "cards.json", self._decisions.catalogue.card, self.tally.note)
         self._demand_model: LoadedModel | None = None
+        self._foretold: dict[str, int] = {}
         self._list_settings = list_settings(
             self._decisions.catalogue, explore=settings.recommend.explore, pool=settings.recommend.pool
         )
@@ -401,6 +405,7 @@ class Agent:
             for life in lives:
                 self._send(life)
                 self.tally.note("lives.told")
+                self._foretell(life, end_ms)
             for forecast in self._forecast.issue(end_ms, self._grid.series):
                 named = msgspec.structs.replace(
                     forecast, unit=self._history.units.get((forecast.machine, forecast.signal), "")
@@ -487,8 +492,24 @@ class Agent:
             if shown is not None:
                 self._show(channel, shown)
 
+    def _foretell(self, life: RemainingLife, now_ms: int) -> None:
+        """forecast -> recommend: a machine that is likely to fail soon asks what to do before it does, once a day."""
+        likely = max((risk.probability for risk in life.risks), default=0.0) >= LIKELY
+        if not likely or now_ms - self._foretold.get(life.machine, -DAY_MS) < DAY_MS:
+            return
+        request = asked_by_risk(life, self._watch.open_symptoms(life.machine), self._mapping.machine_type(life.machine))
+        made = self._listed(request, now_ms)
+        if made is not None and self._send(made, known_as=made.id):
+            self._foretold[life.machine] = now_ms
+            self.tally.note("recommendations.made")
+            self._answers.show(made)
+            self._outbox.commit()
+            self._show(Channel.SHOP_RECOMMENDATION, made)
+
     def _recommend(self, event: FaultEvent, now_ms: int) -> Recommendation | None:
-        request = asked_by_event(event, self._watch.open_symptoms(event.machine))
+        return self._listed(asked_by_event(event, self._watch.open_symptoms(event.machine)), now_ms)
+
+    def _listed(self, request: Request, now_ms: int) -> Recommendation | None:
         model = self._cards.beside(self._recommender, request.profile)
         if model is None:
             return None

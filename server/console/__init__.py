@@ -122,15 +122,14 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
     targets |= {row.statement_id for row in (*purchases, *schedules)}
     answers: dict[str, list[dict[str, str]]] = {}
     for a in session.scalars(select(FeedbackRow).where(FeedbackRow.target.in_(targets)).order_by(FeedbackRow.id)):
-        row = {"verdict": a.verdict, "item": a.item, "correction": a.correction, "via": a.via}
-        answers.setdefault(a.target, []).append(row)
+        answers.setdefault(a.target, []).append(_answer(a))
     return {
         "now_ms": now_ms,
         "counters": count_everything(session)
         | {"readings": sum(_counters(g).get("intake.stored", 0) for g in gateways)},
         "gateways": [_gateway(g, now_ms) for g in gateways],
         "machines": _machines(session),
-        "lives": [row.body | {"gateway": row.gateway} for row in latest_lives(session)],
+        "lives": [_with_list(session, row, answers) for row in latest_lives(session)],
         "purchases": [_answered(row, answers) for row in purchases],
         "schedules": [_answered(row, answers) for row in schedules],
         "events": [
@@ -165,6 +164,24 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
             for j in session.scalars(select(Job).order_by(Job.id.desc()).limit(4))
         ],
     }
+
+
+def _with_list(session: Session, life: StatementRow, answers: dict[str, list[dict[str, str]]]) -> dict[str, Any]:
+    """A remaining life and what was recommended because of one of this machine's."""
+    r = RecommendationRow
+    mine = (r.gateway == life.gateway, r.machine == life.machine, r.event_id.like("life-%"))
+    row = session.scalar(select(r).where(*mine).order_by(r.id.desc()).limit(1))
+    if row is None:
+        return life.body | {"gateway": life.gateway, "list": None, "answers": []}
+    target = row.recommendation_id
+    if target not in answers:
+        given = session.scalars(select(FeedbackRow).where(FeedbackRow.target == target).order_by(FeedbackRow.id))
+        answers[target] = [_answer(a) for a in given]
+    return life.body | {"gateway": life.gateway, "list": row.body, "answers": answers[target]}
+
+
+def _answer(row: FeedbackRow) -> dict[str, str]:
+    return {"verdict": row.verdict, "item": row.item, "correction": row.correction, "via": row.via}
 
 
 def _answered(row: StatementRow, answers: dict[str, list[dict[str, str]]]) -> dict[str, Any]:

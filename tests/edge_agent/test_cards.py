@@ -11,7 +11,9 @@ from protocol.reports import FaultEvent, Recommendation, Severity
 
 CARDS = [
     ItemCard(id="c-1", item="action:replace-bearing", attributes={"type": "pump"}, text="vibration high; bearing worn"),
-    ItemCard(id="c-2", item="action:clean-filter", attributes={"type": "oven"}, text="exhaust flow low; filter blocked"),
+    ItemCard(
+        id="c-2", item="action:clean-filter", attributes={"type": "oven"}, text="exhaust flow low; filter blocked"
+    ),
     ItemCard(id="c-3", item="part:bearing-6204", attributes={"type": "pump"}, text="bearing for vibration high"),
 ]
 

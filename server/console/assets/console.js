@@ -57,7 +57,7 @@ async function charts() {
   if (!answer.ok || mine !== chosen) return;
   const signals = await answer.json(), life = state?.lives.find((l) => l.gateway === mine.gateway && l.machine === mine.machine);
   $("chosen").textContent = `${mine.machine} · ${mine.gateway}`;
-  put("charts", [mine.machine, signals, life?.id], () => [...(life ? [lifePanel(life)] : []), ...signals.map((s) => el("div", { class: "chart" }, el("header", {}, el("b", {}, s.unit ? `${s.signal} (${s.unit})` : s.signal),
+  put("charts", [mine.machine, signals, life?.id, life?.answers, [...answered]], () => [...(life ? [lifePanel(life)] : []), ...signals.map((s) => el("div", { class: "chart" }, el("header", {}, el("b", {}, s.unit ? `${s.signal} (${s.unit})` : s.signal),
     el("span", { class: "muted small" }, s.forecast ? answeredBy(s.forecast) : "")), chart(s), s.why ? whyPanel(mine, s) : null))]);
 }
 // Why the forecast is what it is; stays open or shut when the page is drawn anew.
@@ -73,7 +73,7 @@ function answeredBy(f) {
   const held = f.coverage === null || f.coverage === undefined ? `${Math.round(f.level * 100)} %` : t("bandHeld", Math.round(f.level * 100), Math.round(f.coverage * 100), f.coverage_n.toLocaleString("en"));
   return [algorithm(f.model.algorithm) + version + (members ? ` (${members})` : ""), held, f.fallback ? t(f.fallback) : ""].filter(Boolean).join(" · ");
 }
-const lifePanel = (life) => el("div", { class: "chart life" }, el("header", {}, el("b", {}, lifeTitle()), el("span", { class: "muted small" }, lifeSentence(life))), lifeChart(life), el("span", { class: "muted small" }, lifeRisks(life)), el("br"), el("span", { class: "muted small" }, lifeReasons(life)));
+const lifePanel = (life) => el("div", { class: "chart life" }, el("header", {}, el("b", {}, lifeTitle()), el("span", { class: "muted small" }, lifeSentence(life))), lifeChart(life), el("span", { class: "muted small" }, lifeRisks(life)), el("br"), el("span", { class: "muted small" }, lifeReasons(life)), ...(life.list?.items.length ? [el("h4", {}, t("before")), ...recommended(life).slice(0, 2)] : []));
 const algorithm = (name) => ({ combined: t("combined"), ridge: t("ridge"), arima: "ARIMA", lstm: "LSTM", naive: t("reference"), item_neighbours: "item CF", hybrid: t("hybrid") })[name] ?? name;
 
 async function send(key, body) {
