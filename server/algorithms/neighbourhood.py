@@ -190,6 +190,8 @@ def user_neighbours(events: Interactions, settings: NeighbourSettings) -> UserNe
 def ranked(scores: Floats, most: int, without: sparse.csr_matrix | None = None) -> NDArray[np.int64]:
     """The best `most` items of each row of scores [B, I] by (score descending, id ascending), without each row's entries
     in `without`; -1 where there are no more."""
+    if most <= 0:
+        return np.zeros((len(scores), 0), dtype=np.int64)
     left = np.array(scores, dtype=np.float64)
     if without is not None:
         left[without.nonzero()] = -np.inf
