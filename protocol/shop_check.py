@@ -344,8 +344,7 @@ def _setups(
             yield f"{_said(p)} on {p.machine!r} has {p.setup_ms} ms of set-up from {family[p.machine]!r}, not {needed} ms"
         if wants:
             family[p.machine] = wants
-            if not stays:
-                planned.add(p.machine)
+            planned = planned - {p.machine} if stays else planned | {p.machine}
 
 
 def _windows(shop: Shop, placed: Sequence[PlacedMaintenance]) -> Iterator[str]:
