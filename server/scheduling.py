@@ -44,8 +44,8 @@ def solve(
     now_ms: int | None = None,
 ) -> Schedule:
     """The best plan found in `budget_s`; sooner if it is proven best or `stop()` says so. `hint`: a plan to start from, and
-    the answer if nothing better is found. Raises Refused, naming the constraint, if no plan exists; TryLater if none was found
-    in the time; NeedsPerson if OR-Tools is not installed."""
+    the answer if nothing better is found. Raises Refused, naming the constraint, if no plan exists; TryLater if none was
+    found in the time; NeedsPerson if OR-Tools is not installed."""
     check(shop)
     usable = hint is not None and not violations(shop, hint)
     started = time.perf_counter()
@@ -324,6 +324,8 @@ class _Model:
 
     def _change(self, name: str, before: tuple[str, int] | None, key: tuple[str, int], arc: Any) -> bool:
         """`arc` says that `key` follows `before`; False if that cannot be."""
+        if before is not None and before[0] == key[0] and before[1] > key[1]:
+            return False  # steps without duration could otherwise change places
         needs = setup_needed(self.shop, name, self._family(before) if before else "", self._family(key)) // self.unit
         if key in self.fixed:
             if before is None or before in self.fixed:
