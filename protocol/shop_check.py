@@ -447,10 +447,13 @@ class _Links:
         job = self._jobs[item.job]
         if job.release_ms:
             yield job.release_ms, "release", None
-        before = [(item.job, item.operation - 1)] if item.operation else []
-        before += [(name, len(self._jobs[name].operations) - 1) for name in (() if item.operation else job.after)]
-        for key in before:
-            yield self._at[key].end, "job", self._at[key]
+        if item.operation:
+            before = self._at[(item.job, item.operation - 1)]
+            yield before.end, "job", before
+            return
+        for name in job.after:
+            before = self._at[(name, len(self._jobs[name].operations) - 1)]
+            yield before.end, "after", before
 
 
 def _heads_and_tails(shop: Shop) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, int]]:

@@ -338,8 +338,13 @@ class _Model:
                 return True
         if before is not None:
             behind = self.fixed[key].setup_ms // self.unit if key in self.fixed else needs
+            if before[0] != key[0] and not self._took(before, name) and not self._took(key, name):
+                behind = max(behind, 1)  # two steps without duration at one time have no order that all agree on
             self.model.add(self.start[key] >= self.end[before] + behind).only_enforce_if(arc)
         return True
+
+    def _took(self, key: tuple[str, int], name: str) -> int:
+        return next(o.took for o in self.options[key] if o.machine == name)
 
     def _goal(self) -> None:
         last = {job.job: self.end[(job.job, len(job.operations) - 1)] for job in self.shop.jobs}
