@@ -111,11 +111,6 @@ def quickest(operation: Operation) -> int:
     return min(c.duration_ms for c in operation.choices)
 
 
-def setup_needed(shop: Shop, machine: str, before: str, after: str) -> int:
-    """Milliseconds of set-up from family `before` to `after`: the machine's own entry, else that of every machine, else 0."""
-    return _setup({(s.machine, s.before, s.after): s.duration_ms for s in shop.setups}, machine, before, after)
-
-
 def risk_at(maintenance: Maintenance, time_ms: int) -> float:
     """The chance of failure by a time: linear between the given ones, constant outside them; 0 if none are given."""
     known = sorted(zip(maintenance.risk_at_ms, maintenance.risk, strict=False))

@@ -24,8 +24,8 @@ from protocol.maintenance_windows import window_costs
 from protocol.names import stable_id
 from protocol.reports import ModelRef
 from protocol.schedules import Maintenance, Placed, PlacedMaintenance, Schedule, Shop
-from protocol.shop_check import figures, problems, setup_needed, violations
-from protocol.shop_replay import earliest, read_off
+from protocol.shop_check import figures, problems, violations
+from protocol.shop_replay import SetupTimes, earliest, read_off
 
 Progress = Callable[[float, float], None]
 """Told the share of the time used (0..1) and the cost in ms of the best plan so far (infinite: none yet)."""
@@ -107,9 +107,8 @@ def _answer(
     placed, kept = earliest(shop, placed, kept)
     end, tardiness, late, _ = figures(shop, placed)
     proven = run.status == "OPTIMAL"
-    share = 0.0 if end == shop.start_ms else 100 * (1 - (run.bound_ms - shop.start_ms) / (end - shop.start_ms))
-    how_en = "proven best" if proven else f"at most {max(share, 0):.1f} % later than the earliest possible end"
-    how_zh = "已证明最优" if proven else f"最多比可能的最早结束晚 {max(share, 0):.1f} %"
+    how_en = "proven best" if proven else f"at most {100 * run.gap:.1f} % above the least possible cost"
+    how_zh = "已证明最优" if proven else f"最多比可能的最低代价高 {100 * run.gap:.1f} %"
     frame = Schedule(
         id=stable_id(
             "schedule", now_ms, "cp-sat", *(f"{p.job}/{p.operation}/{p.machine}/{p.start_ms}" for p in placed)
@@ -167,6 +166,7 @@ class _Model:
         self.upkeep: dict[str, Any] = {}
         self._on: dict[str, list[Any]] = defaultdict(list)
         self._nodes: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._setups = SetupTimes(shop)
         self._changes = _machines_with_setups(shop)
         self._steps()
         self._order()
@@ -326,7 +326,7 @@ class _Model:
         """`arc` says that `key` follows `before`; False if that cannot be."""
         if before is not None and before[0] == key[0] and before[1] > key[1]:
             return False  # steps without duration could otherwise change places
-        needs = setup_needed(self.shop, name, self._family(before) if before else "", self._family(key)) // self.unit
+        needs = self._setups.needed(name, self._family(before) if before else "", self._family(key)) // self.unit
         if key in self.fixed:
             if before is None or before in self.fixed:
                 return before is None or self.end[before] <= self.start[key]
@@ -387,6 +387,14 @@ class _Run:
         if self.model.timed or not self.found:
             return self.model.shop.start_ms
         return self.model.ms(max(math.ceil(self._solver.best_objective_bound - 1e-6), 0))
+
+    @property
+    def gap(self) -> float:
+        """How far the best cost may at most be above the least possible one, as a share of that."""
+        if not self.found:
+            return math.inf
+        least = self._solver.best_objective_bound
+        return max(self._solver.objective_value / least - 1, 0.0) if least > 0 else math.inf
 
     def watch(self, progress: Progress | None, stop: Callable[[], bool] | None) -> None:
         """Searches until the time is over, the best is proven or `stop()`."""
