@@ -31,6 +31,8 @@ Progress = Callable[[float, float], None]
 """Told the share of the time used (0..1) and the cost in ms of the best plan so far (infinite: none yet)."""
 MOST_ARCS = 400_000
 BLAME_S = 3.0
+FIRST_PLAN_S = 10.0
+"""How much longer than asked is searched while there is no plan at all."""
 
 
 def solve(
@@ -54,6 +56,9 @@ def solve(
         model.hint(hint)
     run = _Run(model, budget_s, workers, seed)
     run.watch(progress, stop)
+    if run.status == "UNKNOWN" and not usable and not (stop is not None and stop()):
+        run = _Run(model, FIRST_PLAN_S, workers, seed, first=True)
+        run.watch(progress, stop)
     if run.status == "INFEASIBLE":
         raise blame(shop, workers, seed)
     if not run.found:
@@ -107,8 +112,12 @@ def _answer(
     placed, kept = earliest(shop, placed, kept)
     end, tardiness, late, _ = figures(shop, placed)
     proven = run.status == "OPTIMAL"
-    how_en = "proven best" if proven else f"at most {100 * run.gap:.1f} % above the least possible cost"
-    how_zh = "已证明最优" if proven else f"最多比可能的最低代价高 {100 * run.gap:.1f} %"
+    how_en, how_zh = "no bound is known", "没有已知下界"
+    if proven:
+        how_en, how_zh = "proven best", "已证明最优"
+    elif math.isfinite(run.gap):
+        how_en = f"at most {100 * run.gap:.1f} % above the least possible cost"
+        how_zh = f"最多比可能的最低代价高 {100 * run.gap:.1f} %"
     frame = Schedule(
         id=stable_id(
             "schedule", now_ms, "cp-sat", *(f"{p.job}/{p.operation}/{p.machine}/{p.start_ms}" for p in placed)
@@ -366,13 +375,14 @@ class _Model:
 class _Run:
     """One search, in a thread of its own so that whoever waits can stop it."""
 
-    def __init__(self, model: _Model, budget_s: float, workers: int, seed: int) -> None:
+    def __init__(self, model: _Model, budget_s: float, workers: int, seed: int, *, first: bool = False) -> None:
         self.model, self.budget_s = model, budget_s
         self._solver = model.cp.CpSolver()
         self._solver.parameters.max_time_in_seconds = max(budget_s, 0.01)
         self._solver.parameters.num_workers = workers
         self._solver.parameters.random_seed = seed
         self._solver.parameters.catch_sigint_signal = False
+        self._solver.parameters.stop_after_first_solution = first
         self.status = "UNKNOWN"
         self._best = math.inf
 
