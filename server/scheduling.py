@@ -24,7 +24,7 @@ from protocol.maintenance_windows import window_costs
 from protocol.names import stable_id
 from protocol.reports import ModelRef
 from protocol.schedules import Maintenance, Placed, PlacedMaintenance, Schedule, Shop
-from protocol.shop_check import figures, problems, violations
+from protocol.shop_check import figures, lower_bound, problems, violations
 from protocol.shop_replay import SetupTimes, earliest, read_off
 
 Progress = Callable[[float, float], None]
@@ -352,6 +352,18 @@ class _Model:
             self.model.add(self.start[key] >= self.end[before] + behind).only_enforce_if(arc)
         return True
 
+    def _loads(self) -> None:
+        """What follows from the rest and is found late: the span is at least each machine's work and the shop's bound."""
+        self.model.add(self.span >= -(-(lower_bound(self.shop) - self.shop.start_ms) // self.unit))
+        if self.fixed:
+            return  # may have been worked before the start
+        work: dict[str, list[Any]] = defaultdict(list)
+        for options in self.options.values():
+            for option in options:
+                work[option.machine].append(option.took if option.chosen is True else option.took * option.chosen)
+        for terms in work.values():
+            self.model.add(self.span >= sum(terms))
+
     def _took(self, key: tuple[str, int], name: str) -> int:
         return next(o.took for o in self.options[key] if o.machine == name)
 
@@ -360,6 +372,7 @@ class _Model:
         self.span = self.model.new_int_var(0, self.horizon, "")
         for end in last.values():
             self.model.add(self.span >= end)
+        self._loads()
         if not self.timed:
             self.model.minimize(self.span)
             return
