@@ -34,6 +34,8 @@ CpSat = Callable[..., Schedule]
 MOST_BYTES = 64 * 1024 * 1024
 CALENDAR_MS = 100_000_000_000
 """A shop that starts later than this counts milliseconds since 1970, an earlier one has times of its own."""
+NO_PLAN = 1e12
+"""A cost from here on stands for a plan that breaks a window."""
 FIRST_S = 1.0
 """Seconds that the gateway's search gives CP-SAT a first plan."""
 WORDS = {
@@ -200,13 +202,13 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks the search to stop; a second one ends the command."""
-    asked: list[int] = []
+    """Ctrl-C asks the search to stop; one more, a second later or after that, ends the command."""
+    asked: list[float] = []
 
-    def ask(number: int, _frame: Any) -> None:
-        if asked:
+    def ask(_number: int, _frame: Any) -> None:
+        if asked and time.monotonic() > asked[0] + 1.0:
             raise KeyboardInterrupt
-        asked.append(number)
+        asked.append(time.monotonic())
 
     try:
         before = signal.signal(signal.SIGINT, ask)
@@ -229,7 +231,7 @@ def _progress() -> Iterator[Callable[[float, float], None]]:
         if step <= told[0]:
             return
         told[0] = step
-        best = "-" if math.isinf(cost) else f"{cost:g}"
+        best = "-" if cost >= NO_PLAN else f"{cost:g}"
         if terminal:
             filled = int(30 * share)
             sys.stderr.write(f"\r[{'#' * filled}{'.' * (30 - filled)}] {share:4.0%} {best} ")

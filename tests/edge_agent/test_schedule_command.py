@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -137,6 +141,22 @@ def test_wrong_input_names_the_remedy(
     path.write_text(text)
     assert millwright.main(["schedule", str(path), *options]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_ctrl_c_gives_the_best_plan_so_far(tmp_path: Path) -> None:
+    path, root = tmp_path / "big.txt", DOCS.parent.parent
+    draw = random.Random(3)
+    rows = [" ".join(f"{m} {draw.randint(1, 99)}" for m in draw.sample(range(12), 12)) for _ in range(20)]
+    path.write_text("20 12\n" + "\n".join(rows) + "\n")
+    command = [sys.executable, "millwright.py", "schedule", str(path), "--seconds", "100"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert "best cost" in running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=50)
+    assert "240 operations on 12 machines" in out
+    assert "stopped" in err
+    assert running.returncode == 0
 
 
 def test_a_missing_file_is_wrong_usage(tmp_path: Path) -> None:
