@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 from protocol.errors import MillwrightError
+
+if TYPE_CHECKING:
+    from protocol.schedules import Schedule, Shop
 
 COMMANDS = {
     "demo": (
@@ -19,9 +23,17 @@ COMMANDS = {
     "plant": ("edge_agent.devices.__main__", "a simulated plant, or a replay of recorded files, over MQTT", None),
     "train": ("server.workbench.__main__", "train forecasters on a file of your own", "train"),
     "forecast": ("edge_agent.once.forecast", "forecast a file of your own with trained bundles, and say why", None),
+    "schedule": ("edge_agent.once.schedule", "plan a shop of your own: what to run when, with a Gantt picture", None),
     "schema": ("protocol.schemas", "write JSON Schema and AsyncAPI of the wire", None),
 }
 """command -> (module with main(argv) -> int, what it does, the extra that installs what it needs)."""
+
+
+def cp_sat(shop: Shop, **options: Any) -> Schedule:
+    """The server's scheduler, for a command that may not import the server. Loaded when called."""
+    from server.scheduling import solve
+
+    return solve(shop, **options)
 
 
 def usage() -> str:
@@ -59,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"millwright {arguments[0]} needs {error.name}: pip install 'millwright[{extra}]'", file=sys.stderr)
         return 2
     try:
+        if arguments[0] == "schedule":
+            return int(part.main(arguments[1:], cp_sat=cp_sat))
         return int(part.main(arguments[1:]))
     except MillwrightError as error:
         print(f"millwright {arguments[0]}: {error}", file=sys.stderr)

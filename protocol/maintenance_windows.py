@@ -155,8 +155,8 @@ def window(
             latest, rule = economic, "replacing is cheaper than waiting"
     if latest >= until:
         return None
-    latest_ms = max(int(latest), start)
-    if int(latest) < start:
+    latest_ms = max(round(latest), start)
+    if latest < start:
         latest_ms, rule = start + duration_ms, f"overdue: {hazard.by(start):.0%} already"
     times = [start + (latest_ms - start) * i // 8 for i in range(9)] + [until]
     times = sorted(set(times))

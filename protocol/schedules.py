@@ -113,8 +113,8 @@ class PlacedMaintenance(msgspec.Struct, frozen=True, kw_only=True):
 
 class Waits(msgspec.Struct, frozen=True, kw_only=True):
     """A link of the critical path, last first: an operation (job, operation) or a maintenance (`maintenance`) that could not
-    begin earlier because of `because`: "job" (its own previous step), "machine" (who was there before), "closed",
-    "setup", "maintenance", "release" (of its job or its window), "start", "slack" (it could have begun earlier)."""
+    begin earlier because of `because`: "job" (its own previous step), "after" (a job that comes first), "machine" (who was
+    there before), "closed", "setup", "maintenance", "release" (of its job or its window), "start", "slack" (nothing)."""
 
     job: Annotated[str, msgspec.Meta(max_length=128)] = ""
     operation: Annotated[int, msgspec.Meta(ge=0)] = 0

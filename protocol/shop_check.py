@@ -111,11 +111,6 @@ def quickest(operation: Operation) -> int:
     return min(c.duration_ms for c in operation.choices)
 
 
-def setup_needed(shop: Shop, machine: str, before: str, after: str) -> int:
-    """Milliseconds of set-up from family `before` to `after`: the machine's own entry, else that of every machine, else 0."""
-    return _setup({(s.machine, s.before, s.after): s.duration_ms for s in shop.setups}, machine, before, after)
-
-
 def risk_at(maintenance: Maintenance, time_ms: int) -> float:
     """The chance of failure by a time: linear between the given ones, constant outside them; 0 if none are given."""
     known = sorted(zip(maintenance.risk_at_ms, maintenance.risk, strict=False))
@@ -447,10 +442,13 @@ class _Links:
         job = self._jobs[item.job]
         if job.release_ms:
             yield job.release_ms, "release", None
-        before = [(item.job, item.operation - 1)] if item.operation else []
-        before += [(name, len(self._jobs[name].operations) - 1) for name in (() if item.operation else job.after)]
-        for key in before:
-            yield self._at[key].end, "job", self._at[key]
+        if item.operation:
+            before = self._at[(item.job, item.operation - 1)]
+            yield before.end, "job", before
+            return
+        for name in job.after:
+            before = self._at[(name, len(self._jobs[name].operations) - 1)]
+            yield before.end, "after", before
 
 
 def _heads_and_tails(shop: Shop) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, int]]:

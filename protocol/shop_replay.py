@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.schedules import Maintenance, Placed, PlacedMaintenance, Schedule, Shop
-from protocol.shop_check import critical_path, figures, lower_bound, risk_at, setup_needed
+from protocol.shop_check import critical_path, figures, lower_bound, risk_at
 
 Spans = list[tuple[int, int]]
 
@@ -68,9 +68,22 @@ def _ranks(shop: Shop) -> dict[str, int]:
     return {name: n for n, name in enumerate(order)}
 
 
+class SetupTimes:
+    """Set-up in ms by machine and families: the machine's own entry, else that of every machine, else 0."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._own = {(s.machine, s.before, s.after): s.duration_ms for s in shop.setups}
+
+    def needed(self, machine: str, before: str, after: str) -> int:
+        """From family `before` ("": the first state) to `after` ("": needs none)."""
+        if not after or after == before:
+            return 0
+        return self._own.get((machine, before, after), self._own.get(("*", before, after), 0))
+
+
 class _Replay:
     def __init__(self, shop: Shop) -> None:
-        self._shop = shop
+        self._shop, self._setups = shop, SetupTimes(shop)
         self._jobs = {job.job: job for job in shop.jobs}
         self._fixed = {(p.job, p.operation) for p in shop.fixed}
         self._windows: dict[str, Maintenance] = {m.id: m for m in shop.maintenance}
@@ -89,7 +102,7 @@ class _Replay:
         job = self._jobs[p.job]
         family = job.operations[p.operation].family
         if (p.job, p.operation) not in self._fixed:
-            setup = setup_needed(self._shop, p.machine, self._family.get(p.machine, ""), family)
+            setup = self._setups.needed(p.machine, self._family.get(p.machine, ""), family)
             start = max(self._ready(p), self._free.get(p.machine, self._shop.start_ms) + setup)
             start = self._open(p.machine, start, setup, p.end_ms - p.start_ms)
             p = msgspec.structs.replace(p, start_ms=start, end_ms=start + p.end_ms - p.start_ms, setup_ms=setup)

@@ -24,13 +24,15 @@ from protocol.maintenance_windows import window_costs
 from protocol.names import stable_id
 from protocol.reports import ModelRef
 from protocol.schedules import Maintenance, Placed, PlacedMaintenance, Schedule, Shop
-from protocol.shop_check import figures, problems, setup_needed, violations
-from protocol.shop_replay import earliest, read_off
+from protocol.shop_check import figures, lower_bound, problems, violations
+from protocol.shop_replay import SetupTimes, earliest, read_off
 
 Progress = Callable[[float, float], None]
 """Told the share of the time used (0..1) and the cost in ms of the best plan so far (infinite: none yet)."""
 MOST_ARCS = 400_000
 BLAME_S = 3.0
+FIRST_PLAN_S = 10.0
+"""How much longer than asked is searched while there is no plan at all."""
 
 
 def solve(
@@ -54,6 +56,9 @@ def solve(
         model.hint(hint)
     run = _Run(model, budget_s, workers, seed)
     run.watch(progress, stop)
+    if run.status == "UNKNOWN" and not usable and not (stop is not None and stop()):
+        run = _Run(model, FIRST_PLAN_S, workers, seed, first=True)
+        run.watch(progress, stop)
     if run.status == "INFEASIBLE":
         raise blame(shop, workers, seed)
     if not run.found:
@@ -107,9 +112,12 @@ def _answer(
     placed, kept = earliest(shop, placed, kept)
     end, tardiness, late, _ = figures(shop, placed)
     proven = run.status == "OPTIMAL"
-    share = 0.0 if end == shop.start_ms else 100 * (1 - (run.bound_ms - shop.start_ms) / (end - shop.start_ms))
-    how_en = "proven best" if proven else f"at most {max(share, 0):.1f} % later than the earliest possible end"
-    how_zh = "已证明最优" if proven else f"最多比可能的最早结束晚 {max(share, 0):.1f} %"
+    how_en, how_zh = "no bound is known", "没有已知下界"
+    if proven:
+        how_en, how_zh = "proven best", "已证明最优"
+    elif math.isfinite(run.gap):
+        how_en = f"at most {100 * run.gap:.1f} % above the least possible cost"
+        how_zh = f"最多比可能的最低代价高 {100 * run.gap:.1f} %"
     frame = Schedule(
         id=stable_id(
             "schedule", now_ms, "cp-sat", *(f"{p.job}/{p.operation}/{p.machine}/{p.start_ms}" for p in placed)
@@ -167,6 +175,7 @@ class _Model:
         self.upkeep: dict[str, Any] = {}
         self._on: dict[str, list[Any]] = defaultdict(list)
         self._nodes: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._setups = SetupTimes(shop)
         self._changes = _machines_with_setups(shop)
         self._steps()
         self._order()
@@ -326,7 +335,7 @@ class _Model:
         """`arc` says that `key` follows `before`; False if that cannot be."""
         if before is not None and before[0] == key[0] and before[1] > key[1]:
             return False  # steps without duration could otherwise change places
-        needs = setup_needed(self.shop, name, self._family(before) if before else "", self._family(key)) // self.unit
+        needs = self._setups.needed(name, self._family(before) if before else "", self._family(key)) // self.unit
         if key in self.fixed:
             if before is None or before in self.fixed:
                 return before is None or self.end[before] <= self.start[key]
@@ -338,14 +347,32 @@ class _Model:
                 return True
         if before is not None:
             behind = self.fixed[key].setup_ms // self.unit if key in self.fixed else needs
+            if before[0] != key[0] and not self._took(before, name) and not self._took(key, name):
+                behind = max(behind, 1)  # two steps without duration at one time have no order that all agree on
             self.model.add(self.start[key] >= self.end[before] + behind).only_enforce_if(arc)
         return True
+
+    def _loads(self) -> None:
+        """What follows from the rest and is found late: the span is at least each machine's work and the shop's bound."""
+        self.model.add(self.span >= -(-(lower_bound(self.shop) - self.shop.start_ms) // self.unit))
+        if self.fixed:
+            return  # may have been worked before the start
+        work: dict[str, list[Any]] = defaultdict(list)
+        for options in self.options.values():
+            for option in options:
+                work[option.machine].append(option.took if option.chosen is True else option.took * option.chosen)
+        for terms in work.values():
+            self.model.add(self.span >= sum(terms))
+
+    def _took(self, key: tuple[str, int], name: str) -> int:
+        return next(o.took for o in self.options[key] if o.machine == name)
 
     def _goal(self) -> None:
         last = {job.job: self.end[(job.job, len(job.operations) - 1)] for job in self.shop.jobs}
         self.span = self.model.new_int_var(0, self.horizon, "")
         for end in last.values():
             self.model.add(self.span >= end)
+        self._loads()
         if not self.timed:
             self.model.minimize(self.span)
             return
@@ -361,13 +388,14 @@ class _Model:
 class _Run:
     """One search, in a thread of its own so that whoever waits can stop it."""
 
-    def __init__(self, model: _Model, budget_s: float, workers: int, seed: int) -> None:
+    def __init__(self, model: _Model, budget_s: float, workers: int, seed: int, *, first: bool = False) -> None:
         self.model, self.budget_s = model, budget_s
         self._solver = model.cp.CpSolver()
         self._solver.parameters.max_time_in_seconds = max(budget_s, 0.01)
         self._solver.parameters.num_workers = workers
         self._solver.parameters.random_seed = seed
         self._solver.parameters.catch_sigint_signal = False
+        self._solver.parameters.stop_after_first_solution = first
         self.status = "UNKNOWN"
         self._best = math.inf
 
@@ -382,6 +410,14 @@ class _Run:
         if self.model.timed or not self.found:
             return self.model.shop.start_ms
         return self.model.ms(max(math.ceil(self._solver.best_objective_bound - 1e-6), 0))
+
+    @property
+    def gap(self) -> float:
+        """How far the best cost may at most be above the least possible one, as a share of that."""
+        if not self.found:
+            return math.inf
+        least = self._solver.best_objective_bound
+        return max(self._solver.objective_value / least - 1, 0.0) if least > 0 else math.inf
 
     def watch(self, progress: Progress | None, stop: Callable[[], bool] | None) -> None:
         """Searches until the time is over, the best is proven or `stop()`."""

@@ -56,7 +56,13 @@ class Layout:
 
 
 def lay_out(shop: Shop) -> Layout:
-    """Raises Refused where the shop contradicts itself."""
+    """Raises Refused where the shop contradicts itself, or asks for what is planned on the server only."""
+    waiting = next((job for job in shop.jobs if job.after), None)
+    if waiting is not None:
+        raise Refused(
+            Reason.NOT_ELIGIBLE,
+            f"job {waiting.job!r} waits for {waiting.after[0]!r}: a gateway plans no order between jobs, use CP-SAT",
+        )
     machines = sorted(
         {c.machine for job in shop.jobs for o in job.operations for c in o.choices}
         | {m.machine for m in shop.maintenance}
