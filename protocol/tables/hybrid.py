@@ -34,8 +34,8 @@ class Hybrid:
     """items: n names, id = index; users: u names of past rows (a case, a machine, a customer). Tables:
 
     `popularity` float [n], not negative;
-    `items_indptr`, `items_ids`, `items_weights`, `items_row_scale`: neighbours of each item, as `Neighbours` has them;
-    `users_indptr`, `users_ids`, `users_weights`, `users_row_scale`: past rows over items, `users_k` int [1] at least 1;
+    `items_indptr`, `items_ids_gaps`, `items_weights`, `items_row_scale`: neighbours of each item, as `Neighbours` has them;
+    `users_indptr`, `users_ids_gaps`, `users_weights`, `users_row_scale`: past rows over items, `users_k` int [1] at least 1;
     `content_vectors` int8 [n, d], `content_row_scale` float [n];
     `mix_lengths` int [k], lower edges of profile lengths, the first 0, ascending; `mix_weights`, `mix_scale` float [k, 4] in
     the order of PARTS, scales positive. A part without arrays has weight 0.
