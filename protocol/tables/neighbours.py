@@ -57,7 +57,7 @@ class Neighbours:
         if not reasons:
             return listed(self.items, found, score)
         shares = Shares(found, len(score))
-        shares.rows(entries, [self.items[j] for j in ask.known.tolist()])
+        shares.rows(entries, self._names.labels[ask.known])
         if moved is not None and self._moves is not None:
             shares.answers(moved, self._moves)
         return shares.scored(self.items, score)
