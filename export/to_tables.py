@@ -32,7 +32,7 @@ def ridge_tables(tables: Tables) -> Tables:
     return {name: table.astype(_NARROW.get(name, table.dtype)) for name, table in tables.items()}
 
 
-def neighbour_tables(indptr: NDArray[np.integer], ids: NDArray[np.integer], weights: Floats) -> Tables:
+def neighbour_tables(indptr: NDArray[np.integer], ids: NDArray[np.integer], weights: NDArray[np.floating]) -> Tables:
     """Rows of a sparse similarity in compressed form -> int8 tables. A row's largest weight becomes 127;
     weights that round to 0 are dropped."""
     return _int8_rows(SparseRows(indptr, ids, weights), "")
