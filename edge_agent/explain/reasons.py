@@ -15,9 +15,9 @@ from protocol.tables import Ranker, Scored
 MOST_CONTRIBUTIONS = 50
 MOST_SIMILAR = 5
 MOST_FLIPPING = 5
-MOST_SCORES = 1_600_000
-"""How many scores may be computed anew for the reasons of one list: 57 rankings of 20,000 items."""
-BESIDE = 8_000
+MOST_SCORES = 1_100_000
+"""How many scores may be computed anew for the reasons of one list: 42 rankings of 20,000 items."""
+BESIDE = 6_000
 """What a ranking costs beside its scores, counted in scores."""
 LEAST_EACH = 8
 LONGEST_NAME = 128
