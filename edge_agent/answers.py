@@ -49,19 +49,22 @@ class AnswerBook:
     def show(self, shown: Recommendation, report: str = "") -> None:
         """Remembers a list and the report that carries it; the same list again takes the old one's place."""
         kept = _without_reasons(shown)
-        self._hold_shown(kept, report)
+        changed = {kept.id, report, *self._hold_shown(kept, report)}
         row = (kept.id, report, kept.issued_ms, encode(kept))
         self._write("INSERT OR REPLACE INTO shown VALUES (?,?,?,?)", row)
         self._forget("shown", "issued_ms", MOST_SHOWN)
-        self._local.clear()
+        targets = [answer.target for answer in self._answers.values()]
+        if any(name in changed or self._reports.get(name) == kept.id for name in targets):
+            self._local.clear()
 
     def take(self, answer: Feedback) -> Recommendation | None:
         """Remembers an answer, once; the list that it judges, None if that is not (or no longer) known here."""
         if answer.id not in self._answers:
+            full = len(self._answers) >= MOST_ANSWERS
             self._hold_answer(answer)
             self._write("INSERT OR REPLACE INTO answer VALUES (?,?,?)", (answer.id, answer.time_ms, encode(answer)))
             self._forget("answer", "time_ms", MOST_ANSWERS)
-            self._local.clear()
+            self._learn(answer, anew=full)
         return self.judged(answer)
 
     def judged(self, answer: Feedback) -> Recommendation | None:
@@ -86,17 +89,10 @@ class AnswerBook:
         """Verdicts on items given after then, oldest first. A later verdict on the same item of the same list has the same
         id, so that it takes the earlier one's place."""
         return [
-            LocalAnswer(
-                id=stable_id("answer", shown.id, item),
-                profile=strengths(shown.profile),
-                item=item,
-                value=value,
-                weight=weight,
-                time_ms=answer.time_ms,
-            )
+            local
             for answer, shown, said in self._said()
             if answer.time_ms > time_ms
-            for item, value in said.items()
+            for local in _local(answer, shown, said, weight)
         ]
 
     def rejected(self, tokens: Iterable[str], now_ms: int, lasts_ms: int = REJECTED_FOR_MS) -> dict[str, int]:
@@ -131,8 +127,19 @@ class AnswerBook:
         for answer in sorted(self._answers.values(), key=lambda a: (a.time_ms, a.id)):
             shown = self.judged(answer)
             if shown is not None:
-                offered = [one.item for one in shown.items]
-                yield answer, shown, verdicts(offered, answer.verdict, answer.item, answer.correction)
+                yield answer, shown, _verdicts(answer, shown)
+
+    def _learn(self, answer: Feedback, *, anew: bool) -> None:
+        """Adds an answer to what was put together; where an old one had to go, it is put together anew when asked for."""
+        if anew:
+            self._local.clear()
+        shown = self.judged(answer)
+        if shown is None:
+            return
+        for key, known in self._local.items():
+            for local in _local(answer, shown, _verdicts(answer, shown), key[0]):
+                known = known.plus(local)
+            self._local[key] = known
 
     def _opened(self, path: Path) -> sqlite3.Connection | None:
         """The file with what it holds; a damaged one is put aside, and the memory begins anew."""
@@ -164,14 +171,18 @@ class AnswerBook:
             raise
         return db
 
-    def _hold_shown(self, shown: Recommendation, report: str) -> None:
+    def _hold_shown(self, shown: Recommendation, report: str) -> set[str]:
+        """Keeps a list; names of the lists and reports that had to go."""
+        gone_names: set[str] = set()
         self._shown.pop(shown.id, None)
         self._shown[shown.id] = shown
         if report:
             self._reports[report] = shown.id
         while len(self._shown) > MOST_SHOWN:
             gone = self._shown.pop(next(iter(self._shown))).id
+            gone_names |= {gone, *(name for name, of in self._reports.items() if of == gone)}
             self._reports = {name: of for name, of in self._reports.items() if of != gone}
+        return gone_names
 
     def _hold_answer(self, answer: Feedback) -> None:
         self._answers[answer.id] = answer
@@ -190,6 +201,24 @@ class AnswerBook:
     def _forget(self, table: str, age: str, most: int) -> None:
         newest = f"SELECT rowid FROM {table} ORDER BY {age} DESC, rowid DESC LIMIT ?"  # noqa: S608 # names from here
         self._write(f"DELETE FROM {table} WHERE rowid NOT IN ({newest})", (most,))  # noqa: S608
+
+
+def _verdicts(answer: Feedback, shown: Recommendation) -> dict[str, float]:
+    return verdicts([one.item for one in shown.items], answer.verdict, answer.item, answer.correction)
+
+
+def _local(answer: Feedback, shown: Recommendation, said: dict[str, float], weight: float) -> list[LocalAnswer]:
+    return [
+        LocalAnswer(
+            id=stable_id("answer", shown.id, item),
+            profile=strengths(shown.profile),
+            item=item,
+            value=value,
+            weight=weight,
+            time_ms=answer.time_ms,
+        )
+        for item, value in said.items()
+    ]
 
 
 def _without_reasons(shown: Recommendation) -> Recommendation:

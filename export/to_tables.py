@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.tables import Tables
+from protocol.tables import Tables, gaps
 from protocol.windows import Floats
 
 _NARROW = {"weights": np.float32, "bias": np.float32, "own": np.float16}
@@ -32,10 +32,10 @@ def ridge_tables(tables: Tables) -> Tables:
     return {name: table.astype(_NARROW.get(name, table.dtype)) for name, table in tables.items()}
 
 
-def neighbour_tables(indptr: NDArray[np.integer], ids: NDArray[np.integer], weights: Floats) -> Tables:
+def neighbour_tables(indptr: NDArray[np.integer], ids: NDArray[np.integer], weights: NDArray[np.floating]) -> Tables:
     """Rows of a sparse similarity in compressed form -> int8 tables. A row's largest weight becomes 127;
     weights that round to 0 are dropped."""
-    return _int8_rows(SparseRows(indptr, ids, weights), len(indptr) - 1, "")
+    return _int8_rows(SparseRows(indptr, ids, weights), "")
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ def hybrid_tables(
     users_k: int = 50,
     vectors: Floats | None = None,
 ) -> Tables:
-    """Float parts of a hybrid -> the tables of `protocol.tables.Hybrid`: rows in int8 with a scale each, ids in 16 bits where
-    they fit. popularity [n]; items: similar items of each of the n items; users: past rows over items; vectors [n, d]."""
-    n = len(popularity)
+    """Float parts of a hybrid -> the tables of `protocol.tables.Hybrid`: rows in int8 with a scale each, ids as
+    gaps in bytes. popularity [n]; items: similar items of each item [n]; users: past rows over items; vectors [n, d]."""
     tables: Tables = {
         "popularity": np.asarray(popularity, dtype=np.float32),
         "mix_lengths": np.asarray(mix.lengths, dtype=np.int32),
@@ -79,9 +78,9 @@ def hybrid_tables(
         "mix_scale": np.asarray(mix.scale, dtype=np.float32),
     }
     if items is not None:
-        tables |= _int8_rows(items, n, "items_")
+        tables |= _int8_rows(items, "items_")
     if users is not None:
-        tables |= _int8_rows(users, n, "users_") | {"users_k": np.array([users_k], dtype=np.int32)}
+        tables |= _int8_rows(users, "users_") | {"users_k": np.array([users_k], dtype=np.int32)}
     if vectors is not None:
         largest = np.abs(vectors).max(axis=1, initial=0.0)
         scale = (largest / 127).astype(np.float32)
@@ -90,8 +89,8 @@ def hybrid_tables(
     return tables
 
 
-def _int8_rows(rows: SparseRows, columns: int, prefix: str) -> Tables:
-    """One scale a row: its largest weight becomes 127; weights that round to 0 are dropped."""
+def _int8_rows(rows: SparseRows, prefix: str) -> Tables:
+    """One scale a row: its largest weight becomes 127; weights that round to 0 are dropped. Columns ascend in a row."""
     indptr = np.asarray(rows.indptr, dtype=np.int64)
     length = np.diff(indptr)
     owner = np.repeat(np.arange(len(length)), length)
@@ -102,13 +101,12 @@ def _int8_rows(rows: SparseRows, columns: int, prefix: str) -> Tables:
     np.maximum.at(largest, owner, np.abs(values))
     scale = (largest / 127).astype(np.float32)
     small = _rounded(values, scale[owner])
-    kept = small != 0
-    narrow = np.uint16 if columns <= 65_536 else np.uint32
+    kept = np.flatnonzero(small)
+    kept = kept[np.lexsort((np.asarray(rows.ids)[kept], owner[kept]))]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(owner[kept], minlength=len(length)))])
     return {
-        f"{prefix}indptr": np.concatenate([[0], np.cumsum(np.bincount(owner[kept], minlength=len(length)))]).astype(
-            np.int32
-        ),
-        f"{prefix}ids": np.asarray(rows.ids)[kept].astype(narrow),
+        f"{prefix}indptr": starts.astype(np.int32),
+        f"{prefix}ids_gaps": gaps.written(starts, np.asarray(rows.ids)[kept]),
         f"{prefix}weights": small[kept],
         f"{prefix}row_scale": scale,
     }

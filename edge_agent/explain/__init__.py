@@ -9,6 +9,7 @@ from edge_agent.explain.labels import Labels, Words
 from edge_agent.explain.reasons import (
     Listing,
     Reasons,
+    WhatIf,
     flips_without,
     readable,
     reasons,
@@ -33,6 +34,7 @@ __all__ = [
     "Part",
     "Reasons",
     "Shares",
+    "WhatIf",
     "Words",
     "combined",
     "evidence",

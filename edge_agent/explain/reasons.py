@@ -5,7 +5,7 @@ Counterfactual sets as in PRINCE (Ghazimatin et al. 2020): what is claimed is ve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,7 +15,11 @@ from protocol.tables import Ranker, Scored
 MOST_CONTRIBUTIONS = 50
 MOST_SIMILAR = 5
 MOST_FLIPPING = 5
-MOST_RANKINGS = 300
+MOST_SCORES = 1_100_000
+"""How many scores may be computed anew for the reasons of one list: 42 rankings of 20,000 items."""
+BESIDE = 6_000
+"""What a ranking costs beside its scores, counted in scores."""
+LEAST_EACH = 8
 LONGEST_NAME = 128
 OTHERS = "others"
 _CONTENT, _ROWS = "content:", ("like:", "answer:")
@@ -41,12 +45,12 @@ class Reasons:
     shown_share: float
 
 
-def reasons(ranker: Ranker, shown: Scored, listing: Listing, *, flips: bool = True) -> Reasons:
-    """All reasons of one shown item; without `flips` no list is ranked again."""
+def reasons(shown: Scored, what_if: WhatIf | None) -> Reasons:
+    """All reasons of one shown item; without `what_if` no list is ranked again."""
     return Reasons(
         contributions=readable(shown),
         similar=similar_cases(shown),
-        flips_without=flips_without(ranker, shown.item, listing) if flips else [],
+        flips_without=[name[:LONGEST_NAME] for name in flips_without(what_if, shown.item)] if what_if else [],
         shown_share=shown_share(shown),
     )
 
@@ -75,77 +79,115 @@ def shown_share(shown: Scored, strongest: int = 3) -> float:
     return min(sum(sizes[:strongest]) / whole, 1.0) if whole > 0 else 1.0
 
 
-def flips_without(ranker: Ranker, item: str, listing: Listing, most_rankings: int = MOST_RANKINGS) -> list[str]:
+def flips_without(what_if: WhatIf, item: str) -> list[str]:
     """The smallest set of names (tokens of the profile, "like:<user>", "answer:<id>" that add to the item) without which the
     item is not in the list; empty where no set of up to MOST_FLIPPING was found.
 
-    Every single name is tried, then every pair while `most_rankings` last, the likeliest first; larger sets come from taking
-    away what helps most, again and again, and lose every member that is not needed. Each answer is verified."""
-    trial = _Trial(ranker, item, listing, most_rankings)
-    effects = trial.effects(frozenset())
+    Every single name is tried, then every pair, the likeliest first; larger sets come from taking away what helps most, again
+    and again, and lose every member that is not needed. All of it is limited by what may be ranked for one item: in large
+    tables some sets are never tried, and a larger one may be told. Each answer is verified."""
+    budget = what_if.budget()
+    effects = what_if.effects(item, frozenset(), budget)
     names = sorted(effects, key=lambda name: (-effects[name], name))
-    for name in names:
-        if trial.flips(frozenset([name])):
-            return [name]
-    greedy = _greedy(trial)
+    singles = (frozenset([name]) for name in names)
+    found = _first(what_if, item, singles, budget.part(1 / 2))
+    if found:
+        return sorted(found)
+    greedy = _greedy(what_if, item, budget)
     if len(greedy) == 2:
         return sorted(greedy)
     pairs = sorted(combinations(names, 2), key=lambda pair: -(effects[pair[0]] + effects[pair[1]]))
-    for pair in pairs:
-        if not trial.left:
+    return sorted(_first(what_if, item, map(frozenset, pairs), budget) or greedy)
+
+
+def _first(what_if: WhatIf, item: str, sets: Iterable[frozenset[str]], budget: Budget) -> frozenset[str]:
+    """The first of the sets without which the item is out, while the budget lasts."""
+    for taken in sets:
+        out = what_if.is_out(item, taken, budget)
+        if out is None:
             break
-        if trial.flips(frozenset(pair)):
-            return sorted(pair)
-    return sorted(greedy)
-
-
-def _greedy(trial: _Trial) -> frozenset[str]:
-    taken: frozenset[str] = frozenset()
-    for _ in range(MOST_FLIPPING):
-        effects = trial.effects(taken)
-        if not effects:
-            return frozenset()
-        taken |= {min(effects, key=lambda name: (-effects[name], name))}
-        if trial.is_out(taken):
-            return _needed(trial, taken)
+        if out:
+            return taken
     return frozenset()
 
 
-def _needed(trial: _Trial, taken: frozenset[str]) -> frozenset[str]:
+def _greedy(what_if: WhatIf, item: str, budget: Budget) -> frozenset[str]:
+    taken: frozenset[str] = frozenset()
+    for _ in range(MOST_FLIPPING):
+        effects = what_if.effects(item, taken, budget)
+        if not effects:
+            return frozenset()
+        taken |= {min(effects, key=lambda name: (-effects[name], name))}
+        if what_if.is_out(item, taken, budget):
+            return _needed(what_if, item, taken, budget)
+    return frozenset()
+
+
+def _needed(what_if: WhatIf, item: str, taken: frozenset[str], budget: Budget) -> frozenset[str]:
     for name in sorted(taken):
-        if len(taken) > 1 and trial.is_out(taken - {name}):
+        if len(taken) > 1 and what_if.is_out(item, taken - {name}, budget):
             taken -= {name}
     return taken
 
 
-class _Trial:
-    """Lists as they would be without some names; `left` counts down the rankings that may still be asked for."""
+@dataclass
+class Budget:
+    """How many rankings may still be asked for."""
 
-    def __init__(self, ranker: Ranker, item: str, listing: Listing, most_rankings: int) -> None:
-        self._ranker, self._item, self._asked = ranker, item, listing
-        self.left = most_rankings
+    left: int
+    whole: Budget | None = None
 
-    def flips(self, without: frozenset[str]) -> bool:
-        """Whether the item is out, while rankings last."""
-        if not self.left:
+    def part(self, share: float) -> Budget:
+        """So much of it; what is not spent stays."""
+        return Budget(int(self.left * share), self)
+
+    def spend(self) -> bool:
+        """Whether there was one left."""
+        if self.left <= 0 or not (self.whole is None or self.whole.spend()):
             return False
         self.left -= 1
-        return self.is_out(without)
+        return True
 
-    def is_out(self, without: frozenset[str]) -> bool:
-        """Whether the item is not in the list."""
-        asked = self._asked
-        shown = self._ranker.rank(
-            asked.profile, asked.top, asked.prefixes, asked.exclude, without=without, reasons=False
-        )
-        return all(found.item != self._item for found in shown)
 
-    def effects(self, taken: frozenset[str]) -> dict[str, float]:
+class WhatIf:
+    """A list as it would be without some names. Each is ranked once, whichever item asks, and all items of the list share
+    what may be spent: the time of an answer is bounded, however large the table."""
+
+    def __init__(self, ranker: Ranker, listing: Listing) -> None:
+        self._ranker, self._asked = ranker, listing
+        self._all = Budget(MOST_SCORES // (len(ranker.items) + BESIDE))
+        self._each = max(self._all.left // max(listing.top, 1), LEAST_EACH)
+        self._shown: dict[frozenset[str], frozenset[str]] = {}
+        self._ranked: dict[frozenset[str], list[Scored]] = {}
+
+    def budget(self) -> Budget:
+        """What one item may spend: its share, and what it finds already ranked for others costs nothing."""
+        return Budget(self._each, self._all)
+
+    def is_out(self, item: str, without: frozenset[str], budget: Budget) -> bool | None:
+        """Whether the item is not in the list; None: the budget is spent."""
+        if without not in self._shown:
+            if not budget.spend():
+                return None
+            asked = self._asked
+            shown = self._ranker.rank(
+                asked.profile, asked.top, asked.prefixes, asked.exclude, without=without, reasons=False
+            )
+            self._shown[without] = frozenset(found.item for found in shown)
+        return item not in self._shown[without]
+
+    def effects(self, item: str, taken: frozenset[str], budget: Budget) -> dict[str, float]:
         """By how much the item would fall behind the first one that is not shown, if contributions stayed as they are;
-        for every name that can still be taken away."""
+        for every name that can still be taken away. Empty if the item is not in the list or the budget is spent."""
         asked = self._asked
-        ranked = self._ranker.rank(asked.profile, asked.top + 1, asked.prefixes, asked.exclude, without=taken)
-        own = next((found for found in ranked if found.item == self._item), None)
+        if taken not in self._ranked:
+            if not budget.spend():
+                return {}
+            ranked = self._ranker.rank(asked.profile, asked.top + 1, asked.prefixes, asked.exclude, without=taken)
+            self._ranked[taken] = ranked
+            self._shown[taken] = frozenset(found.item for found in ranked[: asked.top])
+        ranked = self._ranked[taken]
+        own = next((found for found in ranked[: asked.top] if found.item == item), None)
         if own is None:
             return {}
         rival = ranked[asked.top] if len(ranked) > asked.top else None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from edge_agent.explain import Listing, reasons
+from edge_agent.explain import Listing, WhatIf, reasons
 from edge_agent.runtimes import LoadedModel
 from protocol.catalogue import Catalogue, ItemCard
 from protocol.names import stable_id
@@ -114,13 +114,14 @@ def recommend(
     name = stable_id("recommendation", request.asked_by)
     places = drawn(name, [one.item for one in ranked], request.top, safety, settings)
     found = {one.item: one for one in ranked}
+    what_if = WhatIf(ranker, listing) if settings.flips else None
     return Recommendation(
         id=name,
         event=request.asked_by,
         machine=request.machine,
         issued_ms=now_ms,
         profile=sorted(request.profile)[:MOST_TOKENS],
-        items=[_shown(ranker, found[place.item], place, listing, settings) for place in places],
+        items=[_shown(found[place.item], place, what_if) for place in places],
         model=model.ref,
         left_out=left_out,
         policy="explore" if any(place.propensity < 1 for place in places) else "greedy",
@@ -180,8 +181,8 @@ def _ranked(
     return ranker.rank(listing.profile, wanted, listing.prefixes, listing.exclude)
 
 
-def _shown(ranker: Ranker, scored: Scored, place: Place, listing: Listing, settings: ListSettings) -> RecommendedItem:
-    why = reasons(ranker, scored, listing, flips=settings.flips and not place.explored)
+def _shown(scored: Scored, place: Place, what_if: WhatIf | None) -> RecommendedItem:
+    why = reasons(scored, None if place.explored else what_if)
     return RecommendedItem(
         item=place.item,
         position=place.position,

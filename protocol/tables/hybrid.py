@@ -17,7 +17,7 @@ from protocol.errors import BadBundle, Reason
 from protocol.recommending import PARTS
 from protocol.tables.answers import LocalAnswers, Moves
 from protocol.tables.checked import Tables, table
-from protocol.tables.offering import Asked, Catalogued, Entries, Shares, asked, chosen, listed
+from protocol.tables.offering import Asked, Catalogued, Entries, Shares, asked, chosen, labels, listed
 from protocol.tables.ranking import Ids, Scored, in_order, room, strongest, summed
 from protocol.tables.rows import LARGEST, Rows
 from protocol.windows import Floats
@@ -34,8 +34,8 @@ class Hybrid:
     """items: n names, id = index; users: u names of past rows (a case, a machine, a customer). Tables:
 
     `popularity` float [n], not negative;
-    `items_indptr`, `items_ids`, `items_weights`, `items_row_scale`: neighbours of each item, as `Neighbours` has them;
-    `users_indptr`, `users_ids`, `users_weights`, `users_row_scale`: past rows over items, `users_k` int [1] at least 1;
+    `items_indptr`, `items_ids_gaps`, `items_weights`, `items_row_scale`: neighbours of each item, as `Neighbours` has them;
+    `users_indptr`, `users_ids_gaps`, `users_weights`, `users_row_scale`: past rows over items, `users_k` int [1] at least 1;
     `content_vectors` int8 [n, d], `content_row_scale` float [n];
     `mix_lengths` int [k], lower edges of profile lengths, the first 0, ascending; `mix_weights`, `mix_scale` float [k, 4] in
     the order of PARTS, scales positive. A part without arrays has weight 0.
@@ -150,15 +150,15 @@ class Hybrid:
 
     def _shares(self, found: Ids, ask: Asked, parts: _Parts, size: int) -> Shares:
         shares = Shares(found, size)
-        shares.table(parts.weight[0] * self.popularity[found][None, :], [POPULARITY])
+        shares.table(parts.weight[0] * self.popularity[found][None, :], labels([POPULARITY]))
         if parts.near is not None:
-            shares.rows(parts.near, [self.items[j] for j in parts.known.tolist()])
+            shares.rows(parts.near, self._names.labels[parts.known])
         if parts.like is not None and parts.alike is not None:
             who = [self.users[v] for v in parts.alike[0].tolist()]
             shares.cases(parts.like, who, parts.alike[1].tolist(), LIKE)
         if self.content is not None and parts.weight[3]:
             amounts = parts.weight[3] * self.content.shares(ask.known, ask.strengths, found)
-            shares.table(amounts, [CONTENT + self.items[j] for j in ask.known.tolist()])
+            shares.table(amounts, labels([CONTENT + self.items[j] for j in ask.known.tolist()]))
         return shares
 
     def _refuse_what_does_not_fit(self) -> None:

@@ -19,8 +19,9 @@ from protocol.windows import Floats
 class Neighbours:
     """Item-based collaborative filtering at the edge (Sarwar et al. 2001; shrinkage as in Bell & Koren 2007).
 
-    items: names, id = index. Tables: indptr int32 [n+1]; ids uint16/uint32 [nnz], neighbours of item j are
-    ids[indptr[j]:indptr[j+1]]; weights int8 [nnz]; row_scale float32 [n]. Similarity(j, i) = weights * row_scale[j].
+    items: names, id = index. Tables: indptr int32 [n+1]; ids_gaps uint8, the neighbours of all items as `Rows` has them,
+    those of item j are ids[indptr[j]:indptr[j+1]]; weights int8 [nnz]; row_scale float32 [n]. Similarity(j, i) = weights *
+    row_scale[j].
     The score of i for a profile {j: strength} is the sum over j of strength_j * similarity(j, i)."""
 
     def __init__(self, items: list[str], tables: Tables) -> None:
@@ -56,7 +57,7 @@ class Neighbours:
         if not reasons:
             return listed(self.items, found, score)
         shares = Shares(found, len(score))
-        shares.rows(entries, [self.items[j] for j in ask.known.tolist()])
+        shares.rows(entries, self._names.labels[ask.known])
         if moved is not None and self._moves is not None:
             shares.answers(moved, self._moves)
         return shares.scored(self.items, score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -11,19 +12,22 @@ from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
 from protocol.tables.answers import ANSWER, AnswerShares, Moves
+from protocol.tables.gaps import narrowest
 from protocol.tables.ranking import Ids, Scored, in_order, strongest
 from protocol.windows import Floats
 
 LEAST_STRENGTH, MOST_STRENGTH = 1e-6, 1e6
 MOST_PREFIXES = 16
 Entries = tuple[Ids, Floats, Ids | int]
+Labels = NDArray[np.object_]
+Part = tuple[NDArray[np.integer], NDArray[np.integer], Floats]
 
 
 class Catalogued:
     """Names of items, their ids, and which may be offered for which prefixes."""
 
     def __init__(self, items: list[str]) -> None:
-        self.items = items
+        self.items, self.labels = items, labels(items)
         self.index = {name: i for i, name in enumerate(items)}
         if len(self.index) != len(items):
             raise BadBundle(Reason.BAD_ARCHIVE, "item names are not unique")
@@ -111,39 +115,41 @@ def chosen(names: Catalogued, score: Floats, ask: Asked, moves: Moves | None) ->
 
 
 class Shares:
-    """Collects what adds to the score of each shown item."""
+    """Collects what adds to the score of each shown item: where it is shown, whose share it is (a code), how much."""
 
     def __init__(self, found: Ids, room: int) -> None:
-        self._slot = np.zeros(room, dtype=np.int32)
-        self._slot[found] = np.arange(1, len(found) + 1)
         self._found = found
-        self._slots: list[NDArray[np.int32]] = []
-        self._amounts: list[Floats] = []
-        self._names: list[str] = []
+        self._shown = np.zeros(room, dtype=bool)
+        self._shown[found] = True
+        self._place = np.zeros(room, dtype=narrowest(len(found)))
+        self._place[found] = np.arange(len(found))
+        self._names: list[Labels] = []
+        self._named = 0
+        self._parts: list[Part] = []
         self._similar: list[list[tuple[str, float, float]]] = [[] for _ in found]
 
-    def rows(self, entries: Entries, names: Sequence[str]) -> list[tuple[int, int, float]]:
-        """Adds gathered rows, each of which carries a name; returns (place of the item, row, amount) of each share."""
+    def rows(self, entries: Entries, names: Labels) -> Part:
+        """Adds gathered rows, each of which carries a name; returns place of the item, row, and amount of each share."""
         columns, amounts, length = entries
-        slots = self._slot[columns]
-        hits = np.flatnonzero(slots)
-        hits = hits[amounts[hits] != 0]
+        hits = self._shown.take(columns).nonzero()[0]
+        said = amounts[hits]
+        if np.count_nonzero(said) < len(said):
+            hits = hits[said != 0]
+            said = amounts[hits]
         owner = hits // length if isinstance(length, int) else np.searchsorted(length.cumsum(), hits, side="right")
-        self._slots.append(slots[hits])
-        self._amounts.append(amounts[hits])
-        self._names += [names[row] for row in owner.tolist()]
-        return list(zip((slots[hits] - 1).tolist(), owner.tolist(), amounts[hits].tolist(), strict=True))
+        part = (self._place[columns[hits]], owner, said)
+        self._add(part, names)
+        return part
 
-    def table(self, amounts: Floats, names: Sequence[str]) -> None:
+    def table(self, amounts: Floats, names: Labels) -> None:
         """Adds amounts [names, shown items]."""
         rows, places = np.nonzero(amounts)
-        self._slots.append((places + 1).astype(np.int32))
-        self._amounts.append(amounts[rows, places])
-        self._names += [names[row] for row in rows.tolist()]
+        self._add((places.astype(self._place.dtype), rows, amounts[rows, places]), names)
 
     def cases(self, entries: Entries, who: Sequence[str], similarities: Sequence[float], prefix: str) -> None:
         """Adds gathered past rows and keeps who they are."""
-        for place, row, amount in self.rows(entries, [prefix + name for name in who]):
+        part = self.rows(entries, labels([prefix + name for name in who]))
+        for place, row, amount in zip(*(column.tolist() for column in part), strict=True):
             self._similar[place].append((who[row], similarities[row], amount))
 
     def answers(self, moved: AnswerShares, moves: Moves) -> None:
@@ -153,22 +159,31 @@ class Shares:
         self.cases((moved.item, moved.amount, one_each), who, moved.cosine.tolist(), "")
 
     def scored(self, items: Sequence[str], score: Floats) -> list[Scored]:
-        """The shown items with their shares, strongest first."""
-        slots = np.concatenate(self._slots) if self._slots else np.zeros(0, dtype=np.int32)
-        amounts = np.concatenate(self._amounts) if self._amounts else np.zeros(0)
-        order = np.lexsort((np.arange(len(slots)), -np.abs(amounts), slots))
-        ends = np.cumsum(np.bincount(slots, minlength=len(self._found) + 1)).tolist()
-        names, listed = self._names, amounts[order].tolist()
-        pairs = [(names[k], amount) for k, amount in zip(order.tolist(), listed, strict=True)]
-        return [
-            Scored(
-                items[i],
-                float(score[i]),
-                pairs[ends[place] : ends[place + 1]],
-                sorted(self._similar[place], key=lambda one: (-abs(one[2]), one[0])),
-            )
-            for place, i in enumerate(self._found.tolist())
-        ]
+        """The shown items with their shares, strongest first; equal ones as they were added."""
+        if len(self._parts) == 1:
+            (places, codes, amounts), known = self._parts[0], self._names[0]
+        else:
+            places, codes, amounts = map(np.concatenate, zip(*self._parts, strict=True))
+            known = np.concatenate(self._names)
+        order = np.lexsort((-np.abs(amounts), places))
+        names = known[codes[order]].tolist()
+        shares = zip(names, amounts[order].tolist(), strict=True)
+        lengths = np.bincount(places, minlength=len(self._found)).tolist()
+        for similar in filter(None, self._similar):
+            similar.sort(key=lambda one: (-abs(one[2]), one[0]))
+        listed = zip(self._found.tolist(), score[self._found].tolist(), lengths, self._similar, strict=True)
+        return [Scored(items[i], s, list(islice(shares, length)), similar) for i, s, length, similar in listed]
+
+    def _add(self, part: Part, names: Labels) -> None:
+        places, owner, amounts = part
+        self._parts.append((places, owner + self._named if self._named else owner, amounts))
+        self._names.append(names)
+        self._named += len(names)
+
+
+def labels(names: Sequence[str]) -> Labels:
+    """Names as an array, from which many are picked at once."""
+    return np.array(names, dtype=object)
 
 
 def listed(items: Sequence[str], found: Ids, score: Floats) -> list[Scored]:

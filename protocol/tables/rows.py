@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
+from protocol.tables import gaps
 from protocol.tables.checked import Tables, table
 from protocol.tables.ranking import Ids
 from protocol.windows import Floats
@@ -16,22 +17,24 @@ LARGEST = 1e12
 
 
 class Rows:
-    """n rows over m columns. Tables, each name after `prefix`: indptr int [n+1]; ids uint [nnz], the columns of row j are
-    ids[indptr[j]:indptr[j+1]]; weights int8 [nnz]; row_scale float [n] (optional with `scaled` False). The value is weight *
-    row_scale of its row. Where rows are about equally long they are padded with zero weights, which makes gathering
-    them two copies."""
+    """n rows over m columns. Tables, each name after `prefix`: indptr int [n+1]; ids_gaps uint8, the columns of all rows as
+    `gaps` writes them, those of row j are ids[indptr[j]:indptr[j+1]]; weights int8 [nnz]; row_scale float [n]. The value is
+    weight * row_scale of its row. Where rows are about equally long they are padded with zero weights, which makes
+    gathering them two copies."""
 
     def __init__(self, tables: Tables, prefix: str, n: int, m: int, what: str) -> None:
         indptr = np.asarray(table(tables, f"{prefix}indptr", "iu", (n + 1,)), dtype=np.int64)
-        ids = table(tables, f"{prefix}ids", "iu", (None,))
-        weights = table(tables, f"{prefix}weights", "i", (len(ids),))
+        weights = table(tables, f"{prefix}weights", "i", (None,))
+        code = table(tables, f"{prefix}ids_gaps", "u", (None,))
         self.scale: Floats = np.asarray(table(tables, f"{prefix}row_scale", "f", (n,)), dtype=np.float64)
-        sound = indptr[0] == 0 and indptr[-1] == len(ids) and bool((np.diff(indptr) >= 0).all())
-        if not sound or (len(ids) and (int(ids.max()) >= m or int(ids.min()) < 0)):
+        if indptr[0] != 0 or indptr[-1] != len(weights) or (np.diff(indptr) < 0).any():
             raise BadBundle(Reason.BAD_ARCHIVE, f"{what} point outside the table")
         if weights.dtype.itemsize != 1 or (self.scale < 0).any() or (self.scale > LARGEST).any():
             raise BadBundle(Reason.BAD_ARCHIVE, f"{what} need int8 weights and scales that are not negative")
-        self._keep(indptr, np.ascontiguousarray(ids), np.ascontiguousarray(weights))
+        if code.dtype.itemsize != 1:
+            raise BadBundle(Reason.BAD_ARCHIVE, f"{what} need ids_gaps in bytes, not {code.dtype}")
+        ids = gaps.read(np.asarray(code, dtype=np.uint8), indptr, m, what)
+        self._keep(indptr, ids, np.ascontiguousarray(weights))
 
     @classmethod
     def of(cls, indptr: NDArray[np.int64], ids: NDArray[np.generic], weights: NDArray[np.generic]) -> Rows:
@@ -88,5 +91,4 @@ class Rows:
         owner = np.repeat(np.arange(len(self)), np.diff(self.indptr))
         order = np.argsort(self.ids, kind="stable")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(self.ids.astype(np.intp), minlength=m))]).astype(np.int64)
-        narrow = np.uint16 if len(self) <= 65_536 else np.uint32
-        return Rows.of(indptr, owner[order].astype(narrow), self.weights[order])
+        return Rows.of(indptr, owner[order].astype(gaps.narrowest(len(self))), self.weights[order])

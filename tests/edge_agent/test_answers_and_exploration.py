@@ -3,12 +3,15 @@ what is safety-relevant."""
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_agent import answers as book
 from edge_agent.answers import AnswerBook
@@ -29,22 +32,25 @@ from protocol.catalogue import Catalogue, ItemCard
 from protocol.feedback import Feedback, Verdict
 from protocol.names import stable_id
 from protocol.observations import WorkOrder
-from protocol.recommending import event_profile, order_profile, risk_profile, verdicts
+from protocol.recommending import RecommendSpec, event_profile, order_profile, risk_profile, verdicts
 from protocol.reports import (
     Contribution,
     FaultEvent,
     FaultRisk,
     ModelRef,
     Recommendation,
+    RecommendedItem,
     RemainingLife,
     Severity,
 )
+from protocol.tables import local_answers
 from server import training
 from server.cases import Case
 
 NOW, DAY = 1_790_000_000_000, 86_400_000
 WORLD = training.Circumstances(dataset_digest="0" * 64, dataset_rows=1, now_ms=NOW, because="a test")
 GREEDY = ListSettings(explore=0.0)
+CASE = {"symptom:vibration:high": 1.0, "type:pump": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +192,35 @@ def test_a_correction_raises_what_was_right(model: LoadedModel, tmp_path: Path) 
     assert "action:a09" in items(after)[:2]
     assert items(first)[0] not in items(after)
     answers.close()
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3), st.integers(1, 9)), max_size=14))
+def test_what_is_known_of_answers_is_what_all_of_them_say(steps: list[tuple[bool, int, int, int]]) -> None:
+    """Lists are shown (again, under other reports) and judged in any order, before they are known here too, and forgotten."""
+    spec = RecommendSpec(candidates=["action:"], data_until_ms=2)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book, "MOST_SHOWN", 3)
+        patch.setattr(book, "MOST_ANSWERS", 5)
+        answers = AnswerBook(Path(folder) / "answers.db")
+        for number, (shows, name, which, at_ms) in enumerate(steps):
+            if shows:
+                answers.show(listed(f"r-{name}", f"action:a{which}", at_ms), f"report-{which}")
+            else:
+                target = f"r-{name}" if which % 2 else f"report-{name}"
+                verdict = Verdict.REJECTED if which > 1 else Verdict.ACCEPTED
+                answers.take(answer(target, verdict, at_ms=at_ms, name=f"f-{number % 11}"))
+            anew = local_answers(answers.answers_since(2), 2)
+            assert answers.local(spec).answers == anew.answers
+            np.testing.assert_array_equal(answers.local(spec).similarities(CASE), anew.similarities(CASE))
+        answers.close()
+
+
+def listed(name: str, item: str, at_ms: int) -> Recommendation:
+    return Recommendation(
+        id=name, event="e", machine="P-1", issued_ms=at_ms, profile=sorted(CASE),
+        items=[RecommendedItem(item=item, position=1, score=1.0)], model=ModelRef("recommend.items", "x", 1, "0" * 64),
+    )  # fmt: skip
 
 
 def test_too_late_pushes_nothing_down_and_is_counted(model: LoadedModel, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def archive(version: int, golden: float = 0.5) -> bytes:
             passport=passport,
             tables={
                 "indptr": np.array([0, 0, 1], dtype=np.int32),
-                "ids": np.array([0], dtype=np.uint16),
+                "ids_gaps": np.array([0], dtype=np.uint8),
                 "weights": np.array([100], dtype=np.int8),
                 "row_scale": np.array([0.005, 0.005], dtype=np.float32),
             },

@@ -15,7 +15,7 @@ from export.parity import golden_lists, overlap
 from export.to_tables import Mixed, SparseRows, hybrid_tables
 from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Quality, Runtime, pack, unpack
 from protocol.errors import BadBundle
-from protocol.tables import Hybrid, LocalAnswer, LocalAnswers, Neighbours, Ranker, Tables, local_answers
+from protocol.tables import Hybrid, LocalAnswer, LocalAnswers, Neighbours, Ranker, Tables, gaps, local_answers
 from protocol.tables.answers import MOST_ANSWERS
 from protocol.tables.ranking import in_order, room, strongest
 from protocol.tables.rows import Rows
@@ -60,12 +60,11 @@ def hybrid(seed: int = 0) -> Hybrid:
 
 def dense(tables: Tables, prefix: str, n: int) -> Any:
     indptr = np.asarray(tables[f"{prefix}indptr"])
+    ids = gaps.read(np.asarray(tables[f"{prefix}ids_gaps"], dtype=np.uint8), np.int64(indptr), n, "rows")
     out = np.zeros((len(indptr) - 1, n))
     for j in range(len(out)):
         part = slice(indptr[j], indptr[j + 1])
-        out[j, tables[f"{prefix}ids"][part]] = np.float64(tables[f"{prefix}weights"][part]) * np.float64(
-            tables[f"{prefix}row_scale"][j]
-        )
+        out[j, ids[part]] = np.float64(tables[f"{prefix}weights"][part]) * np.float64(tables[f"{prefix}row_scale"][j])
     return out
 
 
@@ -192,7 +191,6 @@ def _spoiled(name: str, change: Any) -> Tables:
 
 def _put(value: Any, at: Any = 0) -> Any:
     def change(array: Any) -> Any:
-        array = array.astype(np.int64) if isinstance(value, int) and array.dtype.kind == "u" else array
         array[at] = value
         return array
 
@@ -205,14 +203,16 @@ def _put(value: Any, at: Any = 0) -> Any:
         (_spoiled("popularity", _put(-1.0)), "popularity"),
         (_spoiled("popularity", _put(np.nan)), "NaN"),
         (_spoiled("popularity", lambda a: a[1:]), "popularity"),
-        (_spoiled("items_ids", _put(99)), "outside"),
-        (_spoiled("items_ids", _put(-1)), "outside"),
+        (_spoiled("items_ids_gaps", _put(99)), "outside"),
+        (_spoiled("items_ids_gaps", _put(255)), "entries"),
+        (_spoiled("items_ids_gaps", lambda a: a[1:]), "entries"),
+        (_spoiled("items_ids_gaps", lambda a: a.astype(np.uint16)), "bytes"),
         (_spoiled("items_indptr", _put(3)), "outside"),
         (_spoiled("items_weights", lambda a: a.astype(np.int32)), "int8"),
-        (_spoiled("items_weights", lambda a: a[1:]), "items_weights"),
+        (_spoiled("items_weights", lambda a: a[1:]), "neighbour lists point outside"),
         (_spoiled("users_row_scale", _put(-1.0)), "scales"),
         (_spoiled("users_row_scale", _put(1e30)), "scales"),
-        (_spoiled("users_ids", _put(99)), "outside"),
+        (_spoiled("users_ids_gaps", _put(99)), "outside"),
         (_spoiled("users_k", _put(0)), "users_k"),
         (_spoiled("content_vectors", lambda a: a.astype(np.float32)), "content_vectors"),
         (_spoiled("content_vectors", lambda a: a[:, :0]), "vectors"),
@@ -328,7 +328,7 @@ def items(ranker: Ranker, profile: dict[str, float] | None = None, top: int = 5)
 
 def neighbours() -> Neighbours:
     whole = packed()
-    return Neighbours(ITEMS, {name: whole[f"items_{name}"] for name in ("indptr", "ids", "weights", "row_scale")})
+    return Neighbours(ITEMS, {name: whole[f"items_{name}"] for name in ("indptr", "ids_gaps", "weights", "row_scale")})
 
 
 @pytest.mark.parametrize("ranker", [hybrid(), neighbours()], ids=["hybrid", "neighbours"])
@@ -476,7 +476,7 @@ def test_gathered_rows_are_the_rows(seed: int, even: bool) -> None:
     kept = rows(whole)
     tables = {
         "indptr": np.asarray(kept.indptr),
-        "ids": np.asarray(kept.ids, dtype=np.uint16),
+        "ids_gaps": gaps.written(kept.indptr, kept.ids),
         "weights": kept.weights.astype(np.int8),
         "row_scale": np.full(6, 0.5, dtype=np.float32),
     }

@@ -117,7 +117,7 @@ def _neighbours() -> Neighbours:
         ["symptom:a", "action:x", "action:y", "part:z"],
         {
             "indptr": np.array([0, 3, 3, 3, 3], dtype=np.int32),
-            "ids": np.array([1, 2, 3], dtype=np.uint16),
+            "ids_gaps": np.array([1, 0, 0], dtype=np.uint8),
             "weights": np.array([100, 100, 50], dtype=np.int8),
             "row_scale": np.full(4, 0.01, dtype=np.float32),
         },
