@@ -49,10 +49,11 @@ class AnswerBook:
     def show(self, shown: Recommendation, report: str = "") -> None:
         """Remembers a list and the report that carries it; the same list again takes the old one's place."""
         kept = _without_reasons(shown)
+        full = len(self._shown) >= MOST_SHOWN
         changed = {kept.id, report, *self._hold_shown(kept, report)}
         row = (kept.id, report, kept.issued_ms, encode(kept))
-        self._write("INSERT OR REPLACE INTO shown VALUES (?,?,?,?)", row)
-        self._forget("shown", "issued_ms", MOST_SHOWN)
+        oldest = _all_but_newest("shown", "issued_ms", MOST_SHOWN) if full else ""
+        self._write("INSERT OR REPLACE INTO shown VALUES (?,?,?,?)", row, oldest)
         targets = [answer.target for answer in self._answers.values()]
         if any(name in changed or self._reports.get(name) == kept.id for name in targets):
             self._local.clear()
@@ -62,8 +63,9 @@ class AnswerBook:
         if answer.id not in self._answers:
             full = len(self._answers) >= MOST_ANSWERS
             self._hold_answer(answer)
-            self._write("INSERT OR REPLACE INTO answer VALUES (?,?,?)", (answer.id, answer.time_ms, encode(answer)))
-            self._forget("answer", "time_ms", MOST_ANSWERS)
+            row = (answer.id, answer.time_ms, encode(answer))
+            oldest = _all_but_newest("answer", "time_ms", MOST_ANSWERS) if full else ""
+            self._write("INSERT OR REPLACE INTO answer VALUES (?,?,?)", row, oldest)
             self._learn(answer, anew=full)
         return self.judged(answer)
 
@@ -189,18 +191,26 @@ class AnswerBook:
         while len(self._answers) > MOST_ANSWERS:
             self._answers.pop(next(iter(self._answers)))
 
-    def _write(self, statement: str, row: tuple[object, ...]) -> None:
+    def _write(self, statement: str, row: tuple[object, ...], forget: str = "") -> None:
+        """One transaction, so that the disk is waited for once."""
         if self._db is None:
             return
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(statement, row)
+            if forget:
+                self._db.execute(forget)
+            self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.rollback()
             self._note("not_saved.answers")
             log.warning("an answer or a list is remembered until the next restart only: %s", error)
 
-    def _forget(self, table: str, age: str, most: int) -> None:
-        newest = f"SELECT rowid FROM {table} ORDER BY {age} DESC, rowid DESC LIMIT ?"  # noqa: S608 # names from here
-        self._write(f"DELETE FROM {table} WHERE rowid NOT IN ({newest})", (most,))  # noqa: S608
+
+def _all_but_newest(table: str, age: str, most: int) -> str:
+    newest = f"SELECT rowid FROM {table} ORDER BY {age} DESC, rowid DESC LIMIT {most}"  # noqa: S608 # names from here
+    return f"DELETE FROM {table} WHERE rowid NOT IN ({newest})"  # noqa: S608
 
 
 def _verdicts(answer: Feedback, shown: Recommendation) -> dict[str, float]:
