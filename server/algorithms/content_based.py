@@ -106,7 +106,7 @@ def latent(rows: sparse.csr_matrix, dimensions: int, *, scaled: bool = False) ->
     order = np.argsort(-values, kind="stable")
     right, values = right[order], values[order]
     right = right * np.sign(right[np.arange(k), np.abs(right).argmax(axis=1)])[:, None]
-    return np.asarray((right * values[:, None] if scaled else right).T)
+    return np.round((right * values[:, None] if scaled else right).T, 12)  # the last bits depend on where arrays lie
 
 
 def word_counts(cards: Sequence[ItemCard], places: int) -> sparse.csr_matrix:

@@ -101,8 +101,8 @@ class HybridParts:
 
 @dataclass(frozen=True)
 class FittedHybrid:
-    """lengths [k]: lower edges; weights, scale [k, 4]: score = sum over parts of weights / scale * raw. Where nothing is known
-    popularity counts at least 1."""
+    """lengths [k]: lower edges; weights, scale [k, 4]: score = sum over parts of weights / scale * raw. Where nothing is
+    known popularity counts at least 1."""
 
     parts: HybridParts
     lengths: tuple[int, ...]
@@ -209,8 +209,10 @@ def _asked(
     return joined(lists)
 
 
-SHRINKAGE = (5.0, 1.0, 20.0)
-REACH = (200, 50)
+NEAR = (
+    *(NeighbourSettings(shrinkage=s, neighbours=k) for k, s in product((200, 50), (5.0, 1.0, 20.0))),
+    NeighbourSettings(evenness=0.5, alpha=0.7, neighbours=200),
+)
 ALIKE = (50, 20, 100)
 POPULAR = (0.5, 1.0)
 
@@ -224,21 +226,19 @@ def chosen_settings(
     offered: Mask | None = None,
     seed: int = 0,
 ) -> HybridSettings:
-    """The settings whose mixture does best on the lessons: first the neighbours' shrinkage and number, then how many past
-    rows vote, then popularity's exponent. Of equals the earlier one stays."""
+    """The settings whose mixture does best on the lessons: first how items are neighbours, then how many past rows vote, then
+    popularity's exponent. Of equals the earlier one stays."""
     may = np.ones(len(events.items), dtype=bool) if offered is None else offered
     least = np.array([0.0, 0.0, 0.0, settings.least_content])
-    half = replace(settings, folds=min(settings.folds, 2))
 
     def worth(tried: HybridSettings) -> float:
-        lists = rehearsed(events, replace(tried, folds=half.folds), teach, vectors, may, seed)
+        lists = rehearsed(events, replace(tried, folds=min(tried.folds, 2)), teach, vectors, may, seed)
         return mixed_gain(lists, *learn_mix(lists, tried.lengths, least), tried.lengths)
 
     def best_of(tried: list[HybridSettings]) -> HybridSettings:
         return max(tried, key=lambda one: round(worth(one), DECIMALS))
 
-    near = [replace(settings.items, shrinkage=s, neighbours=k) for s, k in product(SHRINKAGE, REACH)]
-    best = best_of([replace(settings, items=one) for one in near])
+    best = best_of([replace(settings, items=one) for one in NEAR])
     best = best_of([replace(best, alike=most) for most in ALIKE])
     return best_of([replace(best, popular=power) for power in POPULAR])
 

@@ -22,6 +22,8 @@ SHORT = 60
 ENOUGH = 30
 """Lessons from which on a length has weights of its own."""
 STEPS = (0.5, 0.25, 0.1, 0.05)
+DECIMALS = 9
+"""Scores are compared after rounding, as on a gateway."""
 TINY = 1e-9
 
 
@@ -42,7 +44,7 @@ class Shortlists:
 
     def gains(self, weights: Floats) -> Floats:
         """nDCG@10 of each lesson [B] under weights [P]; what scores zero or less is not offered, ties by place."""
-        total = self.scores @ weights
+        total = np.round(self.scores @ weights, DECIMALS)
         places = ranked(np.where(self.open & (total > TINY), total, -np.inf), TOP)
         hits = np.take_along_axis(self.wanted, np.maximum(places, 0), axis=1) & (places >= 0)
         gain = 1 / np.log2(np.arange(TOP) + 2)
@@ -51,7 +53,7 @@ class Shortlists:
 
 
 def shortlists(parts: list[Floats], wanted: sparse.csr_matrix, closed: Mask, lengths: NDArray[np.int64]) -> Shortlists:
-    """From every part's scores [B, n]; closed [B, n]: what may not be shown. A lesson that wants nothing on offer is left out."""
+    """From every part's scores [B, n]; closed [B, n]: what may not be shown. Lessons that want nothing on offer go."""
     ids = np.concatenate([ranked(np.where(closed | (part <= 0), -np.inf, part), SHORT) for part in parts], axis=1)
     ids.sort(axis=1)
     open_ = ids >= 0
