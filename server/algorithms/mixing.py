@@ -21,6 +21,8 @@ SHORT = 60
 """Kept for a lesson: so many of each part's best."""
 ENOUGH = 30
 """Lessons from which on a length has weights of its own."""
+SURE = 20
+"""The even mixture counts like so many lessons: a few cases do not switch a part off."""
 STEPS = (0.5, 0.25, 0.1, 0.05)
 DECIMALS = 9
 """Scores are compared after rounding, as on a gateway."""
@@ -100,7 +102,10 @@ def learned(lists: Shortlists, least: Floats) -> tuple[Floats, Floats]:
     """(weights [P], adding up to 1; scale [P]) of these lessons together."""
     scale = sizes(lists)
     sized = Shortlists(lists.lengths, lists.scores / scale, lists.open, lists.wanted, lists.many)
-    weights = np.maximum(best_mix(sized), np.where(speaking(lists), least, 0.0))
+    says = speaking(lists)
+    even = says / max(says.sum(), 1)
+    count = len(lists.many)
+    weights = np.maximum((count * best_mix(sized) + SURE * even) / (count + SURE), np.where(says, least, 0.0))
     return weights / weights.sum(), scale
 
 
@@ -118,8 +123,8 @@ def speaking(lists: Shortlists) -> Mask:
 
 
 def best_mix(lists: Shortlists) -> Floats:
-    """Weights [P] that add up to 1 and give the best mean nDCG@10: from every part alone and from all alike, towards one
-    part after the other in ever smaller steps, as long as it gets better."""
+    """Weights [P] that add up to 1 and give the best mean nDCG@10: from all parts alike and from every one alone, towards one
+    part after the other in ever smaller steps, as long as it gets better. Of equals the evener one stays."""
     alone = np.eye(lists.scores.shape[2])
     starts = [alone[p] for p in np.flatnonzero(speaking(lists))] or [alone[0]]
     known: dict[tuple[float, ...], float] = {}
@@ -127,14 +132,14 @@ def best_mix(lists: Shortlists) -> Floats:
     def worth(weights: Floats) -> float:
         key = tuple(np.round(weights, 4))
         if key not in known:
-            known[key] = float(lists.gains(weights).mean())
+            known[key] = round(float(lists.gains(weights).mean()), DECIMALS)
         return known[key]
 
-    best = max([*starts, np.mean(starts, axis=0)], key=worth)
+    best = max([np.mean(starts, axis=0), *starts], key=worth)
     for step in STEPS:
         for _ in range(8):
             better = max([(1 - step) * best + step * start for start in starts], key=worth)
-            if worth(better) <= worth(best) + TINY:
+            if worth(better) <= worth(best):
                 break
             best = better
     return np.asarray(best)

@@ -99,7 +99,8 @@ def test_popularity_leads_a_short_profile_and_neighbours_a_long_one(shop: Fitted
 def test_a_long_history_gets_what_its_own_kind_buys(shop: FittedHybrid) -> None:
     profile = {f"kind3:{n:02d}": 1.0 for n in range(16)} | {f"common:{n:02d}": 1.0 for n in range(4)}
     assert all(name.startswith("kind3:") for name in shop.best(profile, 8))
-    assert shop.best({}, 3) == shop.best({"never seen": 1.0}, 3) == ["common:00", "common:01", "common:02"]
+    assert shop.best({}, 3) == shop.best({"never seen": 1.0}, 3)
+    assert all(name.startswith("common:") for name in shop.best({}, 8))
 
 
 def test_the_order_of_the_profile_and_of_the_events_changes_nothing() -> None:
@@ -172,8 +173,8 @@ def test_without_any_event_cards_are_ranked_by_the_tokens_of_a_case() -> None:
 
 def test_a_rejected_item_sinks_and_its_correction_rises() -> None:
     verdict = {"action:replace-bearing": -1.0, "part:bearing": -1.0, "action:align-shaft": 1.0}
-    answers = [Case((61 + k) * HOUR_MS, tuple(SHAKING), verdict, source="answer") for k in range(8)]
-    before, after = of_cases(orders(), content=False), of_cases([*orders(), *answers], content=False)
+    answers = [Case((31 + k) * HOUR_MS, tuple(SHAKING), verdict, source="answer") for k in range(8)]
+    before, after = of_cases(orders(30), content=False), of_cases([*orders(30), *answers], content=False)
     assert before.best(SHAKING, 2) == ["part:bearing", "action:replace-bearing"]
     assert after.best(SHAKING, 1) == ["action:align-shaft"]
 
