@@ -36,7 +36,7 @@ class HybridSettings:
     weights are learned from. folds: parts are fitted so often without some of those."""
 
     items: NeighbourSettings = field(default_factory=lambda: NeighbourSettings(shrinkage=5.0, neighbours=200))
-    alike: int = 50
+    alike: int = 20
     most_users: int = 20_000
     popular: float = 0.5
     lengths: tuple[int, ...] = LENGTHS
@@ -213,7 +213,7 @@ NEAR = (
     *(NeighbourSettings(shrinkage=s, neighbours=k) for k, s in product((200, 50), (5.0, 1.0, 20.0))),
     NeighbourSettings(evenness=0.5, alpha=0.7, neighbours=200),
 )
-ALIKE = (50, 20, 100)
+ALIKE = (20, 10, 50, 100)
 POPULAR = (0.5, 1.0)
 
 
@@ -231,12 +231,16 @@ def chosen_settings(
     may = np.ones(len(events.items), dtype=bool) if offered is None else offered
     least = np.array([0.0, 0.0, 0.0, settings.least_content])
 
+    known: dict[HybridSettings, float] = {}
+
     def worth(tried: HybridSettings) -> float:
-        lists = rehearsed(events, replace(tried, folds=min(tried.folds, 2)), teach, vectors, may, seed)
-        return mixed_gain(lists, *learn_mix(lists, tried.lengths, least), tried.lengths)
+        if tried not in known:
+            lists = rehearsed(events, replace(tried, folds=min(tried.folds, 2)), teach, vectors, may, seed)
+            known[tried] = round(mixed_gain(lists, *learn_mix(lists, tried.lengths, least), tried.lengths), DECIMALS)
+        return known[tried]
 
     def best_of(tried: list[HybridSettings]) -> HybridSettings:
-        return max(tried, key=lambda one: round(worth(one), DECIMALS))
+        return max(tried, key=worth)
 
     best = best_of([replace(settings, items=one) for one in NEAR])
     best = best_of([replace(best, alike=most) for most in ALIKE])

@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 TOP = 10
 SHORT = 60
 """Kept for a lesson: so many of each part's best."""
-ENOUGH = 30
+ENOUGH = 100
 """Lessons from which on a length has weights of its own."""
 SURE = 20
 """The even mixture counts like so many lessons: a few cases do not switch a part off."""

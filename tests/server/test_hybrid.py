@@ -275,11 +275,11 @@ def test_the_newest_rows_are_kept() -> None:
 
 def test_the_best_mixture_is_found_and_a_rare_length_takes_the_nearest() -> None:
     draw = np.random.default_rng(0)
-    right = draw.random((80, 40)) < 0.1
+    right = draw.random((240, 40)) < 0.1
     right[:, 0] = True
     good, noise = right + draw.normal(0, 0.5, right.shape), draw.random(right.shape)
     lists = Shortlists(
-        np.array([1] * 40 + [4] * 40),
+        np.array([1] * 120 + [4] * 120),
         np.stack([good, noise], axis=2),
         np.ones(right.shape, dtype=bool),
         right,
