@@ -98,7 +98,9 @@ def test_popularity_leads_a_short_profile_and_neighbours_a_long_one(shop: Fitted
 
 def test_a_long_history_gets_what_its_own_kind_buys(shop: FittedHybrid) -> None:
     profile = {f"kind3:{n:02d}": 1.0 for n in range(16)} | {f"common:{n:02d}": 1.0 for n in range(4)}
-    assert all(name.startswith("kind3:") for name in shop.best(profile, 8))
+    shown = shop.best(profile, 10)
+    assert all(name.startswith(("kind3:", "common:")) for name in shown)
+    assert sum(name.startswith("kind3:") for name in shown) >= 6
     assert shop.best({}, 3) == shop.best({"never seen": 1.0}, 3)
     assert all(name.startswith("common:") for name in shop.best({}, 8))
 
