@@ -36,7 +36,7 @@ from server.algorithms.hybrid import HybridSettings, chosen_settings, fit_hybrid
 from server.algorithms.interactions import Interactions, interactions
 from server.algorithms.lessons import only
 from server.algorithms.linear_items import LinearSettings
-from server.algorithms.neighbourhood import NeighbourSettings, item_neighbours
+from server.algorithms.neighbourhood import NeighbourSettings, item_neighbours, ranked
 
 LENGTHS = (1, 3, 5, 10, 20)
 TOP = 10
@@ -133,9 +133,8 @@ def pattern(rows: Sequence[NDArray[np.integer]], columns: int) -> sparse.csr_mat
 
 def judged(score: Scorer, asked: Asked) -> Floats:
     """nDCG@10 of each profile [B], ranking everything that is not in it."""
-    scores = np.array(score(asked.profiles), dtype=np.float64)
-    scores[asked.profiles.nonzero()] = -np.inf
-    hits = np.take_along_axis(asked.wanted, top(scores, TOP), axis=1)
+    places = ranked(score(asked.profiles), TOP, asked.profiles)
+    hits = np.take_along_axis(asked.wanted, np.maximum(places, 0), axis=1) & (places >= 0)
     return discounted(hits, asked.wanted.sum(axis=1))
 
 
@@ -251,7 +250,8 @@ def among_new(
 def by_chance(asked: Asked) -> Floats:
     """What a random order of the new items has on average [B]."""
     many, count = asked.wanted.sum(axis=1), asked.wanted.shape[1]
-    return discounted(np.ones((len(many), min(TOP, count)), dtype=bool), many) * many / count
+    everything = np.ones((len(many), min(TOP, count)), dtype=bool)
+    return np.asarray(discounted(everything, many) * many / count, dtype=np.float64)
 
 
 def new_items(sheet: contract.Sheet, shop: Shop, seed: int) -> dict[str, tuple[list[str], Floats, Floats]]:
