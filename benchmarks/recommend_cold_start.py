@@ -31,7 +31,7 @@ from scipy import sparse
 from protocol.catalogue import ItemCard
 from protocol.windows import Floats
 from server.algorithms import linear_items
-from server.algorithms.content_based import ContentSettings, content_rows, fit_content
+from server.algorithms.content_based import ContentSettings, content_axes, content_rows, fit_content
 from server.algorithms.hybrid import HybridSettings, chosen_settings, fit_hybrid, past_rows
 from server.algorithms.interactions import Interactions, interactions
 from server.algorithms.lessons import only
@@ -237,14 +237,17 @@ def hidden(events: Interactions, items: NDArray[np.integer]) -> tuple[Interactio
 
 
 def among_new(
-    cards: Sequence[ItemCard], mapped: float, known: Interactions, asked: Asked, new: NDArray[np.integer]
-) -> Floats:
-    """nDCG@10 of each user [B] among the new items alone. Words are learned from the cards of the known items."""
+    cards: Sequence[ItemCard], tries: Sequence[float], known: Interactions, asked: Asked, new: NDArray[np.integer]
+) -> list[Floats]:
+    """nDCG@10 of each user [B] among the new items alone, for each share of the map. Words are learned from the cards of the
+    known items."""
     old = np.setdiff1d(np.arange(len(cards)), new)
-    fitted = fit_content([cards[i] for i in old], ContentSettings(mapped=mapped), known.matrix[:, old])
-    vectors = fitted.encode(cards)
-    scores = content_rows(asked.profiles, vectors)[:, new]
-    return discounted(np.take_along_axis(asked.wanted, top(scores, TOP), axis=1), asked.wanted.sum(axis=1))
+    axes = content_axes([cards[i] for i in old], ContentSettings(), known.matrix[:, old] if any(tries) else None)
+    many, found = asked.wanted.sum(axis=1), []
+    for mapped in tries:
+        scores = content_rows(asked.profiles, axes.at(mapped).encode(cards))[:, new]
+        found.append(discounted(np.take_along_axis(asked.wanted, top(scores, TOP), axis=1), many))
+    return found
 
 
 def by_chance(asked: Asked) -> Floats:
@@ -268,9 +271,9 @@ def new_items(sheet: contract.Sheet, shop: Shop, seed: int) -> dict[str, tuple[l
         tries = MAPPED[:1] if sheet.options.quick else MAPPED
         kept = [cards[i] for i in old]
         places = np.searchsorted(old, again)
-        values = [among_new(kept, m, _over(inner, old), _asked_over(check, old), places).mean() for m in tries]
-        mapped = tries[int(np.argmax(values))]
-        found[what] = (asked.who, among_new(cards, mapped, known, asked, new), by_chance(asked))
+        values = among_new(kept, tries, _over(inner, old), _asked_over(check, old), places)
+        mapped = tries[int(np.argmax([one.mean() for one in values]))]
+        found[what] = (asked.who, among_new(cards, [mapped], known, asked, new)[0], by_chance(asked))
         mean, chance = (float(values.mean()) for values in found[what][1:])
         sheet.say(f"seed {seed}, new items by {what}: {mean:.4f}, chance {chance:.4f}, mapped {mapped}")
     return found
