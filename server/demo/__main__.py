@@ -322,11 +322,12 @@ def progress(demo: Demo, counters: dict[str, Any], gateways: list[dict[str, Any]
             if m["status"] == "serving"
         }
     )
+    said = counters["statements"]
     return (
         f"{stored} readings, {counters['forecast']} forecasts, {counters['fault_event']} events, {counters['report']} "
         f"reports, {counters['feedback']} answers, "
-        f"{counters['statements'].get(PurchaseProposal.type_name, 0)} proposals to buy, "
-        f"{counters['statements'].get(Schedule.type_name, 0)} schedules; serving {', '.join(models) or 'the simple reference'}"
+        f"{said.get(PurchaseProposal.type_name, 0)} proposals to buy, {said.get(Schedule.type_name, 0)} schedules; "
+        f"serving {', '.join(models) or 'the simple reference'}"
     )
 
 

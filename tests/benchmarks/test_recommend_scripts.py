@@ -29,6 +29,7 @@ def _script(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     return load
 
 
+@pytest.mark.filterwarnings("ignore:OpenBLAS is configured")  # the peer says so where threads were not set first
 def test_lists_of_another_shop_can_be_measured(tmp_path: Path, script, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     offline = script("recommend_offline")
     rng = np.random.default_rng(0)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from export.parity import overlap
-from protocol.catalogue import ItemCard
+from protocol.catalogue import ItemCard, token_card
 from protocol.errors import Refused
 from protocol.recommending import CANDIDATES
 from protocol.text_vectors import TextVectors
-from server.algorithms.collaborative import Case
-from server.algorithms.content_based import ContentSettings, fit_content, token_card
+from server.algorithms.content_based import ContentSettings, fit_content
 from server.algorithms.hybrid import (
     FittedHybrid,
     HybridSettings,
@@ -28,6 +27,7 @@ from server.algorithms.hybrid import (
 from server.algorithms.interactions import Interactions, interactions, profile_row
 from server.algorithms.lessons import cases, covering, histories, only
 from server.algorithms.mixing import Shortlists, best_mix, joined, learn_mix
+from server.cases import Case
 from server.training.hybrid_tables import case_events, packed
 
 HOUR_MS = 3_600_000
