@@ -1,6 +1,6 @@
 """Every recommender keeps the same promises: at most N, nothing excluded, never NaN, the same each time, the order of events
-changes nothing, strangers and empty histories are answered; and what a gateway lists is what the server listed. A new module of
-server/algorithms that recommends must be given its case here (test_every_learner looks after that)."""
+changes nothing, strangers and empty histories are answered; and what a gateway lists is what the server listed. A new module
+of server/algorithms that recommends must be given its case here (test_every_learner looks after that)."""
 
 from __future__ import annotations
 
