@@ -1,0 +1,218 @@
+"""What buying costs when demand is intermittent and lead times are uncertain: our order-up-to levels against those that know
+the true distribution, and textbook rules beside them, in one simulated world (no data needed).
+
+World, per seed: 400 parts; a part is asked for by events that come as a Poisson process (rate a month lognormal, median 0.8,
+between 0.08 and 12) and take 1 + geometric units (mean lognormal, median 2): compound Poisson, which is no negative binomial.
+20 suppliers; a lead time is a whole number of months, 1 + a binomial, with its supplier's own mean and spread. Known to every
+rule: 48 months of each part's history and 24 past deliveries of its supplier. Then stock is reviewed each month for 60
+months (the first 12 do not count): orders up to a level set once, unmet demand waits; a unit on the shelf costs 1 and a unit
+owed 20 at each month's end."""
+
+from __future__ import annotations
+
+from contract import Sheet, run  # sets one thread before numpy comes
+
+# isort: split
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.buying import proposals
+from protocol.catalogue import Catalogue, Part, Supplier
+from protocol.parts_demand import MONTH_DAYS, lead_from_deliveries
+from protocol.purchases import StockLevel
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+HOLDING, BACKLOG = 1.0, 20.0
+TARGET = 1.05
+HISTORY, TEST, WARM_UP, DELIVERIES, SUPPLIERS = 48, 60, 12, 24, 20
+RULES = ("true distribution", "ours", "bootstrap", "normal", "poisson")
+NORMAL_Z = 1.6683911939470795  # the standard normal's quantile at 20 / 21
+CELLS = 2048
+
+
+@dataclass(frozen=True)
+class World:
+    """events [N]: a month; stop [N]: chance that an event takes no further unit; lead [N, L]: chances of a lead time of
+    0..L-1 months; history [N, HISTORY]; deliveries [N, DELIVERIES] in months; demand [N, TEST]; leads [N, TEST]."""
+
+    events: Floats
+    stop: Floats
+    lead: Floats
+    history: Integers
+    deliveries: Integers
+    demand: Integers
+    leads: Integers
+
+
+def world(seed: int, parts: int) -> World:
+    """The world of a seed."""
+    rng = np.random.default_rng(seed)
+    events = np.clip(np.exp(rng.normal(np.log(0.8), 1.0, parts)), 0.08, 12.0)
+    size = np.clip(np.exp(rng.normal(np.log(2.0), 0.5, parts)), 1.0, 12.0)
+    supplier = rng.integers(0, SUPPLIERS, parts)
+    tries, chance = rng.integers(1, 5, SUPPLIERS), rng.uniform(0.2, 0.8, SUPPLIERS)
+    past = 1 + rng.binomial(tries[:, None], chance[:, None], (SUPPLIERS, DELIVERIES))
+    lead = np.zeros((parts, 6))
+    for months in range(5):
+        lead[:, 1 + months] = [
+            math.comb(int(t), months) * c**months * (1 - c) ** (int(t) - months) if months <= t else 0.0
+            for t, c in zip(tries[supplier], chance[supplier], strict=True)
+        ]
+    leads = 1 + rng.binomial(tries[supplier][:, None], chance[supplier][:, None], (parts, TEST))
+    asked = _asked(rng, events, 1 / size, HISTORY + TEST)
+    return World(events, 1 / size, lead, asked[:, :HISTORY], past[supplier], asked[:, HISTORY:], leads)
+
+
+def _asked(rng: np.random.Generator, events: Floats, stop: Floats, months: int) -> Integers:
+    """Units asked for: [N, months]. A sum of n geometric sizes is n plus a negative binomial."""
+    count = rng.poisson(events[:, None], (len(events), months))
+    more = rng.negative_binomial(np.maximum(count, 1), np.minimum(stop, 1 - 1e-9)[:, None])
+    return np.asarray(count + np.where(count > 0, more, 0), dtype=np.int64)
+
+
+def true_levels(made: World) -> Integers:
+    """The quantile of demand over lead time and review at BACKLOG / (BACKLOG + HOLDING), from the true distributions: [N]."""
+    return np.array([_true_level(made, part) for part in range(len(made.events))])
+
+
+def _true_level(made: World, part: int) -> int:
+    sizes = np.zeros(CELLS)
+    sizes[1:] = made.stop[part] * (1 - made.stop[part]) ** np.arange(CELLS - 1)
+    turned = np.fft.rfft(sizes, 2 * CELLS)
+    total = np.zeros(CELLS)
+    for months, chance in enumerate(made.lead[part]):
+        if chance:
+            total += chance * np.fft.irfft(np.exp((months + 1) * made.events[part] * (turned - 1)), 2 * CELLS)[:CELLS]
+    return int(np.searchsorted(np.cumsum(total), BACKLOG / (BACKLOG + HOLDING)))
+
+
+def our_levels(made: World) -> Integers:
+    """What the gateway's own proposals would order up to: [N]. Price, holding share and review are such that a unit held
+    for a review costs HOLDING."""
+    now_ms = 1_800_000_000_000
+    catalogue = Catalogue(
+        review_days=MONTH_DAYS,
+        part=[
+            Part(part=f"part {i}", suppliers=[_supplier(days)], holding_share=6.0, shortage_cost=BACKLOG)
+            for i, days in enumerate(made.deliveries * MONTH_DAYS)
+        ],
+    )
+    levels = [
+        StockLevel(id=f"level {i}", part=f"part {i}", time_ms=now_ms, on_hand=0, monthly=units.tolist())
+        for i, units in enumerate(made.history.astype(np.float64))
+    ]
+    return np.array([one.order_up_to for one in proposals(levels, catalogue, None, [], [], now_ms)])
+
+
+def _supplier(days: Floats) -> Supplier:
+    mean, spread = lead_from_deliveries(days.tolist())
+    return Supplier(supplier="s", price=2.0 * HOLDING, lead_days=mean, lead_days_spread=spread)
+
+
+def textbook_levels(made: World, seed: int) -> dict[str, Integers]:
+    """Levels of the usual rules, from the same history and deliveries: [N] each. Normal: mean and deviation over lead time
+    and review; Poisson: its mean alone; bootstrap: as many months as a past delivery took, drawn from the history."""
+    rng = np.random.default_rng(10_000 + seed)
+    mean, variance = made.history.mean(axis=1), made.history.var(axis=1, ddof=1)
+    months = made.deliveries.mean(axis=1) + 1
+    spread = made.deliveries.var(axis=1, ddof=1)
+    normal = np.ceil(months * mean + NORMAL_Z * np.sqrt(months * variance + mean**2 * spread))
+    level = BACKLOG / (BACKLOG + HOLDING)
+    boot, poisson = [], []
+    for part, history in enumerate(made.history):
+        lasts = rng.choice(made.deliveries[part], 2000) + 1
+        drawn = rng.choice(history, (2000, int(lasts.max())))
+        drawn[np.arange(drawn.shape[1]) >= lasts[:, None]] = 0
+        boot.append(int(np.quantile(drawn.sum(axis=1), level, method="inverted_cdf")))
+        poisson.append(_poisson_level(float(months[part] * mean[part]), level))
+    return {"bootstrap": np.array(boot), "normal": normal.astype(np.int64), "poisson": np.array(poisson)}
+
+
+def _poisson_level(mean: float, level: float) -> int:
+    chance, total, n = math.exp(-mean), math.exp(-mean), 0
+    while total < level:
+        n += 1
+        chance *= mean / n
+        total += chance
+    return n
+
+
+def lived(made: World, levels: Integers) -> tuple[Floats, float]:
+    """(cost of each part a month [N], share of units that were there when asked for) with these levels."""
+    parts = len(levels)
+    stock, position = levels.astype(np.int64).copy(), levels.astype(np.int64).copy()
+    arriving = np.zeros((TEST + 8, parts), dtype=np.int64)
+    cost, met, asked = np.zeros(parts), 0, 0
+    for month in range(TEST):
+        ordered = np.maximum(levels - position, 0)
+        position = position + ordered
+        np.add.at(arriving, (month + made.leads[:, month], np.arange(parts)), ordered)
+        stock = stock + arriving[month]
+        demand = made.demand[:, month]
+        if month >= WARM_UP:
+            met += int(np.minimum(np.maximum(stock, 0), demand).sum())
+            asked += int(demand.sum())
+        stock, position = stock - demand, position - demand
+        if month >= WARM_UP:
+            cost += HOLDING * np.maximum(stock, 0) + BACKLOG * np.maximum(-stock, 0)
+    return cost / (TEST - WARM_UP), met / max(asked, 1)
+
+
+def measure(sheet: Sheet) -> None:
+    """All seeds, all rules; costs are sums over parts, relative to the true distribution's."""
+    parts, seeds = (60, 1) if sheet.options.quick else (400, sheet.options.seeds)
+    costs: dict[str, list[float]] = {rule: [] for rule in RULES}
+    fills: dict[str, list[float]] = {rule: [] for rule in RULES}
+    seconds = 0.0
+    for seed in range(seeds):
+        made = world(seed, parts)
+        begun = time.perf_counter()
+        ours = our_levels(made)
+        seconds += time.perf_counter() - begun
+        levels = {"true distribution": true_levels(made), "ours": ours} | textbook_levels(made, seed)
+        for rule in RULES:
+            cost, fill = lived(made, levels[rule])
+            costs[rule].append(float(cost.sum()))
+            fills[rule].append(fill)
+        sheet.say(f"seed {seed}: " + ", ".join(f"{rule} {costs[rule][-1]:.0f}" for rule in RULES))
+    truth = np.array(costs["true distribution"])
+    ratio = {rule: np.array(costs[rule]) / truth for rule in RULES}
+    error = float(ratio["ours"].std(ddof=1) / math.sqrt(seeds)) if seeds > 1 else None
+    ours_ratio = float(ratio["ours"].mean())
+    sheet.row(
+        "order-up-to level, cost",
+        "cost / true distribution",
+        ours_ratio,
+        reference=float(ratio["normal"].mean()),
+        peers={rule: float(ratio[rule].mean()) for rule in ("bootstrap", "poisson")},
+        target=TARGET,
+        holds=None if sheet.options.quick else ours_ratio <= TARGET,
+        n=parts * seeds,
+        seconds=seconds,
+        standard_error=error,
+    )
+    sheet.row(
+        "order-up-to level, units met from the shelf",
+        "fill rate",
+        float(np.mean(fills["ours"])),
+        reference=float(np.mean(fills["normal"])),
+        peers={rule: float(np.mean(fills[rule])) for rule in ("bootstrap", "poisson", "true distribution")},
+        n=parts * seeds,
+    )
+    sheet.note(
+        f"reference: normal safety stock. Every rule sees the same {HISTORY} months and {DELIVERIES} past deliveries of the "
+        "part's supplier, sets its level once, and meets the same demand and lead times afterwards"
+    )
+    sheet.note(
+        "ours is what `edge_agent.buying.proposals` orders up to without a demand model: rate and dispersion pooled over the "
+        "fleet, with what a short history leaves open; lead time lognormal from the past deliveries"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run("purchasing", __doc__, measure, needs_data=False))
