@@ -5,8 +5,9 @@ World, per seed: 400 parts; a part is asked for by events that come as a Poisson
 between 0.08 and 12) and take 1 + geometric units (mean lognormal, median 2): compound Poisson, which is no negative binomial.
 20 suppliers; a lead time is a whole number of months, 1 + a binomial, with its supplier's own mean and spread. Known to every
 rule: 48 months of each part's history and 24 past deliveries of its supplier. Then stock is reviewed each month for 60
-months (the first 12 do not count): orders up to a level set once, unmet demand waits; a unit on the shelf costs 1 and a unit
-owed 20 at each month's end."""
+months (the first 12 do not count): unmet demand waits; a unit on the shelf costs 1 and a unit owed 20 at each month's end.
+Every rule but the true one sets its levels anew each half year from all the months seen by then, as a store would; a second
+row has levels set once, from the first 48 months."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 HOLDING, BACKLOG = 1.0, 20.0
 TARGET = 1.05
-HISTORY, TEST, WARM_UP, DELIVERIES, SUPPLIERS = 48, 60, 12, 24, 20
+HISTORY, TEST, WARM_UP, DELIVERIES, SUPPLIERS, RENEWED = 48, 60, 12, 24, 20, 6
 RULES = ("true distribution", "ours", "bootstrap", "normal", "poisson")
 NORMAL_Z = 1.6683911939470795  # the standard normal's quantile at 20 / 21
 CELLS = 2048
@@ -91,9 +92,9 @@ def _true_level(made: World, part: int) -> int:
     return int(np.searchsorted(np.cumsum(total), BACKLOG / (BACKLOG + HOLDING)))
 
 
-def our_levels(made: World) -> Integers:
-    """What the gateway's own proposals would order up to: [N]. Price, holding share and review are such that a unit held
-    for a review costs HOLDING."""
+def our_levels(made: World, history: Integers) -> Integers:
+    """What the gateway's own proposals would order up to after these months [N, T]: [N]. Price, holding share and
+    review are such that a unit held for a review costs HOLDING."""
     now_ms = 1_800_000_000_000
     catalogue = Catalogue(
         review_days=MONTH_DAYS,
@@ -104,7 +105,7 @@ def our_levels(made: World) -> Integers:
     )
     levels = [
         StockLevel(id=f"level {i}", part=f"part {i}", time_ms=now_ms, on_hand=0, monthly=units.tolist())
-        for i, units in enumerate(made.history.astype(np.float64))
+        for i, units in enumerate(history.astype(np.float64))
     ]
     return np.array([one.order_up_to for one in proposals(levels, catalogue, None, [], [], now_ms)])
 
@@ -114,19 +115,19 @@ def _supplier(days: Floats) -> Supplier:
     return Supplier(supplier="s", price=2.0 * HOLDING, lead_days=mean, lead_days_spread=spread)
 
 
-def textbook_levels(made: World, seed: int) -> dict[str, Integers]:
-    """Levels of the usual rules, from the same history and deliveries: [N] each. Normal: mean and deviation over lead time
-    and review; Poisson: its mean alone; bootstrap: as many months as a past delivery took, drawn from the history."""
+def textbook_levels(made: World, history: Integers, seed: int) -> dict[str, Integers]:
+    """Levels of the usual rules, from the same months [N, T] and deliveries: [N] each. Normal: mean and deviation over
+    lead time and review; Poisson: its mean alone; bootstrap: as many months as a past delivery took, drawn from the history."""
     rng = np.random.default_rng(10_000 + seed)
-    mean, variance = made.history.mean(axis=1), made.history.var(axis=1, ddof=1)
+    mean, variance = history.mean(axis=1), history.var(axis=1, ddof=1)
     months = made.deliveries.mean(axis=1) + 1
     spread = made.deliveries.var(axis=1, ddof=1)
     normal = np.ceil(months * mean + NORMAL_Z * np.sqrt(months * variance + mean**2 * spread))
     level = BACKLOG / (BACKLOG + HOLDING)
     boot, poisson = [], []
-    for part, history in enumerate(made.history):
+    for part, months_of_part in enumerate(history):
         lasts = rng.choice(made.deliveries[part], 2000) + 1
-        drawn = rng.choice(history, (2000, int(lasts.max())))
+        drawn = rng.choice(months_of_part, (2000, int(lasts.max())))
         drawn[np.arange(drawn.shape[1]) >= lasts[:, None]] = 0
         boot.append(int(np.quantile(drawn.sum(axis=1), level, method="inverted_cdf")))
         poisson.append(_poisson_level(float(months[part] * mean[part]), level))
@@ -143,13 +144,14 @@ def _poisson_level(mean: float, level: float) -> int:
 
 
 def lived(made: World, levels: Integers) -> tuple[Floats, float]:
-    """(cost of each part a month [N], share of units that were there when asked for) with these levels."""
-    parts = len(levels)
-    stock, position = levels.astype(np.int64).copy(), levels.astype(np.int64).copy()
+    """(cost of each part a month [N], share of units that were there when asked for) with the levels of each month
+    [TEST, N]."""
+    parts = levels.shape[1]
+    stock, position = levels[0].astype(np.int64), levels[0].astype(np.int64)
     arriving = np.zeros((TEST + 8, parts), dtype=np.int64)
     cost, met, asked = np.zeros(parts), 0, 0
     for month in range(TEST):
-        ordered = np.maximum(levels - position, 0)
+        ordered = np.maximum(levels[month] - position, 0)
         position = position + ordered
         np.add.at(arriving, (month + made.leads[:, month], np.arange(parts)), ordered)
         stock = stock + arriving[month]
@@ -163,54 +165,67 @@ def lived(made: World, levels: Integers) -> tuple[Floats, float]:
     return cost / (TEST - WARM_UP), met / max(asked, 1)
 
 
+def levels_over_time(made: World, seed: int, renewed: int) -> dict[str, Integers]:
+    """Each rule's levels month by month [TEST, N], set from the months seen by then, every `renewed` months."""
+    found: dict[str, list[Integers]] = {rule: [] for rule in RULES}
+    truth = true_levels(made)
+    for month in range(0, TEST, renewed):
+        history = np.concatenate([made.history, made.demand[:, :month]], axis=1)
+        now = {"true distribution": truth, "ours": our_levels(made, history)} | textbook_levels(made, history, seed)
+        for rule in RULES:
+            found[rule] += [now[rule]] * min(renewed, TEST - month)
+    return {rule: np.array(each) for rule, each in found.items()}
+
+
 def measure(sheet: Sheet) -> None:
     """All seeds, all rules; costs are sums over parts, relative to the true distribution's."""
     parts, seeds = (60, 1) if sheet.options.quick else (400, sheet.options.seeds)
+    applies = not sheet.options.quick
+    _measure(sheet, parts, seeds, RENEWED, "levels set anew each half year", TARGET if applies else None)
+    _measure(sheet, parts, seeds, TEST, "levels set once", None)
+    sheet.note(
+        f"reference: normal safety stock. Every rule sees the same months and the same {DELIVERIES} past deliveries of the "
+        "part's supplier, and meets the same demand and lead times afterwards; orders may overtake one another"
+    )
+    sheet.note(
+        "ours is what `edge_agent.buying.proposals` orders up to without a demand model: rate and dispersion pooled over the "
+        "fleet, with what a short history leaves open; lead time lognormal from the past deliveries"
+    )
+
+
+def _measure(sheet: Sheet, parts: int, seeds: int, renewed: int, what: str, target: float | None) -> None:
     costs: dict[str, list[float]] = {rule: [] for rule in RULES}
     fills: dict[str, list[float]] = {rule: [] for rule in RULES}
-    seconds = 0.0
+    begun = time.perf_counter()
     for seed in range(seeds):
         made = world(seed, parts)
-        begun = time.perf_counter()
-        ours = our_levels(made)
-        seconds += time.perf_counter() - begun
-        levels = {"true distribution": true_levels(made), "ours": ours} | textbook_levels(made, seed)
-        for rule in RULES:
-            cost, fill = lived(made, levels[rule])
+        for rule, levels in levels_over_time(made, seed, renewed).items():
+            cost, fill = lived(made, levels)
             costs[rule].append(float(cost.sum()))
             fills[rule].append(fill)
-        sheet.say(f"seed {seed}: " + ", ".join(f"{rule} {costs[rule][-1]:.0f}" for rule in RULES))
+        sheet.say(f"{what}, seed {seed}: " + ", ".join(f"{rule} {costs[rule][-1]:.0f}" for rule in RULES))
     truth = np.array(costs["true distribution"])
     ratio = {rule: np.array(costs[rule]) / truth for rule in RULES}
-    error = float(ratio["ours"].std(ddof=1) / math.sqrt(seeds)) if seeds > 1 else None
-    ours_ratio = float(ratio["ours"].mean())
+    ours = float(ratio["ours"].mean())
     sheet.row(
-        "order-up-to level, cost",
+        what,
         "cost / true distribution",
-        ours_ratio,
+        ours,
         reference=float(ratio["normal"].mean()),
         peers={rule: float(ratio[rule].mean()) for rule in ("bootstrap", "poisson")},
-        target=TARGET,
-        holds=None if sheet.options.quick else ours_ratio <= TARGET,
+        target=target,
+        holds=None if target is None else ours <= target,
         n=parts * seeds,
-        seconds=seconds,
-        standard_error=error,
+        seconds=time.perf_counter() - begun,
+        standard_error=float(ratio["ours"].std(ddof=1) / math.sqrt(seeds)) if seeds > 1 else None,
     )
     sheet.row(
-        "order-up-to level, units met from the shelf",
+        f"{what}: units met from the shelf",
         "fill rate",
         float(np.mean(fills["ours"])),
         reference=float(np.mean(fills["normal"])),
         peers={rule: float(np.mean(fills[rule])) for rule in ("bootstrap", "poisson", "true distribution")},
         n=parts * seeds,
-    )
-    sheet.note(
-        f"reference: normal safety stock. Every rule sees the same {HISTORY} months and {DELIVERIES} past deliveries of the "
-        "part's supplier, sets its level once, and meets the same demand and lead times afterwards"
-    )
-    sheet.note(
-        "ours is what `edge_agent.buying.proposals` orders up to without a demand model: rate and dispersion pooled over the "
-        "fleet, with what a short history leaves open; lead time lognormal from the past deliveries"
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.counts import size_of
 from protocol.demand_windows import checked_history
 from protocol.parts_demand import MonthsDemand, log_gamma
 
@@ -21,6 +22,8 @@ RATES = 17
 LOG_SIZES = np.linspace(np.log(0.05), np.log(60.0), 12)
 ROUNDS = 20
 LEAST_WEIGHT = 5e-4
+_MONTHS_TO_JUDGE = 12
+_PARTS_TO_JUDGE = 20
 _WIDTH = 3.6
 _OWN_WORTH = 2.0
 """Parts that the starting belief about the fleet is worth."""
@@ -55,7 +58,22 @@ def fleet_demand(history: Floats, horizon: int = 12) -> list[MonthsDemand]:
     for _ in range(ROUNDS):
         belief = _learned(seen, belief)
     log_rate, weight = _posterior(seen, belief)
-    return [_months(log_rate[row], weight[row], horizon) for row in range(len(table))]
+    wider = _scatter(table, log_rate, weight)
+    return [_months(log_rate[row], weight[row], horizon, wider) for row in range(len(table))]
+
+
+def _scatter(table: Floats, log_rate: Floats, weight: Floats) -> float:
+    """By how much the fleet's months scatter more (or less) than the posterior says, as a factor on the variance: likelihood
+    looks at the zeros, a stock level lives on the variance. Leans on 1 while the parts are few."""
+    rate, size = np.exp(log_rate)[:, :, None], np.exp(LOG_SIZES)
+    meant = (weight * (rate + rate**2 / size)).sum(axis=(1, 2))
+    known = np.isfinite(table)
+    told = (known.sum(axis=1) >= _MONTHS_TO_JUDGE) & (np.nansum(table, axis=1) > 0)
+    if not told.any():
+        return 1.0
+    seen = np.nanvar(table[told], axis=1, ddof=1) / meant[told]
+    worth = len(seen) / (len(seen) + _PARTS_TO_JUDGE)
+    return float(np.clip(1 + worth * (seen.mean() - 1), 0.5, 2.0))
 
 
 def _sums(table: Floats) -> _Seen:
@@ -123,7 +141,7 @@ def _learned(seen: _Seen, belief: FleetBelief) -> FleetBelief:
     return FleetBelief(rate, spread, size, slope, size_spread)
 
 
-def _months(log_rate: Floats, weight: Floats, horizon: int) -> MonthsDemand:
+def _months(log_rate: Floats, weight: Floats, horizon: int, wider: float) -> MonthsDemand:
     """The grid's heavy points as a mixture. Given rate and size, months are independent, so that a total of n months is
     negative binomial of n times the mean and n times the size."""
     heavy = weight >= min(LEAST_WEIGHT, float(weight.max()))
@@ -131,4 +149,5 @@ def _months(log_rate: Floats, weight: Floats, horizon: int) -> MonthsDemand:
     kept = weight[heavy]
     count = np.arange(1, horizon + 1)
     mean, size = np.exp(log_rate[at_rate]), np.exp(LOG_SIZES[at_size])
-    return MonthsDemand(kept / kept.sum(), mean[:, None] * count, size[:, None] * count)
+    size = size_of(mean, wider * (mean + mean**2 / size))
+    return MonthsDemand(kept / kept.sum(), mean[:, None] * count, np.maximum(size, 0.01)[:, None] * count)
