@@ -117,7 +117,8 @@ def _supplier(days: Floats) -> Supplier:
 
 def textbook_levels(made: World, history: Integers, seed: int) -> dict[str, Integers]:
     """Levels of the usual rules, from the same months [N, T] and deliveries: [N] each. Normal: mean and deviation over
-    lead time and review; Poisson: its mean alone; bootstrap: as many months as a past delivery took, drawn from the history."""
+    lead time and review; Poisson: its mean alone; bootstrap: as many months as a past delivery took, drawn
+    from the history."""
     rng = np.random.default_rng(10_000 + seed)
     mean, variance = history.mean(axis=1), history.var(axis=1, ddof=1)
     months = made.deliveries.mean(axis=1) + 1
