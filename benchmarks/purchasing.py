@@ -137,13 +137,13 @@ def fleet_known_levels(made: World, history: Integers, fleet: Fleet) -> Integers
 
 
 def our_levels(made: World, history: Integers) -> Integers:
-    """What the gateway's own proposals would order up to after these months [N, T]: [N]. Price, holding share and
-    review are such that a unit held for a review costs HOLDING."""
+    """What the gateway's own proposals would order up to after these months [N, T]: [N]. Price and holding
+    share are such that a unit costs HOLDING a month; one that is missing is owed until the next order could arrive."""
     now_ms = 1_800_000_000_000
     catalogue = Catalogue(
         review_days=MONTH_DAYS,
         part=[
-            Part(part=f"part {i}", suppliers=[_supplier(days)], holding_share=6.0, shortage_cost=BACKLOG)
+            Part(part=f"part {i}", suppliers=[_supplier(days)], holding_share=6.0, shortage_cost=_owed(days))
             for i, days in enumerate(made.deliveries * MONTH_DAYS)
         ],
     )
@@ -152,6 +152,10 @@ def our_levels(made: World, history: Integers) -> Integers:
         for i, units in enumerate(history.astype(np.float64))
     ]
     return np.array([one.order_up_to for one in proposals(levels, catalogue, None, [], [], now_ms)])
+
+
+def _owed(days: Floats) -> float:
+    return BACKLOG * (float(days.mean()) / MONTH_DAYS + 1)
 
 
 def _supplier(days: Floats) -> Supplier:
@@ -237,8 +241,8 @@ def measure(sheet: Sheet) -> None:
         "fleet, with what a short history leaves open; lead time lognormal from the past deliveries"
     )
     sheet.note(
-        "fleet known: Bayes' rule with the world's true form, fleet and lead times, lacking only each part's own rate and size: "
-        "what it costs above 1 is what so many months leave open to every rule"
+        "fleet known: Bayes' rule with the world's true form, fleet and lead times, lacking only each part's own "
+        "rate and size: what it costs above 1 is what so many months leave open to every rule"
     )
 
 

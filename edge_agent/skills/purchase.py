@@ -1,7 +1,7 @@
 """What to buy: which part, from whom, how many, when, and why exactly so many. No I/O.
 
 For each supplier: demand over its lead time and the review period as a distribution; stock up to the quantile at
-shortage / (shortage + holding), where holding is a unit's cost for one review period; of the quantities that minimum and
+shortage / (shortage + holding), where holding is what a unit costs that lies there for all that time; of the quantities that minimum and
 pack allow, 0 included, the one of least expected cost (so a pack is not taken blindly where it costs more than it saves). Of
 the suppliers, the one of least expected cost: holding, shortage before and after its delivery, price above the cheapest.
 A budget goes where a unit of money saves most."""
@@ -90,7 +90,7 @@ class _Offer:
         return max(self.order_up_to - self.position, 0)
 
     def cost_of(self, quantity: int) -> float:
-        """Expected cost of holding and of running out at the end of the cover, with this order."""
+        """Expected cost of what is left and of what is missing over the cover, with this order."""
         stock = self.position + quantity
         return self.holding * self.cover.pmf.left(stock) + self.shortage * self.cover.pmf.shortage(stock)
 
@@ -161,7 +161,7 @@ def _offer(need: Need, supplier: Supplier, cheapest: float, around: Circumstance
     ends_ms = around.now_ms + cover.days * DAY_MS
     coming = sum(order.quantity for order in level.on_order if order.due_ms <= ends_ms)
     too_late = sum(order.quantity for order in level.on_order) - coming
-    holding = supplier.price * part.holding_share * around.review_days / YEAR_DAYS
+    holding = supplier.price * part.holding_share * cover.days / YEAR_DAYS
     holding = max(holding, LEAST_HOLDING * part.shortage_cost)
     up_to = newsvendor(cover.pmf, holding, part.shortage_cost)
     position = min(level.on_hand + coming, MOST_QUANTITY)
