@@ -157,7 +157,7 @@ def _cells(cells: int, step: int, mean: Floats, size: Floats) -> Floats:
 
 
 def log_gamma(x: Floats) -> Floats:
-    """Logarithm of the gamma function for x > 0: Stirling's series at x + 7, right to 1e-11."""
+    """Logarithm of the gamma function for x > 0: Stirling's series at x + 7, right to 1e-9."""
     y = x + 7.0
     series = (1 / 12 - (1 / 360 - 1 / (1260 * y * y)) / (y * y)) / y
     product = x * (x + 1) * (x + 2) * (x + 3) * (x + 4) * (x + 5) * (x + 6)

@@ -49,8 +49,8 @@ class DemandSource(msgspec.Struct, frozen=True):
 
 
 class SupplierOption(msgspec.Struct, frozen=True, kw_only=True):
-    """What buying from one supplier would mean. cost: expected cost until the next order after this one could arrive
-    (holding, shortage, price above the cheapest)."""
+    """What buying from one supplier would mean. cost: expected cost over the longest time that one of the
+    suppliers' orders covers (holding, shortage, price above the cheapest)."""
 
     supplier: Name
     quantity: Count

@@ -1,10 +1,10 @@
 """What to buy: which part, from whom, how many, when, and why exactly so many. No I/O.
 
 For each supplier: demand over its lead time and the review period as a distribution; stock up to the quantile at
-shortage / (shortage + holding), where holding is what a unit costs that lies there for all that time; of the quantities that minimum and
-pack allow, 0 included, the one of least expected cost (so a pack is not taken blindly where it costs more than it saves). Of
-the suppliers, the one of least expected cost: holding, shortage before and after its delivery, price above the cheapest.
-A budget goes where a unit of money saves most."""
+shortage / (shortage + holding), where holding is what a unit costs that lies there for all that time; of the quantities that
+minimum and pack allow, 0 included, the one of least expected cost (so a pack is not taken blindly where it costs more than it
+saves). Of the suppliers, the one of least expected cost over the same days, the longest of their covers: holding, shortage
+before and after its delivery, price above the cheapest. A budget goes where a unit of money saves most."""
 
 from __future__ import annotations
 
@@ -150,11 +150,22 @@ def _number(value: float, what: str, least: float = 0.0) -> None:
 
 
 def _offers(need: Need, around: Circumstances) -> list[_Offer]:
-    cheapest = min(supplier.price for supplier in need.part.suppliers)
-    return [_offer(need, supplier, cheapest, around) for supplier in need.part.suppliers]
+    offers = [_offer(need, supplier, around) for supplier in need.part.suppliers]
+    longest = max(offers, key=lambda offer: offer.cover.days)
+    cheapest = min(offer.supplier.price for offer in offers)
+    return [replace(offer, cost=_over_days(offer, need, longest.cover, cheapest, around)) for offer in offers]
 
 
-def _offer(need: Need, supplier: Supplier, cheapest: float, around: Circumstances) -> _Offer:
+def _over_days(offer: _Offer, need: Need, longest: CoverDemand, cheapest: float, around: Circumstances) -> float:
+    """Expected cost over the longest cover: what this offer costs over its own, as often as that fits, the shortage before it
+    arrives, and its price above the cheapest for what is asked for."""
+    until_there = cover_demand(need.demand, offer.lead, 0.0, need.part.part, around.outlooks, around.bill)
+    before = until_there.pmf.shortage(offer.position)
+    again = longest.days / offer.cover.days * offer.cost_of(offer.quantity)
+    return again + offer.shortage * before + (offer.supplier.price - cheapest) * longest.expected
+
+
+def _offer(need: Need, supplier: Supplier, around: Circumstances) -> _Offer:
     part, level = need.part, need.level
     lead = lead_time(supplier)
     cover = cover_demand(need.demand, lead, around.review_days, part.part, around.outlooks, around.bill)
@@ -166,10 +177,7 @@ def _offer(need: Need, supplier: Supplier, cheapest: float, around: Circumstance
     up_to = newsvendor(cover.pmf, holding, part.shortage_cost)
     position = min(level.on_hand + coming, MOST_QUANTITY)
     offer = _Offer(supplier, lead, cover, holding, part.shortage_cost, position, too_late, up_to, quantity=0, cost=0.0)
-    quantity = _rounded(offer)
-    before = need.demand.of(lead.mean).shortage(position) if part.shortage_cost else 0.0
-    cost = offer.cost_of(quantity) + part.shortage_cost * before + (supplier.price - cheapest) * quantity
-    return replace(offer, quantity=quantity, cost=cost)
+    return replace(offer, quantity=_rounded(offer))
 
 
 def _rounded(offer: _Offer) -> int:
