@@ -111,7 +111,7 @@ def _table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], numbers
     with path.open("rb") as stream:
         has = frozenset(columns.header(stream))
         wanted = columns.Wanted(
-            time=time if time in has else needed[0],
+            time=time if time in has or time in needed else needed[0],
             labels=tuple(name for name in labels if name in has or name in needed),
             numbers=tuple(name for name in numbers if name in has or name in needed),
         )

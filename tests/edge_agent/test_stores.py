@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 CATALOGUE = Catalogue(
     part=[
         Part(
-            part="seal 40/52".replace("/", "x"),
+            part="seal 40x52",
             suppliers=[Supplier(supplier="Nord", price=2.0, lead_days=14)],
             shortage_cost=90.0,
         )
