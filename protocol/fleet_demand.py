@@ -24,6 +24,8 @@ ROUNDS = 20
 LEAST_WEIGHT = 5e-4
 _MONTHS_TO_JUDGE = 12
 _PARTS_TO_JUDGE = 20
+_WIDEST = 2.5
+"""Spread of the log rate beyond which a fleet says nothing of a new part."""
 _WIDTH = 3.6
 _OWN_WORTH = 2.0
 """Parts that the starting belief about the fleet is worth."""
@@ -130,7 +132,7 @@ def _learned(seen: _Seen, belief: FleetBelief) -> FleetBelief:
     by_rate = weight.sum(axis=2)
     rate = float((by_rate * log_rate).sum() / parts)
     second = float((by_rate * (log_rate - rate) ** 2).sum())
-    spread = float(np.sqrt((second + _OWN_WORTH * 1.5**2) / (parts + _OWN_WORTH)))
+    spread = min(float(np.sqrt((second + _OWN_WORTH * 1.5**2) / (parts + _OWN_WORTH))), _WIDEST)
     x = log_rate - rate
     y = (weight * LOG_SIZES).sum(axis=2)  # sum over sizes, still weighted by the rate
     size = float((y.sum() + _OWN_WORTH * 0.0) / (parts + _OWN_WORTH))

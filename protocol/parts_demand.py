@@ -29,7 +29,7 @@ from protocol.reports import FaultRisk, RemainingLife
 Floats = NDArray[np.float64]
 MONTH_DAYS = 365.25 / 12
 DAY_MS = 86_400_000
-MOST_CELLS = 8192
+MOST_CELLS = 2048
 ANY_FAILURE = "*"
 _TAIL_DEVIATIONS = 9.0
 _LEAD_POINTS = 11
@@ -147,13 +147,16 @@ def mixed(weight: Floats, mean: Floats, size: Floats, step: int | None = None) -
 
 
 def _cells(cells: int, step: int, mean: Floats, size: Floats) -> Floats:
-    """Probabilities of 0, step, 2 step, … under means and sizes [Q]: [Q, cells]; not normalized for a step above 1."""
+    """Probabilities of 0, step, 2 step, … under means and sizes [Q]: [Q, cells]. With a step above 1 a cell holds what lies
+    around it, and the first one what is left near 0, where a small size piles up."""
     if step == 1:
         return pmf(cells - 1, mean, size)
     m, k = np.maximum(mean, 1e-12)[:, None], np.minimum(size, LARGEST_SIZE)[:, None]
     n = np.arange(cells, dtype=np.float64)[None, :] * step
     ways = log_gamma(n + k) - log_gamma(k) - log_gamma(n + 1)
-    return np.asarray(np.exp(ways - k * np.log1p(m / k) + n * (np.log(m) - np.log(m + k))))
+    found = np.exp(ways - k * np.log1p(m / k) + n * (np.log(m) - np.log(m + k))) * step
+    found[:, 0] = np.maximum(1 - found[:, 1:].sum(axis=1), 0.0)
+    return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
 def log_gamma(x: Floats) -> Floats:

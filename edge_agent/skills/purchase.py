@@ -258,7 +258,7 @@ def _proposal(need: Need, offers: list[_Offer], at: int, quantity: int, around: 
     after = offer.position + quantity
     arrives_ms = around.now_ms + round(offer.lead.mean * DAY_MS)
     stale = around.now_ms - level.time_ms > max(STALE_AFTER_DAYS, 2 * around.review_days) * DAY_MS
-    limits = _limits(offer, quantity, around)
+    limits = _limits(need, offer, quantity)
     order_by_ms = _order_by_ms(need, offer, around)
     told = Told(
         part=part,
@@ -312,7 +312,7 @@ def _proposal(need: Need, offers: list[_Offer], at: int, quantity: int, around: 
     )
 
 
-def _limits(offer: _Offer, quantity: int, around: Circumstances) -> list[str]:
+def _limits(need: Need, offer: _Offer, quantity: int) -> list[str]:
     """What kept the quantity from being the gap, and what else a reader must know."""
     found: list[str] = []
     if not offer.shortage:
@@ -325,6 +325,8 @@ def _limits(offer: _Offer, quantity: int, around: Circumstances) -> list[str]:
         found.append("budget")
     if offer.too_late:
         found.append("open_order_too_late")
+    if all(units is None for units in need.level.monthly):
+        found.append("no_history")
     return found
 
 

@@ -13,6 +13,7 @@ _LIMITS_EN = {
     "pack": "it comes in packs of {pack}",
     "budget": "the budget allows no more than {quantity} of {wanted}",
     "open_order_too_late": "an open order comes too late to count",
+    "no_history": "no month of its own demand is known, so that other parts' demand stands in",
     "no_shortage_cost": "no shortage cost is set in the catalogue, so running out costs nothing",
 }
 _LIMITS_ZH = {
@@ -20,6 +21,7 @@ _LIMITS_ZH = {
     "pack": "每包 {pack}",
     "budget": "预算只允许 {wanted} 中的 {quantity}",
     "open_order_too_late": "有一笔在途订单到得太晚，未计入",
+    "no_history": "没有该备件自己的历史需求，以其他备件的需求代替",
     "no_shortage_cost": "目录中未设缺货成本，缺货不计损失",
 }
 

@@ -34,8 +34,11 @@ def part(*suppliers: Supplier, name: str = "seal", shortage: float = 200.0, shar
 
 
 def stock(on_hand: int, *orders: OpenOrder, name: str = "seal", days_ago: float = 0.0) -> StockLevel:
+    """Its months are only looked at for whether there are any: demand is given beside it."""
     time_ms = NOW - round(days_ago * DAY_MS)
-    return StockLevel(id=f"level {name} {time_ms}", part=name, time_ms=time_ms, on_hand=on_hand, on_order=list(orders))
+    return StockLevel(
+        id=f"level {name} {time_ms}", part=name, time_ms=time_ms, on_hand=on_hand, on_order=list(orders), monthly=[1.0]
+    )
 
 
 def monthly(rate: float, size: float = 2.0) -> MonthsDemand:
@@ -316,3 +319,16 @@ def test_demand_model_is_asked_where_there_is_one() -> None:
     (without,) = proposals(levels, catalogue, None, [], [], NOW)
     assert with_model.model == ref
     assert with_model.expected == pytest.approx(2 * without.expected, rel=0.2)
+
+
+def test_one_part_asked_for_a_billion_times_leaves_the_others_sane() -> None:
+    names = ["flood", "once", "idle", "new"]
+    months: list[list[float | None]] = [[3e8] * 30, [1e9] + [0.0] * 29, [0.0, 1.0] * 15, []]
+    catalogue = Catalogue(part=[part(msgspec.structs.replace(NORD, price=1.0), name=name) for name in names])
+    levels = [told(name, 0, units) for name, units in zip(names, months, strict=True)]
+    flood, once, idle, new = proposals(levels, catalogue, None, [], [], NOW)
+    assert flood.expected == pytest.approx(3e8 * 27 / 30.4, rel=0.4)
+    assert once.order_up_to > 0
+    assert idle.quantity < 10
+    assert "no_history" in new.limits
+    assert all(math.isfinite(one.expected) for one in (flood, once, idle, new))

@@ -105,10 +105,10 @@ def test_sums_and_shortages_keep_their_laws(left: list[float], right: list[float
     assert total.exceeds(total.quantile(0.9)) <= 0.1 + 1e-9
 
 
-@pytest.mark.parametrize(("mean", "size"), [(0.3, 0.2), (40.0, 3.0), (5e4, 2.0), (3e7, 50.0)])
+@pytest.mark.parametrize(("mean", "size"), [(0.3, 0.2), (40.0, 3.0), (5e4, 2.0), (3e7, 50.0), (2e6, 0.2)])
 def test_mixture_of_any_magnitude_keeps_its_mean_and_spread(mean: float, size: float) -> None:
     found = mixed(np.ones(1), np.array([mean]), np.array([size]))
-    assert found.mean == pytest.approx(mean, rel=2e-3)
+    assert found.mean == pytest.approx(mean, rel=5e-3)
     assert found.variance == pytest.approx(mean + mean**2 / size, rel=0.01)
 
 
