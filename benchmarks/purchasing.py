@@ -271,8 +271,14 @@ def _measure(sheet: Sheet, parts: int, seeds: int, months: int, fleet: Fleet) ->
         holds=None if sheet.options.quick else ours <= TARGET,
         n=parts * seeds,
         seconds=time.perf_counter() - begun,
-        standard_error=float(ratio["ours"].std(ddof=1) / math.sqrt(seeds)) if seeds > 1 else None,
+        standard_error=_error(ratio["ours"]),
     )
+    for rule in ("fleet known", "bootstrap", "normal"):
+        less = ratio["ours"] - ratio[rule]
+        if seeds > 1:
+            sheet.note(
+                f"{what}: ours less {rule}, paired by seed: {less.mean():+.4f}, standard error {_error(less):.4f}"
+            )
     sheet.row(
         f"{what}: units met from the shelf",
         "fill rate",
@@ -281,6 +287,10 @@ def _measure(sheet: Sheet, parts: int, seeds: int, months: int, fleet: Fleet) ->
         peers={rule: float(np.mean(fills[rule])) for rule in RULES if rule not in ("ours", "normal")},
         n=parts * seeds,
     )
+
+
+def _error(each: Floats) -> float | None:
+    return float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None
 
 
 if __name__ == "__main__":
