@@ -23,6 +23,7 @@ COMMANDS = {
     "plant": ("edge_agent.devices.__main__", "a simulated plant, or a replay of recorded files, over MQTT", None),
     "train": ("server.workbench.__main__", "train forecasters on a file of your own", "train"),
     "forecast": ("edge_agent.once.forecast", "forecast a file of your own with trained bundles, and say why", None),
+    "purchase": ("edge_agent.once.purchase", "which parts to buy, from whom, how many and when, and why", None),
     "schedule": ("edge_agent.once.schedule", "plan a shop of your own: what to run when, with a Gantt picture", None),
     "schema": ("protocol.schemas", "write JSON Schema and AsyncAPI of the wire", None),
 }

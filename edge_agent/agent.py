@@ -157,7 +157,7 @@ class Agent:
         self._recommended = 0
         self.tally = Tally()
         self._answers = AnswerBook(self._folder / "answers.db", self.tally.note)
-        self._decisions = Decisions(self._folder, settings, self.tally.note)
+        self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
         self._cards = Cards(self._folder / "cards.json", self._decisions.catalogue.card, self.tally.note)
         self._demand_model: LoadedModel | None = None
         self._foretold: dict[str, int] = {}

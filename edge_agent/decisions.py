@@ -31,15 +31,20 @@ class Decisions:
     """Owner of the store's memory, of plan.json and of proposals.json below `folder`. Not thread-safe: the agent's thread."""
 
     def __init__(
-        self, folder: Path, settings: AgentSettings, note: Callable[[str], None] = lambda _what: None, **planning: bool
+        self,
+        folder: Path,
+        settings: AgentSettings,
+        note: Callable[[str], None] = lambda _what: None,
+        types: Callable[[str], str] = lambda _machine: "",
     ) -> None:
         self.catalogue = load_catalogue(Path(settings.catalogue)) if settings.catalogue else Catalogue()
         self._note = note
-        self._store = Store(folder, self.catalogue)
-        self._planning = Planning(folder / "plan.json", settings.schedule, note, **planning)
+        self._store = Store(folder, self.catalogue, note)
+        self._planning = Planning(folder / "plan.json", settings.schedule, note)
         self._path = folder / "proposals.json"
         self._proposed = _restored(self._path, note)
         self._lives: dict[str, RemainingLife] = {}
+        self._types = types
 
     def hear_stock(self, level: StockLevel) -> bool:
         """The store's word on a part; False if it is older than what is known."""
@@ -60,7 +65,9 @@ class Decisions:
         found: list[PurchaseProposal | Schedule] = []
         if self._store.levels() and self._store.due(now_ms):
             levels = self._store.levels()
-            made = proposals(levels, self.catalogue, demand, list(self._lives.values()), risks, now_ms)
+            lives = list(self._lives.values())
+            types = {life.machine: self._types(life.machine) for life in lives}
+            made = proposals(levels, self.catalogue, demand, lives, risks, now_ms, machine_types=types)
             self._proposed.update({one.id: one for one in made})
             while len(self._proposed) > MOST_PROPOSED:
                 self._proposed.pop(next(iter(self._proposed)))
@@ -75,8 +82,7 @@ class Decisions:
         proposal = self._proposed.get(feedback.target)
         if proposal is None:
             return self._planning.answered(feedback)
-        self._store.accept(feedback, proposal)
-        return from_purchase(feedback, proposal)
+        return from_purchase(feedback, proposal) if self._store.accept(feedback, proposal) else []
 
     def _save(self) -> None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,8 @@ from protocol.purchases import OpenOrder, PurchaseProposal, StockLevel, ordered_
 log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 FILE = "stock.json"
+MOST_ANSWERED = 500
+"""Accepted proposals that are known again when somebody accepts them twice."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +37,11 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kept(msgspec.Struct, kw_only=True):
-    """stock.json: the newest level of each part, and the proposals accepted since."""
+    """stock.json: the newest level of each part, the proposals accepted since, and the newest that were ever accepted."""
 
     levels: dict[str, StockLevel] = {}
     accepted: list[Accepted] = []
+    answered: list[str] = []
 
 
 def load_catalogue(path: Path) -> Catalogue:
@@ -62,10 +66,14 @@ def load_catalogue(path: Path) -> Catalogue:
 
 
 class Store:
-    """Owner of the folder where stock is remembered. `ignored`: levels that were not used, counted by reason."""
+    """Owner of the folder where stock is remembered. `ignored`: levels that were not used, counted by reason. A disk that
+    cannot be written costs the memory across a restart, never the gateway: `note` counts it."""
 
-    def __init__(self, folder: Path, catalogue: Catalogue) -> None:
+    def __init__(
+        self, folder: Path, catalogue: Catalogue, note: Callable[[str], None] = lambda _what: None
+    ) -> None:
         self.catalogue = catalogue
+        self._note = note
         self.ignored: Counter[str] = Counter()
         self._parts = {part.part for part in catalogue.part}
         self._path = folder / FILE
@@ -97,15 +105,16 @@ class Store:
         """An accepted proposal becomes an open order, a corrected one an order of the corrected quantity. False if nothing
         is ordered by this answer: another verdict, another proposal, no quantity, or answered before."""
         quantity = ordered_quantity(feedback, proposal)
-        known = any(one.proposal == proposal.id for one in self._kept.accepted)
-        level = self._kept.levels.get(proposal.part)
-        told_since = level is not None and level.time_ms >= feedback.time_ms
-        if quantity == 0 or known or told_since:
+        if quantity == 0 or proposal.id in self._kept.answered:
             return False
+        level = self._kept.levels.get(proposal.part)
+        # the store knew nothing of it when it last spoke, whatever the clock of whoever answered says
+        known_ms = max(feedback.time_ms, level.time_ms if level is not None else 0)
         order = OpenOrder(quantity=quantity, due_ms=proposal.arrives_ms, supplier=proposal.supplier)
         self._kept.accepted.append(
-            Accepted(proposal=proposal.id, part=proposal.part, time_ms=feedback.time_ms, order=order)
+            Accepted(proposal=proposal.id, part=proposal.part, time_ms=known_ms, order=order)
         )
+        self._kept.answered = [*self._kept.answered, proposal.id][-MOST_ANSWERED:]
         self._save()
         return True
 
@@ -132,7 +141,8 @@ class Store:
             kept = msgspec.json.decode(self._path.read_bytes(), type=Kept)
         except FileNotFoundError:
             return Kept()
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, OSError) as error:
+            self._note("refused.stock")
             log.warning("%s is not readable (%s): stock is unknown until the store tells it again", self._path, error)
             return Kept()
         kept.levels = {part: level for part, level in kept.levels.items() if part in self._parts}
@@ -140,7 +150,11 @@ class Store:
         return kept
 
     def _save(self) -> None:
-        write_durably(self._path, msgspec.json.encode(self._kept))
+        try:
+            write_durably(self._path, msgspec.json.encode(self._kept))
+        except OSError as error:
+            self._note("not_saved.stock")
+            log.warning("%s was not saved: %s", self._path, error)
 
 
 def _twice(names: list[str]) -> str:

@@ -88,6 +88,27 @@ def read(stream: BinaryIO, wanted: Wanted) -> Columns:
     return read_parquet(stream, wanted) if magic == b"PAR1" else read_csv(stream, wanted)
 
 
+def header(stream: BinaryIO) -> list[str]:
+    """The names of a table's columns, of a CSV (also gzipped) or a Parquet file; the stream is back at its start. Raises
+    Refused for an empty file, NeedsPerson for Parquet without pyarrow."""
+    magic = stream.read(4)
+    stream.seek(0)
+    if magic == b"PAR1":
+        if not _has_arrow():
+            raise NeedsPerson("reading Parquet needs pyarrow: pip install pyarrow, or give a CSV")
+        from pyarrow import parquet
+
+        names = [str(name) for name in parquet.ParquetFile(stream).schema_arrow.names]
+    else:
+        plain = cast("BinaryIO", gzip.GzipFile(fileobj=stream)) if magic.startswith(b"\x1f\x8b") else stream
+        head = plain.read(PEEK_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+        if not head:
+            raise Refused(Reason.WRONG_TYPE, "the file is empty: a header and rows are needed")
+        names = next(csv.reader([head[0]], delimiter=max(",;\t", key=head[0].count)))
+    stream.seek(0)
+    return names
+
+
 def read_csv(stream: BinaryIO, wanted: Wanted, *, arrow: bool = True) -> Columns:
     """Reads the wanted columns of a CSV with a header (UTF-8; comma, semicolon or tab; decimal comma where the separator
     is a semicolon). Raises Refused: a column is missing, a name stands twice, or nothing can be read."""

@@ -7,8 +7,8 @@ Rules.
 - A machine fails at most once in the time looked at, machines fail independently, and a failure takes each bill line of the
   part with the line's share.
 - History holds the repairs of the past. What machines at their usual rate would take is therefore taken out of history's
-  share (demand thinned by a factor, never below 0) and what they take at their predicted rate is put in. So a machine that is as
-  threatened as usual changes nothing in the mean, and a failure is never counted twice.
+  share (demand thinned by a factor, never below 0) and what they take at their predicted rate is put in. So a machine that is
+  as threatened as usual changes nothing in the mean, and a failure is never counted twice.
 - A fault risk speaks for its horizon; beyond it the machine fails at its usual rate."""
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.catalogue import BillLine, Supplier
-from protocol.counts import size_of
+from protocol.counts import LARGEST_SIZE, pmf, size_of
 from protocol.errors import BadMessage, Reason
 from protocol.reports import FaultRisk, RemainingLife
 
 Floats = NDArray[np.float64]
 MONTH_DAYS = 365.25 / 12
 DAY_MS = 86_400_000
-MOST_CELLS = 8192
+MOST_CELLS = 2048
 ANY_FAILURE = "*"
 _TAIL_DEVIATIONS = 9.0
 _LEAD_POINTS = 11
@@ -47,7 +47,7 @@ class Pmf:
     @cached_property
     def values(self) -> Floats:
         """The counts: [K]."""
-        return np.arange(len(self.chances)) * float(self.step)
+        return np.arange(len(self.chances), dtype=np.float64) * self.step
 
     @property
     def mean(self) -> float:
@@ -111,7 +111,7 @@ class MonthsDemand:
         """Units expected in the first `days` [J] days: [J]."""
         return np.asarray(self.weight @ self.within(days)[0])
 
-    def pmf(self, days: float) -> Pmf:
+    def of(self, days: float) -> Pmf:
         """Demand of so many days."""
         mean, size = self.within(np.array([days]))
         return mixed(self.weight, mean[:, 0], size[:, 0])
@@ -125,35 +125,42 @@ def _grown(totals: Floats, months: Floats) -> Floats:
     return np.asarray(whole[:, low] + (whole[:, low + 1] - whole[:, low]) * (months - low))
 
 
+def reach_of(mean: Floats, size: Floats) -> Floats:
+    """Counts above these are less likely than 1e-9: [Q]. A tail falls like a Poisson's or like mean / (mean + size)."""
+    m = np.maximum(mean, 1e-12)
+    return np.asarray(m + _TAIL_DEVIATIONS * np.sqrt(m + m**2 / size) + 21 / np.log1p(size / m) + 12)
+
+
 def step_for(mean: Floats, size: Floats) -> int:
     """The least step with which MOST_CELLS cells hold these counts."""
-    reach = np.max(mean + _TAIL_DEVIATIONS * np.sqrt(mean + mean**2 / size) + _TAIL_DEVIATIONS, initial=1.0)
-    return max(1, math.ceil(float(reach) * 1.5 / MOST_CELLS))
+    return max(1, math.ceil(float(np.max(reach_of(mean, size))) / MOST_CELLS))
 
 
 def mixed(weight: Floats, mean: Floats, size: Floats, step: int | None = None) -> Pmf:
     """A mixture of negative binomials [Q], cut where less than 1e-9 is left, and normalized."""
     step = step or step_for(mean, size)
-    heavy = mean + (_TAIL_DEVIATIONS + 6 * mean / np.maximum(size, 0.05) ** 0.5 / np.sqrt(mean + 1)) * np.sqrt(
-        mean + mean**2 / size
-    )
-    cells = int(min(np.max(heavy) / step + 12, MOST_CELLS))
-    chances = weight @ negative_binomial(np.arange(cells) * float(step), mean, size)
+    cells = int(min(np.max(reach_of(mean, size)) / step, MOST_CELLS)) + 1
+    chances = weight @ _cells(cells, step, mean, size)
     chances = chances / chances.sum()
     kept = int(np.searchsorted(np.cumsum(chances), 1 - 1e-9)) + 1
     return Pmf(chances[:kept] / chances[:kept].sum(), step)
 
 
-def negative_binomial(counts: Floats, mean: Floats, size: Floats) -> Floats:
-    """Probabilities of counts [K] under means and sizes [Q]: [Q, K]."""
-    m, k = np.maximum(mean, 1e-12)[:, None], np.minimum(size, 1e6)[:, None]
-    n = counts[None, :]
+def _cells(cells: int, step: int, mean: Floats, size: Floats) -> Floats:
+    """Probabilities of 0, step, 2 step, … under means and sizes [Q]: [Q, cells]. With a step above 1 a cell holds what lies
+    around it, and the first one what is left near 0, where a small size piles up."""
+    if step == 1:
+        return pmf(cells - 1, mean, size)
+    m, k = np.maximum(mean, 1e-12)[:, None], np.minimum(size, LARGEST_SIZE)[:, None]
+    n = np.arange(cells, dtype=np.float64)[None, :] * step
     ways = log_gamma(n + k) - log_gamma(k) - log_gamma(n + 1)
-    return np.asarray(np.exp(ways - k * np.log1p(m / k) + n * (np.log(m) - np.log(m + k))))
+    found = np.exp(ways - k * np.log1p(m / k) + n * (np.log(m) - np.log(m + k))) * step
+    found[:, 0] = np.maximum(1 - found[:, 1:].sum(axis=1), 0.0)
+    return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
 def log_gamma(x: Floats) -> Floats:
-    """Logarithm of the gamma function for x > 0: Stirling's series at x + 7, right to 1e-11."""
+    """Logarithm of the gamma function for x > 0: Stirling's series at x + 7, right to 1e-9."""
     y = x + 7.0
     series = (1 / 12 - (1 / 360 - 1 / (1260 * y * y)) / (y * y)) / y
     product = x * (x + 1) * (x + 2) * (x + 3) * (x + 4) * (x + 5) * (x + 6)
@@ -284,7 +291,7 @@ def _seen_from(outlook: FailureOutlook, issued_ms: int, now_ms: int) -> FailureO
 @dataclass(frozen=True)
 class RepairDemand:
     """What one machine's possible failure takes of a part. takes: the count if it happens; chance [J]: that it happens
-    within each time looked at; usual [J]: failures expected in that time at the usual rate."""
+    within each time looked at; usual [J]: the same chance at the usual rate."""
 
     because: str
     takes: Pmf
@@ -295,8 +302,8 @@ class RepairDemand:
 def risk_demand(
     part: str, outlooks: Sequence[FailureOutlook], bill: Sequence[BillLine], days: Floats
 ) -> list[RepairDemand]:
-    """forecast -> recommend: failure risk x bill of parts, for each of the times `days` [J]. A bill line of a failure goes with
-    the risk of that failure; a line for any failure ("*") with what remains of the machine's chance to fail at all."""
+    """forecast -> recommend: failure risk x bill of parts, for each of the times `days` [J]. A bill line of a failure goes
+    with the risk of that failure; a line for any failure ("*") with what remains of the machine's chance to fail at all."""
     lines = [line for line in bill if line.part == part]
     found: list[RepairDemand] = []
     for machine in dict.fromkeys(one.machine for one in outlooks) if lines else ():
@@ -308,21 +315,21 @@ def _of_machine(outlooks: list[FailureOutlook], lines: list[BillLine], days: Flo
     lines = [line for line in lines if line.machine_type in ("", outlooks[0].machine_type)]
     any_line = [line for line in lines if line.failure == ANY_FAILURE]
     found: list[RepairDemand] = []
-    survives, usual_named = np.ones(len(days)), np.zeros(len(days))
+    survives, usual_named = np.ones(len(days)), 0.0
     for one in outlooks:
         own = [line for line in lines if one.failure != ANY_FAILURE and _same(line.failure, one.failure)]
         if own:
-            chance, usual = one.within(days), one.usual_rate * days
+            chance, usual = one.within(days), -np.expm1(-one.usual_rate * days)
             found.append(RepairDemand(f"risk:{one.machine} {one.failure}"[:128], _takes(own), chance, usual))
-            survives, usual_named = survives * (1 - chance), usual_named + usual
+            survives, usual_named = survives * (1 - chance), usual_named + one.usual_rate
     if any_line:
         lives = [one for one in outlooks if one.failure == ANY_FAILURE]
         named = [one for one in outlooks if one.failure != ANY_FAILURE]
         none_named = np.prod([1 - one.within(days) for one in named], axis=0) if named else np.ones(len(days))
         none = np.min([none_named, *(1 - one.within(days) for one in lives)], axis=0)
-        usual_any = np.max([sum((one.usual_rate for one in group), 0.0) for group in (lives, named)]) * days
+        usual_any = max(sum(one.usual_rate for one in group) for group in (lives, named))
         rest = np.clip(1 - none / np.maximum(survives, 1e-12), 0.0, 1.0)
-        usual_rest = np.maximum(usual_any - usual_named, 0.0)
+        usual_rest = -np.expm1(-max(usual_any - usual_named, 0.0) * days)
         found.append(RepairDemand(f"risk:{outlooks[0].machine}"[:128], _takes(any_line), rest, usual_rest))
     return [one for one in found if np.any(one.chance > 0) or np.any(one.usual > 0)]
 
@@ -385,13 +392,13 @@ def cover_demand(
     return CoverDemand(_mixture(lead.chance, pmfs), float(lead.chance @ days), tuple(sources))
 
 
-def _with_repairs(pmf: Pmf, repairs: Sequence[RepairDemand], at: int) -> Pmf:
+def _with_repairs(demand: Pmf, repairs: Sequence[RepairDemand], at: int) -> Pmf:
     """Adds each machine's repair exactly: it comes with its chance (Poisson-binomial where each takes one unit)."""
     for one in repairs:
         takes = one.takes.chances * one.chance[at]
         takes[0] += 1 - one.chance[at]
-        pmf = pmf.plus(_coarse(takes, pmf.step))
-    return pmf
+        demand = demand.plus(_coarse(takes, demand.step))
+    return demand
 
 
 def _coarse(chances: Floats, step: int) -> Pmf:

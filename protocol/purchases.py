@@ -49,8 +49,8 @@ class DemandSource(msgspec.Struct, frozen=True):
 
 
 class SupplierOption(msgspec.Struct, frozen=True, kw_only=True):
-    """What buying from one supplier would mean. cost: expected cost until the next order after this one could arrive
-    (holding, shortage, price above the cheapest)."""
+    """What buying from one supplier would mean. cost: expected cost over the longest time that one of the
+    suppliers' orders covers (holding, shortage, price above the cheapest)."""
 
     supplier: Name
     quantity: Count
@@ -67,7 +67,8 @@ class PurchaseProposal(msgspec.Struct, frozen=True, kw_only=True):
     Demand until the next order could arrive (`cover_days`: lead time and review) is `expected`, the sum of the sources;
     `order_up_to` units last with probability `service_level`, which is shortage over shortage and holding cost.
     quantity = order_up_to - position (on hand and on order), rounded up to minimum and pack, cut by a budget; `limits` names
-    what changed it ("minimum", "pack", "budget"). short_now, short_then: chance that the shelf runs empty without and with
+    what changed it ("minimum", "pack", "budget") and what a reader must know ("no_history", "no_shortage_cost",
+    "open_order_too_late"). short_now, short_then: chance that the shelf runs empty without and with
     this order. `machine` "*": for any machine of the site."""
 
     type_name: ClassVar[str] = "millwright.purchase_proposal.v1"

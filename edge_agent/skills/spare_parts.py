@@ -27,7 +27,9 @@ from protocol.demand_windows import (
     month_start_ms,
 )
 from protocol.errors import BadMessage, Reason
+from protocol.fleet_demand import fleet_demand
 from protocol.names import plant_name, stable_id
+from protocol.parts_demand import MonthsDemand
 from protocol.reports import Contribution, DemandForecast, ModelRef
 
 SMOOTHED = ModelRef(SPARE_PARTS, "smoothed_rate")
@@ -117,6 +119,24 @@ def forecast_demand(
             )
         )
     return reports
+
+
+def months_demand(parts: Sequence[PartHistory], model: LoadedModel | None) -> list[MonthsDemand]:
+    """Demand of the first 1..horizon months together as a distribution, one a part, in the order given: the model's; without
+    one, what the months of all the parts here say (`protocol.fleet_demand`). Raises as `forecast_demand`."""
+    for one in parts:
+        plant_name(one.part, "part")
+    if not parts:
+        return []
+    table = _stacked(parts)
+    spec = model.passport.demand if model is not None else None
+    if model is None or spec is None:
+        return fleet_demand(table, _LONGEST)
+    next_month = np.array([month_number(one.first_month) + len(one.units) for one in parts])
+    ahead = _asked(table, next_month, model, spec)
+    return [
+        MonthsDemand(np.ones(1), ahead.total_mean[i : i + 1], ahead.total_size[i : i + 1]) for i in range(len(parts))
+    ]
 
 
 def _stacked(parts: Sequence[PartHistory]) -> Floats:
