@@ -69,9 +69,7 @@ class Store:
     """Owner of the folder where stock is remembered. `ignored`: levels that were not used, counted by reason. A disk that
     cannot be written costs the memory across a restart, never the gateway: `note` counts it."""
 
-    def __init__(
-        self, folder: Path, catalogue: Catalogue, note: Callable[[str], None] = lambda _what: None
-    ) -> None:
+    def __init__(self, folder: Path, catalogue: Catalogue, note: Callable[[str], None] = lambda _what: None) -> None:
         self.catalogue = catalogue
         self._note = note
         self.ignored: Counter[str] = Counter()
@@ -111,9 +109,7 @@ class Store:
         # the store knew nothing of it when it last spoke, whatever the clock of whoever answered says
         known_ms = max(feedback.time_ms, level.time_ms if level is not None else 0)
         order = OpenOrder(quantity=quantity, due_ms=proposal.arrives_ms, supplier=proposal.supplier)
-        self._kept.accepted.append(
-            Accepted(proposal=proposal.id, part=proposal.part, time_ms=known_ms, order=order)
-        )
+        self._kept.accepted.append(Accepted(proposal=proposal.id, part=proposal.part, time_ms=known_ms, order=order))
         self._kept.answered = [*self._kept.answered, proposal.id][-MOST_ANSWERED:]
         self._save()
         return True

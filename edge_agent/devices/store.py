@@ -124,7 +124,8 @@ def catalogue_toml() -> str:
     cards: dict[str, list[str]] = {}
     for kind in dict(MACHINES).values():
         for fault in FAULTS[kind]:
-            rows += ["[[bill]]", f'part = "{fault.part}"', f'machine_type = "{kind}"', f'failure = "{fault.name}"']
+            failure = "*" if fault.name == "bearing wear" else fault.name  # what a pump's life ends with, in this world
+            rows += ["[[bill]]", f'part = "{fault.part}"', f'machine_type = "{kind}"', f'failure = "{failure}"']
             seen = "; ".join(f"{signal} {'high' if push > 0 else 'low'}" for signal, push in fault.shows.items())
             for item in (f"action:{fault.action}", f"part:{fault.part}"):
                 cards.setdefault(item, [kind]).append(f"{fault.name}: {seen}")
