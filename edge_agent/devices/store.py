@@ -27,7 +27,7 @@ class Sold:
 
 
 SOLD = (
-    Sold("bearing-6204", 2.2, 14.5, 900.0, 2),
+    Sold("bearing-6204", 8.5, 14.5, 900.0, 2),
     Sold("strainer-mesh", 0.8, 22.0, 350.0, 1),
     Sold("drive-belt-b52", 1.1, 31.0, 600.0, 1),
     Sold("coupling-insert", 0.5, 18.0, 400.0, 1),

@@ -40,8 +40,9 @@ FLEET = ModelRef(SLOT, "fleet_demand")
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 STALE_AFTER_DAYS = 14.0
 MOST_QUANTITY = 1_000_000_000
-LEAST_HOLDING = 1e-4
-"""Holding is never taken for less than this share of the shortage cost: nobody stocks without end."""
+LEAST_HOLDING = 0.005
+"""Holding is never taken for less than this share of the shortage cost: some tens of months of history say nothing of what
+is asked for once in more than two hundred covers, and nobody stocks for it."""
 FARTHEST_DAYS = 1830.0
 _MOST_STEPS = 64
 _MOST_SOURCES = 100

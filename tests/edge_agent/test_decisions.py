@@ -1,5 +1,5 @@
-"""forecast -> recommend -> forecast on one gateway: what is likely to fail asks for parts and for a window, what is accepted is
-an order and a known input."""
+"""forecast -> recommend -> forecast on one gateway: what is likely to fail asks for parts and for a window, what is accepted
+is an order and a known input."""
 
 from __future__ import annotations
 
@@ -56,12 +56,13 @@ def bought(decisions: Decisions, now_ms: int = MORNING) -> dict[str, PurchasePro
 
 
 def test_a_bearing_that_will_fail_asks_for_a_bearing(tmp_path: Path) -> None:
-    (tmp_path / "calm").mkdir()
-    calm = bought(stocked(tmp_path / "calm"))
-    (tmp_path / "worn").mkdir()
-    worried = stocked(tmp_path / "worn")
-    worried.hear_lives([life(60.0)])
-    worn = bought(worried)
+    found = []
+    for name, hours in (("calm", 300.0), ("worn", 30.0)):
+        (tmp_path / name).mkdir()
+        decisions = stocked(tmp_path / name)
+        decisions.hear_lives([life(hours)])
+        found.append(bought(decisions))
+    calm, worn = found
     part = "bearing-6204"
     assert worn[part].expected > calm[part].expected
     assert worn[part].order_up_to >= calm[part].order_up_to
