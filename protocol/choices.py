@@ -28,7 +28,18 @@ MOST_EVENTS = 5_000_000
 CHOICES = "choices"
 """Where in a passport's lineage the columns are kept."""
 USUAL = {
-    "user": ("user", "user_id", "userid", "customer", "customer_id", "client", "visitorid", "session", "case", "machine"),
+    "user": (
+        "user",
+        "user_id",
+        "userid",
+        "customer",
+        "customer_id",
+        "client",
+        "visitorid",
+        "session",
+        "case",
+        "machine",
+    ),
     "item": ("item", "item_id", "itemid", "product", "product_id", "stockcode", "movieid", "part", "part_id", "sku"),
     "time": ("time", "timestamp", "time_ms", "date", "datetime", "invoicedate", "ordered", "day"),
     "value": ("value", "quantity", "qty", "amount", "count", "rating", "strength"),
@@ -70,7 +81,9 @@ class Choices:
     findings: list[Finding] = field(default_factory=list)
 
 
-def event_columns(header: Sequence[str], *, user: str = "", item: str = "", time: str = "", value: str = "") -> ChoiceColumns:
+def event_columns(
+    header: Sequence[str], *, user: str = "", item: str = "", time: str = "", value: str = ""
+) -> ChoiceColumns:
     """The named columns, and the usual ones for what was not named. Raises BadSettings where users or items cannot be
     told."""
     said = {"user": user, "item": item, "time": time, "value": value}
@@ -88,7 +101,9 @@ def card_columns(header: Sequence[str], item: str, text: Sequence[str] = ()) -> 
     names = {name.lower(): name for name in reversed(header)}
     found = item if item in header else _usual(header, "item") or names.get("id", "")
     if not found:
-        raise BadSettings(f"the items' table needs a column {item!r}, as the events have it; there are {', '.join(header)}")
+        raise BadSettings(
+            f"the items' table needs a column {item!r}, as the events have it; there are {', '.join(header)}"
+        )
     missing = [name for name in text if name not in header]
     if missing:
         raise BadSettings(f"--text: no column {', '.join(missing)} in the items' table; there are {', '.join(header)}")
@@ -118,7 +133,9 @@ def lay_out_choices(columns: Columns, layout: ChoiceColumns) -> Choices:
         left = _kept(left, timed, "no_time", "without a time since 1970 that can be read", findings)
     rows = np.flatnonzero(left)
     if not len(rows):
-        raise Refused(Reason.NOT_ELIGIBLE, f"none of {columns.rows} rows can be used: {_all(findings) or 'check the columns'}")
+        raise Refused(
+            Reason.NOT_ELIGIBLE, f"none of {columns.rows} rows can be used: {_all(findings) or 'check the columns'}"
+        )
     _say_repeats(who[rows], what[rows], times[rows] if times is not None else None, findings)
     rows = _newest(rows, times, findings)
     users, who = _used(users, who[rows])
@@ -192,7 +209,9 @@ def _say_repeats(who: Whole, what: Whole, times: Whole | None, findings: list[Fi
     again = int(((np.diff(who[order]) == 0) & (np.diff(what[order]) == 0) & (np.diff(times[order]) == 0)).sum())
     if again:
         findings.append(
-            Finding("repeated", again, f"{again} rows repeat a user, an item and a time: added up, to the cap of a pair")
+            Finding(
+                "repeated", again, f"{again} rows repeat a user, an item and a time: added up, to the cap of a pair"
+            )
         )
 
 
@@ -201,7 +220,9 @@ def _newest(rows: Whole, times: Whole | None, findings: list[Finding]) -> Whole:
     if surplus <= 0:
         return rows
     which = "last" if times is None else "newest"
-    findings.append(Finding("newest_only", surplus, f"learned from the {which} {MOST_EVENTS} of {len(rows)} usable rows"))
+    findings.append(
+        Finding("newest_only", surplus, f"learned from the {which} {MOST_EVENTS} of {len(rows)} usable rows")
+    )
     if times is not None:
         rows = rows[np.argsort(times[rows], kind="stable")]
     return np.sort(rows[surplus:])
@@ -250,7 +271,11 @@ def lay_out_cards(columns: Columns, item_id: str, text: Sequence[str]) -> tuple[
     for kind, count, said in (
         ("no_item", nameless, "rows of the items' table have no id, or one that is too long: left out"),
         ("item_twice", twice, "rows of the items' table name an item again: the fullest row stands"),
-        ("no_attributes", bare, "items of the items' table have neither a word nor an attribute: known by choices alone"),
+        (
+            "no_attributes",
+            bare,
+            "items of the items' table have neither a word nor an attribute: known by choices alone",
+        ),
     ):
         if count:
             findings.append(Finding(kind, count, f"{count} {said}"))

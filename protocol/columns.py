@@ -95,7 +95,9 @@ def header(stream: BinaryIO) -> list[str]:
     try:
         if magic == b"PAR1":
             return _parquet_header(stream)
-        peeked = (cast("BinaryIO", gzip.GzipFile(fileobj=stream)) if magic[:2] == b"\x1f\x8b" else stream).read(PEEK_BYTES)
+        peeked = (cast("BinaryIO", gzip.GzipFile(fileobj=stream)) if magic[:2] == b"\x1f\x8b" else stream).read(
+            PEEK_BYTES
+        )
     except (OSError, EOFError, zlib.error) as error:
         raise Refused(Reason.WRONG_TYPE, f"not a readable gzip file: {error}") from error
     finally:

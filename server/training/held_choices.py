@@ -91,7 +91,9 @@ def ones(rows: list[Ints], columns: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids, indptr), shape=(len(rows), columns))
 
 
-def lists_of(scores: Scores, profiles: sparse.csr_matrix, closed: sparse.csr_matrix, offered: Mask) -> NDArray[np.int64]:
+def lists_of(
+    scores: Scores, profiles: sparse.csr_matrix, closed: sparse.csr_matrix, offered: Mask
+) -> NDArray[np.int64]:
     """The best TOP items of each profile [B, TOP], -1 where there are no more; `closed` [B, n]: what is not shown."""
     made = []
     for start in range(0, profiles.shape[0], BLOCK):

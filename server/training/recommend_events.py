@@ -31,7 +31,7 @@ from server.algorithms.interactions import Event, Interactions, interactions
 from server.algorithms.lessons import Mask, covering
 from server.algorithms.linear_items import LinearSettings
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
-from server.training.held_choices import Figures, HeldOut, hold_out, judged, lists_of, ones
+from server.training.held_choices import TOP, Figures, HeldOut, Scores, hold_out, judged, lists_of, ones
 from server.training.hybrid_tables import PackedHybrid, packed
 from server.training.recommend import ITEMS
 
@@ -142,7 +142,10 @@ def train_recommend_events(
         candidate=candidate,
         figures=means,
         lengths=lengths,
-        weights={low: dict(zip(PARTS, row.tolist(), strict=True)) for low, row in zip(fitted.lengths, np.round(fitted.weights, 3), strict=True)},
+        weights={
+            low: dict(zip(PARTS, row.tolist(), strict=True))
+            for low, row in zip(fitted.lengths, np.round(fitted.weights, 3), strict=True)
+        },
         users=len(world.events.users),
         items=len(world.events.items),
         entries=int(world.events.matrix.nnz),
@@ -156,20 +159,26 @@ def train_recommend_events(
 def _world(choices: Choices, cards: Mapping[str, ItemCard], plan: EventPlan, findings: list[Finding]) -> _World:
     if len(choices.users) < 2:
         raise Refused(
-            Reason.NOT_ELIGIBLE, f"all events are of one user ({choices.users[0]}): nobody to learn from; is --user right?"
+            Reason.NOT_ELIGIBLE,
+            f"all events are of one user ({choices.users[0]}): nobody to learn from; is --user right?",
         )
     if len(choices.items) < 2:
         raise Refused(
-            Reason.NOT_ELIGIBLE, f"all events are of one item ({choices.items[0]}): nothing to choose from; is --item right?"
+            Reason.NOT_ELIGIBLE,
+            f"all events are of one item ({choices.items[0]}): nothing to choose from; is --item right?",
         )
     if plan.half_life_days is not None and choices.times_ms is None:
         raise BadSettings("--half-life-days needs times: say --time COLUMN, or leave it out")
     events = lasting(softened(_limited(interactions(_events(choices), half_life_days=plan.half_life_days), findings)))
     events = covering(events, list(cards)[: max(MOST_ITEMS - len(events.items), 0)])
     _say_cards(events, choices, cards, findings)
-    offered = np.array([name.startswith(plan.candidates) if plan.candidates else True for name in events.items], dtype=bool)
+    offered = np.array(
+        [name.startswith(plan.candidates) if plan.candidates else True for name in events.items], dtype=bool
+    )
     if not offered.any():
-        raise BadSettings(f"--candidates {' '.join(plan.candidates)}: no item starts so; items are {_few(events.items)}")
+        raise BadSettings(
+            f"--candidates {' '.join(plan.candidates)}: no item starts so; items are {_few(events.items)}"
+        )
     size = sum(len(name.encode()) + 8 for name in (*events.items, *events.users[: plan.most_users]))
     if size > MOST_NAME_BYTES:
         raise Refused(
@@ -177,7 +186,9 @@ def _world(choices: Choices, cards: Mapping[str, ItemCard], plan: EventPlan, fin
             f"names of items and users take {size} bytes, and a bundle holds {MOST_NAME_BYTES}: give shorter names or fewer items",
         )
     if len(events.users) > plan.most_users:
-        words = f"the bundle holds the newest {plan.most_users} of {len(events.users)} users; items are learned from all"
+        words = (
+            f"the bundle holds the newest {plan.most_users} of {len(events.users)} users; items are learned from all"
+        )
         findings.append(Finding("newest_users", len(events.users) - plan.most_users, words))
     if not cards:
         return _World(events, cards, None, None, offered)
@@ -188,7 +199,9 @@ def _world(choices: Choices, cards: Mapping[str, ItemCard], plan: EventPlan, fin
 
 def _events(choices: Choices) -> Iterator[Event]:
     times = choices.times_ms.tolist() if choices.times_ms is not None else [None] * len(choices.who)
-    for who, what, value, at in zip(choices.who.tolist(), choices.what.tolist(), choices.values.tolist(), times, strict=True):
+    for who, what, value, at in zip(
+        choices.who.tolist(), choices.what.tolist(), choices.values.tolist(), times, strict=True
+    ):
         yield choices.users[who], choices.items[what], value, at
 
 
@@ -197,7 +210,9 @@ def _limited(events: Interactions, findings: list[Finding]) -> Interactions:
     surplus = len(events.items) - MOST_ITEMS
     if surplus <= 0:
         return events
-    findings.append(Finding("seldom", surplus, f"{surplus} items that fewest users chose were left out; {MOST_ITEMS} are learned"))
+    findings.append(
+        Finding("seldom", surplus, f"{surplus} items that fewest users chose were left out; {MOST_ITEMS} are learned")
+    )
     many = np.bincount(events.matrix.indices, minlength=len(events.items))
     kept = np.sort(np.argsort(-many, kind="stable")[:MOST_ITEMS])
     times = None if events.times_ms is None else sparse.csr_matrix(events.times_ms[:, kept])
@@ -230,11 +245,15 @@ def _say_cards(events: Interactions, choices: Choices, cards: Mapping[str, ItemC
     chosen = set(choices.items)
     new = [name for name in cards if name not in chosen]
     if new:
-        words = f"{len(new)} items of the items' table were chosen by nobody yet: content alone can rank them ({_few(new)})"
+        words = (
+            f"{len(new)} items of the items' table were chosen by nobody yet: content alone can rank them ({_few(new)})"
+        )
         findings.append(Finding("not_chosen_yet", len(new), words))
     bare = [name for name in events.items if name not in cards]
     if bare:
-        words = f"{len(bare)} chosen items have no attributes in the items' table: known by choices alone ({_few(bare)})"
+        words = (
+            f"{len(bare)} chosen items have no attributes in the items' table: known by choices alone ({_few(bare)})"
+        )
         findings.append(Finding("no_card", len(bare), words))
 
 
@@ -260,14 +279,10 @@ def _figures(
 ) -> tuple[dict[str, Figures], list[ModelFigure]]:
     """Every model's figures; "packed" is the hybrid as a gateway ranks."""
 
-    def of(scores: object) -> Figures:
-        return judged(lists_of(scores, held.known, held.known, world.offered), held.wanted, world.offered)  # type: ignore[arg-type]
+    def of(scores: Scores) -> Figures:
+        return judged(lists_of(scores, held.known, held.known, world.offered), held.wanted, world.offered)
 
-    found = {POPULARITY: of(lambda rows: _popularity(held.earlier, rows.shape[0]))}
-    for part, name in ALONE.items():
-        if part == "content" and world.vectors is None:
-            continue
-        found[name] = of(lambda rows, p=PARTS.index(part): fitted.parts.raw(rows)[p])
+    found = {name: of(scores) for name, scores in _alone(held, fitted, world).items()}
     if min(held.earlier.matrix.shape) <= MOST_LINEAR:
         found[LINEAR] = of(_linear(held.earlier, world, plan).score_rows)
     else:
@@ -277,6 +292,19 @@ def _figures(
     found[HYBRID] = _packed_figures(held, table, world)
     means = [_mean(name, found[name], found[POPULARITY]) for name in found if name != "float"]
     return found, means
+
+
+def _alone(held: HeldOut, fitted: FittedHybrid, world: _World) -> dict[str, Scores]:
+    """The simple reference and every part by itself."""
+
+    def part(place: int) -> Scores:
+        return lambda rows: fitted.parts.raw(rows)[place]
+
+    found: dict[str, Scores] = {POPULARITY: lambda rows: _popularity(held.earlier, rows.shape[0])}
+    found |= {name: part(PARTS.index(which)) for which, name in ALONE.items()}
+    if world.vectors is None:
+        del found[ALONE["content"]]
+    return found
 
 
 def _popularity(events: Interactions, rows: int) -> Floats:
@@ -298,12 +326,12 @@ def _linear(earlier: Interactions, world: _World, plan: EventPlan) -> linear_ite
 
 
 def _packed_figures(held: HeldOut, table: Hybrid, world: _World) -> Figures:
-    lists = np.full((len(held.rows), 10), -1, dtype=np.int64)
+    lists = np.full((len(held.rows), TOP), -1, dtype=np.int64)
     barred = frozenset(name for name, may in zip(table.items, world.offered, strict=True) if not may)
     for b in range(len(held.rows)):
         ids = held.known.indices[held.known.indptr[b] : held.known.indptr[b + 1]]
         profile = {table.items[i]: 1.0 for i in ids}
-        for place, one in enumerate(table.rank(profile, 10, exclude=barred, reasons=False)):
+        for place, one in enumerate(table.rank(profile, TOP, exclude=barred, reasons=False)):
             lists[b, place] = table.index[one.item]
     return judged(lists, held.wanted, world.offered)
 
@@ -329,15 +357,11 @@ def _by_length(held: HeldOut, fitted: FittedHybrid, world: _World) -> list[Lengt
             break
         closed, wanted = held.known[places], held.wanted[places]
 
-        def of(scores: object, p: sparse.csr_matrix = profiles, c: sparse.csr_matrix = closed, w: sparse.csr_matrix = wanted) -> float:
-            figures = judged(lists_of(scores, p, c, world.offered), w, world.offered)  # type: ignore[arg-type]
-            return round(float(figures.ndcg.mean()), DIGITS)
-
-        ndcg = {POPULARITY: of(lambda rows: _popularity(held.earlier, rows.shape[0]))}
-        for part, name in ALONE.items():
-            if part != "content" or world.vectors is not None:
-                ndcg[name] = of(lambda rows, p=PARTS.index(part): fitted.parts.raw(rows)[p])
-        made.append(LengthFigure(known, len(places), ndcg | {HYBRID: of(fitted.score_rows)}))
+        ndcg = {}
+        for name, scores in {**_alone(held, fitted, world), HYBRID: fitted.score_rows}.items():
+            figures = judged(lists_of(scores, profiles, closed, world.offered), wanted, world.offered)
+            ndcg[name] = round(float(figures.ndcg.mean()), DIGITS)
+        made.append(LengthFigure(known, len(places), ndcg))
     return made
 
 
@@ -356,7 +380,7 @@ def _sealed(
     until = int(choices.times_ms.max()) if choices.times_ms is not None else 0
     table = made.hybrid()
     profiles = [dict.fromkeys(table.row_of(user), 1.0) for user in made.users]
-    inputs, outputs = parity.golden_lists(made.items, made.users, made.tables, profiles, 10)
+    inputs, outputs = parity.golden_lists(made.items, made.users, made.tables, profiles, TOP)
     about = Circumstances(canonical_digest(choices, world.cards), len(choices.who), until)
     parameters: dict[str, object] = {
         CHOICES: msgspec.json.encode(layout).decode(),
@@ -394,7 +418,7 @@ def _sealed(
         because="trained on a table of events",
     )
     profile = max(profiles, key=len, default={})
-    return Candidate(*seal(draft)), parity.latency_us(lambda: table.rank(profile, 10, plan.candidates))
+    return Candidate(*seal(draft)), parity.latency_us(lambda: table.rank(profile, TOP, plan.candidates))
 
 
 def canonical_digest(choices: Choices, cards: Mapping[str, ItemCard]) -> str:
