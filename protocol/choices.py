@@ -93,7 +93,7 @@ def event_columns(
             raise BadSettings(f"which column holds the {kind}s? There are {', '.join(header)}: say --{kind} COLUMN")
     if found["user"] == found["item"]:
         raise BadSettings(f"column {found['user']!r} cannot be the users and the items: say --user and --item")
-    return ChoiceColumns(**found)
+    return ChoiceColumns(user=found["user"], item=found["item"], time=found["time"], value=found["value"])
 
 
 def card_columns(header: Sequence[str], item: str, text: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:

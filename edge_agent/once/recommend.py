@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,7 @@ from protocol.text_vectors import TextVectors
 
 TOP = 10
 SHOWN_REASONS = 3
-NO_WORDS = (
-    "this bundle was trained without an items' table, so that it knows no words: train it with --items to rank new items"
-)
+NO_WORDS = "this bundle was trained without an items' table and knows no words: train it with --items to rank new items"
 FALLBACKS = {
     "unknown_user": (
         "No choices of {name} are known: these are the items that most users chose.",
@@ -57,7 +55,8 @@ FALLBACKS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """Whom a list is for: a user of the bundle, a profile, or, with neither, the first new item: what goes with it."""
+    """Whom a list is for: a user of the bundle, or a profile, which may hold new items. new: cards of items that nobody has
+    chosen yet, ranked beside the rest."""
 
     user: str = ""
     profile: tuple[str, ...] = ()
@@ -109,7 +108,7 @@ def main(argv: list[str]) -> int:
         new += read_cards(arguments.items, shelf)
     asked = Asked(
         user=(arguments.user or "").strip(),
-        profile=_names([arguments.profile or ""]),
+        profile=_profile(arguments, new),
         new=tuple(new),
         top=arguments.top,
         exclude=frozenset(_names(arguments.exclude)),
@@ -118,6 +117,13 @@ def main(argv: list[str]) -> int:
     answer = recommend(shelf, asked)
     sys.stdout.write(_as_json(answer) if arguments.json else _as_text(answer, zh=arguments.lang == "zh"))
     return 0 if answer.lines else 1
+
+
+def _profile(arguments: argparse.Namespace, said: Sequence[ItemCard]) -> tuple[str, ...]:
+    """As asked; where a new item is all that was said, what goes with it."""
+    if arguments.user is None and arguments.profile is None and arguments.new_item:
+        return (said[0].item,)
+    return _names([arguments.profile or ""])
 
 
 def load_shelf(place: Path) -> Shelf:
@@ -149,29 +155,29 @@ def recommend(shelf: Shelf, asked: Asked) -> Answer:
     """One list with its reasons. Raises BadSettings for a question that cannot be answered; the message names the remedy."""
     if not 1 <= asked.top <= MOST_SHOWN:
         raise BadSettings(f"--top {asked.top}: 1 to {MOST_SHOWN} items can be shown")
-    if not (asked.user or asked.profile or asked.new):
+    if not (asked.user or asked.profile):
         raise BadSettings("for whom? Say --user NAME, --profile ITEM,ITEM or --new-item ID WORDS")
     ranker, unknown = _with_new(shelf, asked.new)
     chosen = list(shelf.hybrid.row_of(asked.user)) if asked.user else []
-    told = asked.profile or ((asked.new[0].item,) if asked.new and not asked.user else ())
-    profile = dict.fromkeys([*chosen, *(name for name in told if name in ranker.index)], 1.0)
-    fallback = []
-    if asked.user and not chosen:
-        fallback.append("unknown_user")
-    if told and not any(name in ranker.index for name in told):
-        fallback.append("unknown_profile")
-    own = frozenset([*profile, *told])
-    if not shelf.model.passport.eligible:
-        fallback.append("no_eligible_model")
+    own = [*chosen, *asked.profile]
+    profile = dict.fromkeys((name for name in own if name in ranker.index), 1.0)
+    fallback = _fallback(asked, profile, shelf.model)
+    if "no_eligible_model" in fallback:
         profile = {}
-    unknown += [name for name in (*told, *sorted(asked.exclude)) if name not in ranker.index and name not in unknown]
+    named = dict.fromkeys([*asked.profile, *sorted(asked.exclude)])
+    unknown += [name for name in named if name not in ranker.index]
     prefixes = _prefixes(asked.only, shelf.model)
-    listing = Listing(profile, asked.top, prefixes, asked.exclude | own)
+    listing = Listing(profile, asked.top, prefixes, asked.exclude.union(own))
     lines = [
-        Line(one.item, one.score, reasons(ranker, one, listing), one.item not in shelf.hybrid.index)
+        Line(one.item, one.score, reasons(ranker, one, listing), not ranker.popularity[ranker.index[one.item]])
         for one in ranker.rank(profile, asked.top, prefixes, listing.exclude)
     ]
     return Answer(asked, shelf.model, sorted(own), lines, fallback, unknown)
+
+
+def _fallback(asked: Asked, profile: Mapping[str, float], model: LoadedModel) -> list[str]:
+    found = [] if profile else ["unknown_user" if asked.user else "unknown_profile"]
+    return found if model.passport.eligible else [*found, "no_eligible_model"]
 
 
 def _with_new(shelf: Shelf, cards: Sequence[ItemCard]) -> tuple[Hybrid, list[str]]:
@@ -214,7 +220,9 @@ def _said(words: list[str]) -> ItemCard:
     """ID, then words and key=value in any order."""
     name, *rest = words
     if not name.strip() or len(name) > 128:
-        raise BadSettings(f"--new-item {name[:40]!r}: an id of 1 to 128 characters comes first, then words and KEY=VALUE")
+        raise BadSettings(
+            f"--new-item {name[:40]!r}: an id of 1 to 128 characters comes first, then words and KEY=VALUE"
+        )
     attributes = dict(one.split("=", 1) for one in rest if "=" in one)
     return card(name.strip(), " ".join(one for one in rest if "=" not in one), attributes)
 
@@ -257,7 +265,9 @@ def _as_text(answer: Answer, *, zh: bool) -> str:
         said = ", ".join(answer.unknown)
         lines.append(f"本模型未知：{said}" if zh else f"Not known here: {said}")
     if not answer.lines:
-        lines.append("没有可推荐的项目。" if zh else "Nothing can be offered: everything on offer was chosen or excluded.")
+        lines.append(
+            "没有可推荐的项目。" if zh else "Nothing can be offered: everything on offer was chosen or excluded."
+        )
     elif len(answer.lines) < answer.asked.top:
         few = len(answer.lines)
         lines.append(f"只有 {few} 项可推荐。" if zh else f"Only {few} items can be offered.")
@@ -274,12 +284,22 @@ def _why(line: Line, *, zh: bool) -> list[str]:
     if len(line.why.contributions) > SHOWN_REASONS:
         share = f"{line.why.shown_share:.0%}"
         more = len(line.why.contributions) - SHOWN_REASONS
-        words = f"其余 {more} 个理由（以上占 {share}）" if zh else f"{more} more reasons (those above are {share} of all)"
+        words = (
+            f"其余 {more} 个理由（以上占 {share}）" if zh else f"{more} more reasons (those above are {share} of all)"
+        )
         made.append(f"       {rest:+.4f}  {words}")
     if line.why.flips_without:
-        names = ", ".join(one.removeprefix(LIKE) for one in line.why.flips_without)
-        made.append(f"       若没有 {names}，它不会在此列表中" if zh else f"       it would not stand here without {names}")
+        names = ", ".join(_who(one, zh=zh) for one in line.why.flips_without)
+        made.append(
+            f"       若没有 {names}，它不会在此列表中" if zh else f"       it would not stand here without {names}"
+        )
     return made
+
+
+def _who(name: str, *, zh: bool) -> str:
+    if not name.startswith(LIKE):
+        return name
+    return ("用户 " if zh else "the user ") + name.removeprefix(LIKE)
 
 
 def _words(because: str, *, zh: bool) -> str:
@@ -307,7 +327,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Ranks items for a user, or for a profile, with a bundle of `millwright train recommend`, and says why.",
     )
     add = parser.add_argument
-    add("bundle", type=Path, metavar="DIR|FILE", help="the folder that `millwright train recommend` wrote, or its bundle")
+    add(
+        "bundle",
+        type=Path,
+        metavar="DIR|FILE",
+        help="the folder that `millwright train recommend` wrote, or its bundle",
+    )
     whom = parser.add_mutually_exclusive_group()
     whom.add_argument("--user", metavar="NAME", help="a user of the training's table; what he chose is the profile")
     whom.add_argument("--profile", metavar="ITEM[,ITEM]", help="items that were chosen, of anybody")

@@ -5,7 +5,7 @@ counts once, however much was held out of him."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from server.algorithms.lessons import Ints, Mask
 from server.algorithms.neighbourhood import ranked
 
 TOP = 10
+DECIMALS = 9
 SHARE = 0.2
 """Of each user's choices, the newest ones, that are held out: at least one, and one is left."""
 BLOCK = 256
@@ -84,7 +85,7 @@ def _entries(matrix: sparse.csr_matrix, kept: Mask) -> sparse.csr_matrix:
     return sparse.csr_matrix((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
 
 
-def ones(rows: list[Ints], columns: int) -> sparse.csr_matrix:
+def ones(rows: Sequence[Ints], columns: int) -> sparse.csr_matrix:
     """Profiles of strength 1 [B, n]."""
     indptr = np.cumsum([0, *map(len, rows)])
     ids = np.concatenate([np.sort(row) for row in rows]) if rows else np.zeros(0, dtype=np.int64)
@@ -97,7 +98,7 @@ def lists_of(
     """The best TOP items of each profile [B, TOP], -1 where there are no more; `closed` [B, n]: what is not shown."""
     made = []
     for start in range(0, profiles.shape[0], BLOCK):
-        block = np.round(np.array(scores(profiles[start : start + BLOCK]), dtype=np.float64), 9)
+        block: Floats = np.round(np.array(scores(profiles[start : start + BLOCK]), dtype=np.float64), DECIMALS)
         block[:, ~offered] = -np.inf
         made.append(ranked(block, TOP, closed[start : start + BLOCK]))
     found = [np.pad(one, [(0, 0), (0, TOP - one.shape[1])], constant_values=-1) for one in made]

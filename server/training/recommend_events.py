@@ -183,7 +183,7 @@ def _world(choices: Choices, cards: Mapping[str, ItemCard], plan: EventPlan, fin
     if size > MOST_NAME_BYTES:
         raise Refused(
             Reason.TOO_LARGE,
-            f"names of items and users take {size} bytes, and a bundle holds {MOST_NAME_BYTES}: give shorter names or fewer items",
+            f"names of items and users take {size} bytes; a bundle holds {MOST_NAME_BYTES}: give shorter names, or fewer",
         )
     if len(events.users) > plan.most_users:
         words = (
@@ -414,7 +414,7 @@ def _sealed(
         float_bytes=made.float_bytes,
         latency_us=0.0,
         intended_use="Ranks items for a user by what he and others chose, and by what items are; a person decides.",
-        limits="Knows what was chosen, not why; says nothing about price or stock. The tables hold what each named user chose.",
+        limits="Knows what was chosen, not why; nothing about price or stock. Holds what each named user chose.",
         because="trained on a table of events",
     )
     profile = max(profiles, key=len, default={})

@@ -103,7 +103,7 @@ def list_summary(report: RecommendReport) -> str:
     lines += [
         "",
         f"The bundle takes {report.bytes / 1024:.0f} KiB and holds the choices of {report.kept_users} users by name; int8 "
-        f"changed scores by {report.packing_rms:.1%} of their deviation and nDCG by {report.packing_change:+.2%} (positive is "
+        f"changed scores by {report.packing_rms:.1%} of their deviation and nDCG by {report.packing_change:+.2%} (above 0: "
         f"worse). A list of ten takes {report.latency_us / 1000:.2f} ms here.",
         "",
         "## What was odd in the file",
