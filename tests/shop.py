@@ -19,7 +19,7 @@ Row = tuple[str, ...]
 
 def events(users: int = 60, per_kind: int = 8) -> list[Row]:
     """(user, item, time, quantity)."""
-    draw = random.Random(3)  # noqa: S311 - a made shop
+    draw = random.Random(3)
     kinds = list(KINDS)
     items = {kind: [f"{kind}-{i:02}" for i in range(per_kind)] for kind in kinds}
     made = []

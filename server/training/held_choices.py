@@ -98,7 +98,7 @@ def lists_of(
     """The best TOP items of each profile [B, TOP], -1 where there are no more; `closed` [B, n]: what is not shown."""
     made = []
     for start in range(0, profiles.shape[0], BLOCK):
-        block: Floats = np.round(np.array(scores(profiles[start : start + BLOCK]), dtype=np.float64), DECIMALS)
+        block = np.asarray(np.round(scores(profiles[start : start + BLOCK]), DECIMALS), dtype=np.float64)
         block[:, ~offered] = -np.inf
         made.append(ranked(block, TOP, closed[start : start + BLOCK]))
     found = [np.pad(one, [(0, 0), (0, TOP - one.shape[1])], constant_values=-1) for one in made]
