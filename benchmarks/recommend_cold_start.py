@@ -3,11 +3,11 @@
     python benchmarks/recommend_cold_start.py --data DIR [--seeds N] [--quick] [--json]
 
 DIR holds ratings.csv(.gz) with userId, movieId (or itemId) and timestamp, movies.csv(.gz) with title and genres, and maybe
-tags.csv(.gz); a row of ratings is one event of strength 1. New users: 20 % of the users are unseen, the profile is their first
-n events in time (ties: the smaller item name first), the rest is wanted. Candidates: every item of the file that is not in the
-profile. New items: 10 % of the items are hidden from every history, and ranked among themselves for whoever took one. Ties:
-score descending, then the item's name. Parameters are chosen on an inner 80/20 split of the training users (or of the known
-items). Differences are paired, a user's rows of several seeds taken together. --quick: 1 seed, fewer tries."""
+tags.csv(.gz); a row of ratings is one event of strength 1. New users: 20 % of the users are unseen, the profile is their
+first n events in time (ties: the smaller item name first), the rest is wanted. Candidates: every item of the file that is
+not in the profile. New items: 10 % of the items are hidden from every history, and ranked among themselves for whoever took
+one. Ties: score descending, then the item's name. Parameters are chosen on an inner 80/20 split of the training users (or of
+the known items). Differences are paired, a user's rows of several seeds taken together. --quick: 1 seed, fewer tries."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def hidden(events: Interactions, items: NDArray[np.integer]) -> tuple[Interactio
 def among_new(
     cards: Sequence[ItemCard], mapped: float, known: Interactions, asked: Asked, new: NDArray[np.integer]
 ) -> Floats:
-    """nDCG@10 of each user [B] among the new items alone. The cards of the known items are all that words are learned from."""
+    """nDCG@10 of each user [B] among the new items alone. Words are learned from the cards of the known items."""
     old = np.setdiff1d(np.arange(len(cards)), new)
     fitted = fit_content([cards[i] for i in old], ContentSettings(mapped=mapped), known.matrix[:, old])
     vectors = fitted.encode(cards)
@@ -271,9 +271,8 @@ def new_items(sheet: contract.Sheet, shop: Shop, seed: int) -> dict[str, tuple[l
         values = [among_new(kept, m, _over(inner, old), _asked_over(check, old), places).mean() for m in tries]
         mapped = tries[int(np.argmax(values))]
         found[what] = (asked.who, among_new(cards, mapped, known, asked, new), by_chance(asked))
-        sheet.say(
-            f"seed {seed}, new items by {what}: {found[what][1].mean():.4f}, chance {found[what][2].mean():.4f}, mapped {mapped}"
-        )
+        mean, chance = (float(values.mean()) for values in found[what][1:])
+        sheet.say(f"seed {seed}, new items by {what}: {mean:.4f}, chance {chance:.4f}, mapped {mapped}")
     return found
 
 

@@ -22,6 +22,8 @@ from protocol.windows import Floats
 
 MOST_CHARACTERS = 4000
 MOST_FEATURES = 2000
+MOST_ATTRIBUTES = 50
+LONGEST_ATTRIBUTE = 256
 GRAM = 4
 PREFIX = "text_"
 _WORD = re.compile(r"[^\W_一-鿿㐀-䶿]+|[一-鿿㐀-䶿]+")
@@ -29,11 +31,13 @@ _HAN = re.compile(r"[一-鿿㐀-䶿]")
 
 
 def features(text: str, attributes: Mapping[str, str] | None = None) -> Counter[str]:
-    """How often each feature occurs; at most MOST_FEATURES, the first MOST_CHARACTERS of the text are read."""
+    """How often each feature occurs; at most MOST_FEATURES. Of the text the first MOST_CHARACTERS are read, of attributes the
+    first MOST_ATTRIBUTES in the order of their keys, and LONGEST_ATTRIBUTE characters of each key and value."""
     found: Counter[str] = Counter()
-    for key, value in sorted((attributes or {}).items()):
-        found[f"{key.strip().lower()}={value.strip().lower()}"] += 1
-        found.update(_of_text(value[:MOST_CHARACTERS]))
+    for key, value in sorted((attributes or {}).items())[:MOST_ATTRIBUTES]:
+        said = value[:LONGEST_ATTRIBUTE]
+        found[f"{key[:LONGEST_ATTRIBUTE].strip().lower()}={said.strip().lower()}"] += 1
+        found.update(_of_text(said))
     found.update(_of_text(text[:MOST_CHARACTERS]))
     if len(found) > MOST_FEATURES:
         return Counter(dict(sorted(found.items(), key=lambda one: (-one[1], one[0]))[:MOST_FEATURES]))

@@ -22,6 +22,9 @@ from protocol.windows import Floats
 
 PLACES = 4096
 """Hashed places; beyond some thousand features they begin to share."""
+FEW = 500
+"""Rows or columns up to which all axes are computed."""
+UNEVEN = 1e-3
 
 
 class Encoder(Protocol):
@@ -97,16 +100,36 @@ def item_places(chosen: sparse.csr_matrix, factors: int) -> Floats:
 
 
 def latent(rows: sparse.csr_matrix, dimensions: int, *, scaled: bool = False) -> Floats:
-    """Leading right singular vectors [columns, k], k at most `dimensions`; scaled: times their singular values. Signs and
-    starting vector are fixed, so that the same data gives the same vectors."""
-    k = min(dimensions, *(side - 1 for side in rows.shape))
-    if k < 1 or not rows.nnz:
+    """Leading right singular vectors [columns, k], k at most `dimensions`; scaled: times their singular values. The same data
+    gives the same vectors: signs are fixed, and of rows that are alike in size the first counts a little more, so that no two
+    axes are equal."""
+    count = rows.shape[0]
+    order = sparse.diags(1 - UNEVEN * np.arange(count) / max(count, 1))
+    left = sparse.csr_matrix(order @ rows, dtype=np.float64)
+    values, right = _few_axes(left, dimensions) if min(rows.shape) <= FEW else _many_axes(left, dimensions)
+    kept = values > 1e-6 * values.max(initial=0.0)
+    if not kept.any():
         return np.eye(rows.shape[1], max(dimensions, 1))
-    _, values, right = svds(sparse.csr_matrix(rows, dtype=np.float64), k=k, v0=np.ones(min(rows.shape)))
+    values, right = values[kept], right[kept]
+    right = right * np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])[:, None]
+    made = (right * values[:, None] if scaled else right).T
+    return np.asarray(np.round(made, 9))  # the last bits depend on where arrays lie in memory
+
+
+def _few_axes(rows: sparse.csr_matrix, dimensions: int) -> tuple[Floats, Floats]:
+    """(singular values, right vectors [k, columns]), largest first, through the smaller side's products."""
+    wide = rows.shape[1] > rows.shape[0]
+    squares, axes = np.linalg.eigh((rows @ rows.T if wide else rows.T @ rows).toarray())
+    squares, axes = squares[::-1][:dimensions], axes[:, ::-1][:, :dimensions]
+    values = np.sqrt(np.maximum(squares, 0.0))
+    right = np.asarray(rows.T @ axes) / np.where(values > 0, values, 1.0) if wide else axes
+    return values, right.T
+
+
+def _many_axes(rows: sparse.csr_matrix, dimensions: int) -> tuple[Floats, Floats]:
+    _, values, right = svds(rows, k=min(dimensions, min(rows.shape) - 1), v0=np.ones(min(rows.shape)))
     order = np.argsort(-values, kind="stable")
-    right, values = right[order], values[order]
-    right = right * np.sign(right[np.arange(k), np.abs(right).argmax(axis=1)])[:, None]
-    return np.asarray((right * values[:, None] if scaled else right).T)
+    return values[order], right[order]
 
 
 def word_counts(cards: Sequence[ItemCard], places: int) -> sparse.csr_matrix:

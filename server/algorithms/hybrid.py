@@ -36,7 +36,7 @@ class HybridSettings:
     weights are learned from. folds: parts are fitted so often without some of those."""
 
     items: NeighbourSettings = field(default_factory=lambda: NeighbourSettings(shrinkage=5.0, neighbours=200))
-    alike: int = 50
+    alike: int = 20
     most_users: int = 20_000
     popular: float = 0.5
     lengths: tuple[int, ...] = LENGTHS
@@ -101,8 +101,8 @@ class HybridParts:
 
 @dataclass(frozen=True)
 class FittedHybrid:
-    """lengths [k]: lower edges; weights, scale [k, 4]: score = sum over parts of weights / scale * raw. Where nothing is known
-    popularity counts at least 1."""
+    """lengths [k]: lower edges; weights, scale [k, 4]: score = sum over parts of weights / scale * raw. Where nothing is
+    known popularity counts at least 1."""
 
     parts: HybridParts
     lengths: tuple[int, ...]
@@ -209,9 +209,11 @@ def _asked(
     return joined(lists)
 
 
-SHRINKAGE = (5.0, 1.0, 20.0)
-REACH = (200, 50)
-ALIKE = (50, 20, 100)
+NEAR = (
+    *(NeighbourSettings(shrinkage=s, neighbours=k) for k, s in product((200, 50), (5.0, 1.0, 20.0))),
+    NeighbourSettings(evenness=0.5, alpha=0.7, neighbours=200),
+)
+ALIKE = (20, 10, 50, 100)
 POPULAR = (0.5, 1.0)
 
 
@@ -224,21 +226,23 @@ def chosen_settings(
     offered: Mask | None = None,
     seed: int = 0,
 ) -> HybridSettings:
-    """The settings whose mixture does best on the lessons: first the neighbours' shrinkage and number, then how many past
-    rows vote, then popularity's exponent. Of equals the earlier one stays."""
+    """The settings whose mixture does best on the lessons: first how items are neighbours, then how many past rows vote, then
+    popularity's exponent. Of equals the earlier one stays."""
     may = np.ones(len(events.items), dtype=bool) if offered is None else offered
     least = np.array([0.0, 0.0, 0.0, settings.least_content])
-    half = replace(settings, folds=min(settings.folds, 2))
+
+    known: dict[HybridSettings, float] = {}
 
     def worth(tried: HybridSettings) -> float:
-        lists = rehearsed(events, replace(tried, folds=half.folds), teach, vectors, may, seed)
-        return mixed_gain(lists, *learn_mix(lists, tried.lengths, least), tried.lengths)
+        if tried not in known:
+            lists = rehearsed(events, replace(tried, folds=min(tried.folds, 2)), teach, vectors, may, seed)
+            known[tried] = round(mixed_gain(lists, *learn_mix(lists, tried.lengths, least), tried.lengths), DECIMALS)
+        return known[tried]
 
     def best_of(tried: list[HybridSettings]) -> HybridSettings:
-        return max(tried, key=lambda one: round(worth(one), DECIMALS))
+        return max(tried, key=worth)
 
-    near = [replace(settings.items, shrinkage=s, neighbours=k) for s, k in product(SHRINKAGE, REACH)]
-    best = best_of([replace(settings, items=one) for one in near])
+    best = best_of([replace(settings, items=one) for one in NEAR])
     best = best_of([replace(best, alike=most) for most in ALIKE])
     return best_of([replace(best, popular=power) for power in POPULAR])
 

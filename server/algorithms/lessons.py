@@ -1,4 +1,4 @@
-"""What a hybrid's weights are learned from: histories cut short, and cases whose remedy is hidden, at every length of profile.
+"""What a hybrid's weights are learned from: histories cut short, and cases whose remedy is hidden, at every length.
 
 Rows of events become pairs of what was known and what was chosen next. The same rows and seed give the same lessons."""
 

@@ -19,9 +19,13 @@ Mask = NDArray[np.bool_]
 TOP = 10
 SHORT = 60
 """Kept for a lesson: so many of each part's best."""
-ENOUGH = 30
+ENOUGH = 100
 """Lessons from which on a length has weights of its own."""
+SURE = 20
+"""The even mixture counts like so many lessons: a few cases do not switch a part off."""
 STEPS = (0.5, 0.25, 0.1, 0.05)
+DECIMALS = 9
+"""Scores are compared after rounding, as on a gateway."""
 TINY = 1e-9
 
 
@@ -42,7 +46,7 @@ class Shortlists:
 
     def gains(self, weights: Floats) -> Floats:
         """nDCG@10 of each lesson [B] under weights [P]; what scores zero or less is not offered, ties by place."""
-        total = self.scores @ weights
+        total = np.round(self.scores @ weights, DECIMALS)
         places = ranked(np.where(self.open & (total > TINY), total, -np.inf), TOP)
         hits = np.take_along_axis(self.wanted, np.maximum(places, 0), axis=1) & (places >= 0)
         gain = 1 / np.log2(np.arange(TOP) + 2)
@@ -51,7 +55,7 @@ class Shortlists:
 
 
 def shortlists(parts: list[Floats], wanted: sparse.csr_matrix, closed: Mask, lengths: NDArray[np.int64]) -> Shortlists:
-    """From every part's scores [B, n]; closed [B, n]: what may not be shown. A lesson that wants nothing on offer is left out."""
+    """From every part's scores [B, n]; closed [B, n]: what may not be shown. Lessons that want nothing on offer go."""
     ids = np.concatenate([ranked(np.where(closed | (part <= 0), -np.inf, part), SHORT) for part in parts], axis=1)
     ids.sort(axis=1)
     open_ = ids >= 0
@@ -98,7 +102,10 @@ def learned(lists: Shortlists, least: Floats) -> tuple[Floats, Floats]:
     """(weights [P], adding up to 1; scale [P]) of these lessons together."""
     scale = sizes(lists)
     sized = Shortlists(lists.lengths, lists.scores / scale, lists.open, lists.wanted, lists.many)
-    weights = np.maximum(best_mix(sized), np.where(speaking(lists), least, 0.0))
+    says = speaking(lists)
+    even = says / max(says.sum(), 1)
+    count = len(lists.many)
+    weights = np.maximum((count * best_mix(sized) + SURE * even) / (count + SURE), np.where(says, least, 0.0))
     return weights / weights.sum(), scale
 
 
@@ -116,8 +123,8 @@ def speaking(lists: Shortlists) -> Mask:
 
 
 def best_mix(lists: Shortlists) -> Floats:
-    """Weights [P] that add up to 1 and give the best mean nDCG@10: from every part alone and from all alike, towards one
-    part after the other in ever smaller steps, as long as it gets better."""
+    """Weights [P] that add up to 1 and give the best mean nDCG@10: from all parts alike and from every one alone, towards one
+    part after the other in ever smaller steps, as long as it gets better. Of equals the evener one stays."""
     alone = np.eye(lists.scores.shape[2])
     starts = [alone[p] for p in np.flatnonzero(speaking(lists))] or [alone[0]]
     known: dict[tuple[float, ...], float] = {}
@@ -125,14 +132,14 @@ def best_mix(lists: Shortlists) -> Floats:
     def worth(weights: Floats) -> float:
         key = tuple(np.round(weights, 4))
         if key not in known:
-            known[key] = float(lists.gains(weights).mean())
+            known[key] = round(float(lists.gains(weights).mean()), DECIMALS)
         return known[key]
 
-    best = max([*starts, np.mean(starts, axis=0)], key=worth)
+    best = max([np.mean(starts, axis=0), *starts], key=worth)
     for step in STEPS:
         for _ in range(8):
             better = max([(1 - step) * best + step * start for start in starts], key=worth)
-            if worth(better) <= worth(best) + TINY:
+            if worth(better) <= worth(best):
                 break
             best = better
     return np.asarray(best)

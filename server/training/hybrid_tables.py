@@ -77,4 +77,4 @@ def _case_events(cases: Sequence[Case], answer_weight: float) -> Iterator[Event]
 def case_name(number: int, case: Case) -> str:
     """What a past case is called in reasons: its number, and its machine where that is known."""
     machine = next((token.partition(":")[2] for token in sorted(case.profile) if token.startswith("machine:")), "")
-    return f"case:{number:06d}:{machine}" if machine else f"case:{number:06d}"
+    return f"case:{number:06d}:{machine[:100]}" if machine else f"case:{number:06d}"

@@ -68,3 +68,38 @@ def test_scale_is_measured_in_processes_of_its_own(script, tmp_path: Path) -> No
     assert found["seconds"] > 0
     assert found["peak_mib"] > 0
     assert len(scale.answers(matrix, 5)) == 5
+
+
+def test_cold_start_is_measured_on_a_small_shop(tmp_path: Path, script) -> None:  # type: ignore[no-untyped-def]
+    cold = script("recommend_cold_start")
+    rng = np.random.default_rng(0)
+    ratings = [
+        f"{u},{(u % 3) * 20 + i},4.0,{1000 + place}"
+        for u in range(40)
+        for place, i in enumerate(rng.permutation(20)[:14])
+    ]
+    kinds = ("Comedy|Drama", "War", "Musical|(no genres listed)")
+    films = [f'{i},"Film {i} ({1950 + i})",{kinds[i // 20]}' for i in range(60)]
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(ratings) + "\n")
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n" + "\n".join(films) + "\n")
+    (tmp_path / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,3,funny,1\n2,999,lost,1\n")
+    sheet = cold.contract.Sheet("recommend_cold_start", cold.contract.Options(tmp_path, tmp_path, True, "", 1))
+    cold.measure(sheet)
+    rows = {row["what"]: row for row in sheet.rows}
+    assert set(rows) == {
+        "new user, 1 event",
+        *(f"new user, {n} events" for n in (3, 5, 10)),  # nobody has more than 14
+        "new items by genres and title",
+        "new items by genres, title and tags",
+    }
+    assert rows["new user, 10 events"]["ours"] > rows["new user, 10 events"]["reference"]
+    assert rows["new items by genres and title"]["ours"] > rows["new items by genres and title"]["reference"]
+
+
+def test_a_profile_is_the_first_events_in_time(script) -> None:  # type: ignore[no-untyped-def]
+    cold = script("recommend_cold_start")
+    events = cold.interactions([("u", "c", 1.0, 1000), ("u", "a", 1.0, 3000), ("u", "b", 1.0, 2000)])
+    asked = cold.first_events(events, [0], 2)
+    assert [events.items[i] for i in asked.profiles.indices] == ["b", "c"]
+    assert asked.wanted.tolist() == [[True, False, False]]
+    assert not cold.first_events(events, [0], 3).who

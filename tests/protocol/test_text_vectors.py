@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import BadBundle
-from protocol.text_vectors import MOST_FEATURES, TextVectors, features, place
+from protocol.text_vectors import LONGEST_ATTRIBUTE, MOST_ATTRIBUTES, MOST_FEATURES, TextVectors, features, place
 
 H, D = 512, 64
 
@@ -52,6 +52,13 @@ def test_chinese_is_compared_by_what_it_says() -> None:
 def test_a_long_text_stays_bounded_and_places_are_stable() -> None:
     assert len(features(" ".join(f"word{n}" for n in range(100_000)))) <= MOST_FEATURES
     assert place("type=pump", 4096) == 4092
+
+
+def test_attributes_are_bounded_in_number_and_length() -> None:
+    long = features("", {"k" * 5000: "v" * 5000})
+    assert max(map(len, long)) <= 2 * LONGEST_ATTRIBUTE + 1
+    many = features("", {f"key{n:04d}": "" for n in range(5000)})
+    assert len(many) == MOST_ATTRIBUTES
 
 
 def test_no_words_give_zeros() -> None:

@@ -38,4 +38,23 @@ def test_the_gateway_makes_the_same_vectors() -> None:
     fitted = fit_content(CARDS, SETTINGS)
     theirs = TextVectors(fitted.tables())
     for card, ours in zip(CARDS, fitted.encode(CARDS), strict=True):
-        assert np.abs(theirs.vector(card.text, card.attributes) - ours).max() < 0.03
+        there = theirs.vector(card.text, card.attributes)
+        assert np.abs(there - ours).max() < 0.03
+        assert there @ ours > 0.99 or not (there.any() or ours.any())
+
+
+def test_a_card_that_came_later_is_the_same_on_the_gateway() -> None:
+    chosen = sparse.csr_matrix(np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [1, 1, 1, 0, 0]], dtype=np.float32))
+    fitted = fit_content(CARDS, ContentSettings(dimensions=3, places=1024, mapped=0.5), chosen)
+    later = ItemCard(
+        id="6", item="action:belt-2", attributes={"type": "conveyor"}, text="fit a belt and a seal 更换轴承"
+    )
+    there = TextVectors(fitted.tables()).vector(later.text, later.attributes)
+    assert there @ fitted.encode([later])[0] > 0.99
+
+
+def test_the_same_cards_give_the_same_vectors_and_few_cards_are_enough() -> None:
+    assert np.array_equal(fit_content(CARDS, SETTINGS).encode(CARDS), fit_content(CARDS, SETTINGS).encode(CARDS))
+    for few in ([], CARDS[:1], CARDS[:2], CARDS[4:]):
+        vectors = fit_content(few, SETTINGS).encode(CARDS)
+        assert np.isfinite(vectors).all()
