@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -384,8 +384,7 @@ def _sealed(
     about = Circumstances(canonical_digest(choices, world.cards), len(choices.who), until)
     parameters: dict[str, object] = {
         CHOICES: msgspec.json.encode(layout).decode(),
-        "shrinkage": settings.items.shrinkage,
-        "neighbours": settings.items.neighbours,
+        "items": asdict(settings.items),
         "alike": settings.alike,
         "popular": settings.popular,
         "half_life_days": plan.half_life_days,

@@ -44,7 +44,14 @@ def draw_by_length(path: Path, ndcg: list[tuple[int, dict[str, float]]], weights
         wide, line = (2.4, "--") if name == "hybrid" else (1.2, "-")  # what lies below stays visible
         shown = name.replace("_", " ")
         left.plot(
-            range(len(known)), [row[name] for _, row in ndcg], color=colour, lw=wide, ls=line, marker="o", ms=3, label=shown
+            range(len(known)),
+            [row[name] for _, row in ndcg],
+            color=colour,
+            lw=wide,
+            ls=line,
+            marker="o",
+            ms=3,
+            label=shown,
         )
     left.set_xticks(range(len(known)), [str(length) for length in known])
     left.set(xlabel="choices told", ylabel="nDCG@10, held out", ylim=(0, None))
