@@ -45,7 +45,7 @@ USUAL = {
     "value": ("value", "quantity", "qty", "amount", "count", "rating", "strength"),
     "text": ("text", "title", "name", "description", "words", "名称", "描述"),
 }
-"""What a column is usually called, whatever the case of its letters."""
+"""What a column is usually called, whatever the case of its letters and with blanks for underscores."""
 Whole = NDArray[np.int64]
 
 
@@ -98,7 +98,7 @@ def event_columns(
 
 def card_columns(header: Sequence[str], item: str, text: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
     """(column of ids, columns of words) of an items' table: the events' own name of the items, or a usual one, or "id"."""
-    names = {name.lower(): name for name in reversed(header)}
+    names = _plain(header)
     found = item if item in header else _usual(header, "item") or names.get("id", "")
     if not found:
         raise BadSettings(
@@ -111,8 +111,12 @@ def card_columns(header: Sequence[str], item: str, text: Sequence[str] = ()) -> 
 
 
 def _usual(header: Sequence[str], kind: str) -> str:
-    names = {name.lower(): name for name in reversed(header)}
+    names = _plain(header)
     return next((names[name] for name in USUAL[kind] if name in names), "")
+
+
+def _plain(header: Sequence[str]) -> dict[str, str]:
+    return {name.strip().lower().replace(" ", "_"): name for name in reversed(header)}
 
 
 def lay_out_choices(columns: Columns, layout: ChoiceColumns) -> Choices:

@@ -49,6 +49,8 @@ SHOWN_LENGTHS = (1, 2, 4, 8, 16, 32)
 POPULARITY, LINEAR, HYBRID = "popularity", "linear_items", "hybrid"
 ALONE = {"items": "item_neighbours", "users": "user_neighbours", "content": "content_based"}
 PARITY_ROWS = 100
+MOST_COMPARED = 300
+"""Users of each length of profile whose lists by float and by int8 are compared."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,15 @@ class _World:
     offered: Mask
 
 
+@dataclass(frozen=True)
+class _Cost:
+    """Mean nDCG of the same lists by float and by int8, over every length of profile: more lists than users, so that a tie
+    that falls the other way decides nothing."""
+
+    of_float: float
+    of_packed: float
+
+
 def train_recommend_events(
     choices: Choices, cards: Mapping[str, ItemCard], layout: ChoiceColumns, plan: EventPlan, progress: Progress
 ) -> Learned:
@@ -132,12 +143,12 @@ def train_recommend_events(
     progress(0.6, "weights learned from older choices")
     table = packed(rehearsed, world.content, keep_past=True).hybrid()
     figures, means = _figures(held, rehearsed, table, world, plan, findings)
-    lengths = _by_length(held, rehearsed, world)
+    lengths, cost = _by_length(held, rehearsed, table, world)
     progress(0.75, "judged on the newest choices")
     fitted = _fit(world.events, world, settings, plan)
     made = packed(fitted, world.content, keep_past=True)
     progress(0.95, "sealing")
-    candidate, latency = _sealed(fitted, made, world, choices, layout, plan, settings, held, figures)
+    candidate, latency = _sealed(fitted, made, world, choices, layout, plan, settings, held, figures, cost)
     return Learned(
         candidate=candidate,
         figures=means,
@@ -277,7 +288,7 @@ def _fit(events: Interactions, world: _World, settings: HybridSettings, plan: Ev
 def _figures(
     held: HeldOut, fitted: FittedHybrid, table: Hybrid, world: _World, plan: EventPlan, findings: list[Finding]
 ) -> tuple[dict[str, Figures], list[ModelFigure]]:
-    """Every model's figures; "packed" is the hybrid as a gateway ranks."""
+    """Every model's figures; the hybrid's are those of its tables, as a gateway ranks."""
 
     def of(scores: Scores) -> Figures:
         return judged(lists_of(scores, held.known, held.known, world.offered), held.wanted, world.offered)
@@ -288,10 +299,8 @@ def _figures(
     else:
         words = f"the linear model was not fitted for comparison: more than {MOST_LINEAR} users and items"
         findings.append(Finding("no_linear", min(held.earlier.matrix.shape), words))
-    found["float"] = of(fitted.score_rows)
-    found[HYBRID] = _packed_figures(held, table, world)
-    means = [_mean(name, found[name], found[POPULARITY]) for name in found if name != "float"]
-    return found, means
+    found[HYBRID] = _as_sealed(table, held.known, held.known, held.wanted, world)
+    return found, [_mean(name, figures, found[POPULARITY]) for name, figures in found.items()]
 
 
 def _alone(held: HeldOut, fitted: FittedHybrid, world: _World) -> dict[str, Scores]:
@@ -325,15 +334,18 @@ def _linear(earlier: Interactions, world: _World, plan: EventPlan) -> linear_ite
     return linear_items.fit(earlier, LinearSettings(penalty=max(PENALTIES, key=worth)))
 
 
-def _packed_figures(held: HeldOut, table: Hybrid, world: _World) -> Figures:
-    lists = np.full((len(held.rows), TOP), -1, dtype=np.int64)
+def _as_sealed(
+    table: Hybrid, profiles: sparse.csr_matrix, closed: sparse.csr_matrix, wanted: sparse.csr_matrix, world: _World
+) -> Figures:
+    """What the tables reach for profiles [B, n]; closed [B, n]: what is not shown."""
+    lists = np.full((profiles.shape[0], TOP), -1, dtype=np.int64)
     barred = frozenset(name for name, may in zip(table.items, world.offered, strict=True) if not may)
-    for b in range(len(held.rows)):
-        ids = held.known.indices[held.known.indptr[b] : held.known.indptr[b + 1]]
-        profile = {table.items[i]: 1.0 for i in ids}
-        for place, one in enumerate(table.rank(profile, TOP, exclude=barred, reasons=False)):
+    for b in range(len(lists)):
+        profile = {table.items[i]: 1.0 for i in profiles.indices[profiles.indptr[b] : profiles.indptr[b + 1]]}
+        own = (table.items[i] for i in closed.indices[closed.indptr[b] : closed.indptr[b + 1]])
+        for place, one in enumerate(table.rank(profile, TOP, exclude=barred.union(own), reasons=False)):
             lists[b, place] = table.index[one.item]
-    return judged(lists, held.wanted, world.offered)
+    return judged(lists, wanted, world.offered)
 
 
 def _mean(name: str, found: Figures, reference: Figures) -> ModelFigure:
@@ -348,21 +360,27 @@ def _mean(name: str, found: Figures, reference: Figures) -> ModelFigure:
     )
 
 
-def _by_length(held: HeldOut, fitted: FittedHybrid, world: _World) -> list[LengthFigure]:
-    """What each part is worth when only the newest few choices are told. All that a user had chosen is closed."""
-    made = []
-    for known in SHOWN_LENGTHS:
-        places, profiles = held.shortened(known)
-        if len(places) < LEAST_JUDGED:
-            break
+def _by_length(held: HeldOut, fitted: FittedHybrid, table: Hybrid, world: _World) -> tuple[list[LengthFigure], _Cost]:
+    """What each part is worth when only the newest few choices are told, and what int8 costs over all these lists. All that
+    a user had chosen is closed."""
+    made, of_float, of_packed = [], [], []
+    for known in (*SHOWN_LENGTHS, None):
+        places, profiles = held.shortened(known) if known else (np.arange(len(held.rows)), held.known)
+        if known and len(places) < LEAST_JUDGED:
+            continue
         closed, wanted = held.known[places], held.wanted[places]
-
-        ndcg = {}
-        for name, scores in {**_alone(held, fitted, world), HYBRID: fitted.score_rows}.items():
-            figures = judged(lists_of(scores, profiles, closed, world.offered), wanted, world.offered)
-            ndcg[name] = round(float(figures.ndcg.mean()), DIGITS)
-        made.append(LengthFigure(known, len(places), ndcg))
-    return made
+        some = np.arange(min(len(places), MOST_COMPARED))
+        exact = judged(lists_of(fitted.score_rows, profiles, closed, world.offered), wanted, world.offered)
+        of_float.append(exact.ndcg[some])
+        of_packed.append(_as_sealed(table, profiles[some], closed[some], wanted[some], world).ndcg)
+        if known:
+            ndcg = {}
+            for name, scores in _alone(held, fitted, world).items():
+                figures = judged(lists_of(scores, profiles, closed, world.offered), wanted, world.offered)
+                ndcg[name] = round(float(figures.ndcg.mean()), DIGITS)
+            ndcg[HYBRID] = round(float(exact.ndcg.mean()), DIGITS)
+            made.append(LengthFigure(known, len(places), ndcg))
+    return made, _Cost(float(np.concatenate(of_float).mean()), float(np.concatenate(of_packed).mean()))
 
 
 def _sealed(
@@ -375,6 +393,7 @@ def _sealed(
     settings: HybridSettings,
     held: HeldOut,
     figures: dict[str, Figures],
+    cost: _Cost,
 ) -> tuple[Candidate, float]:
     """(the bundle, microseconds of one list of ten)."""
     until = int(choices.times_ms.max()) if choices.times_ms is not None else 0
@@ -406,7 +425,7 @@ def _sealed(
         tables=made.tables,
         lineage=about.lineage(plan.seed, parameters),
         quality=_quality(figures, _split_words(held)),
-        parity=_parity(fitted, table, figures),
+        parity=_parity(fitted, table, cost),
         golden=Golden(atol=1e-5, rtol=1e-5),
         golden_inputs=inputs,
         golden_outputs=outputs,
@@ -416,7 +435,7 @@ def _sealed(
         limits="Knows what was chosen, not why; nothing about price or stock. Holds what each named user chose.",
         because="trained on a table of events",
     )
-    profile = max(profiles, key=len, default={})
+    profile = sorted(profiles, key=len)[len(profiles) // 2]
     return Candidate(*seal(draft)), parity.latency_us(lambda: table.rank(profile, TOP, plan.candidates))
 
 
@@ -445,15 +464,14 @@ def _quality(figures: dict[str, Figures], split: str) -> list[Quality]:
     ]
 
 
-def _parity(fitted: FittedHybrid, table: Hybrid, figures: dict[str, Figures]) -> Parity:
-    """Scores of a few spread users by float and by int8, and the figures that both reach on held-out choices."""
+def _parity(fitted: FittedHybrid, table: Hybrid, cost: _Cost) -> Parity:
+    """Scores of a few spread users by float and by int8, and what both reach on held-out choices."""
     rows = np.unique(np.linspace(0, len(table.users) - 1, min(PARITY_ROWS, len(table.users))).astype(np.int64))
     profiles = [dict.fromkeys(table.row_of(table.users[row]), 1.0) for row in rows]
     ids = [np.array([table.index[name] for name in profile], dtype=np.int64) for profile in profiles]
     exact = fitted.score_rows(ones(ids, len(table.items)))
     rounded = np.stack([table.scores(profile) for profile in profiles])
-    of_float, of_packed = float(figures["float"].ndcg.mean()), float(figures[HYBRID].ndcg.mean())
-    return parity.compare(exact, rounded, of_float, of_packed, lower_is_better=False)
+    return parity.compare(exact, rounded, cost.of_float, cost.of_packed, lower_is_better=False)
 
 
 def _split_words(held: HeldOut) -> str:
