@@ -283,10 +283,7 @@ def _why(line: Line, *, zh: bool) -> list[str]:
     made = [f"       {one.amount:+.4f}  {_words(one.because, zh=zh)}" for one in shown]
     if len(line.why.contributions) > SHOWN_REASONS:
         share = f"{line.why.shown_share:.0%}"
-        more = len(line.why.contributions) - SHOWN_REASONS
-        words = (
-            f"其余 {more} 个理由（以上占 {share}）" if zh else f"{more} more reasons (those above are {share} of all)"
-        )
+        words = f"其余较弱的理由合计（以上占 {share}）" if zh else f"weaker reasons together (those above are {share} of all)"
         made.append(f"       {rest:+.4f}  {words}")
     if line.why.flips_without:
         names = ", ".join(_who(one, zh=zh) for one in line.why.flips_without)

@@ -154,8 +154,8 @@ def test_both_languages_say_why(folder: Path, capsys: pytest.CaptureFixture[str]
         assert millwright.main(["recommend", str(folder / "shop"), *arguments]) == 0
         said[language] = capsys.readouterr().out
     assert "  1. electrics" in said["en"]
-    assert "more reasons (those above are" in said["en"]
-    assert "个理由（以上占" in said["zh"]
+    assert "weaker reasons together (those above are" in said["en"]
+    assert "其余较弱的理由合计（以上占" in said["zh"]
     for because in ("popularity", "like:x", "content:x", "others", "x"):
         assert once._words(because, zh=True) != once._words(because, zh=False)
 
