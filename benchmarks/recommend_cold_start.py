@@ -31,12 +31,12 @@ from scipy import sparse
 from protocol.catalogue import ItemCard
 from protocol.windows import Floats
 from server.algorithms import linear_items
-from server.algorithms.content_based import ContentSettings, content_rows, fit_content
+from server.algorithms.content_based import ContentSettings, content_axes, content_rows, fit_content
 from server.algorithms.hybrid import HybridSettings, chosen_settings, fit_hybrid, past_rows
 from server.algorithms.interactions import Interactions, interactions
 from server.algorithms.lessons import only
 from server.algorithms.linear_items import LinearSettings
-from server.algorithms.neighbourhood import NeighbourSettings, item_neighbours
+from server.algorithms.neighbourhood import NeighbourSettings, item_neighbours, ranked
 
 LENGTHS = (1, 3, 5, 10, 20)
 TOP = 10
@@ -133,9 +133,8 @@ def pattern(rows: Sequence[NDArray[np.integer]], columns: int) -> sparse.csr_mat
 
 def judged(score: Scorer, asked: Asked) -> Floats:
     """nDCG@10 of each profile [B], ranking everything that is not in it."""
-    scores = np.array(score(asked.profiles), dtype=np.float64)
-    scores[asked.profiles.nonzero()] = -np.inf
-    hits = np.take_along_axis(asked.wanted, top(scores, TOP), axis=1)
+    places = ranked(score(asked.profiles), TOP, asked.profiles)
+    hits = np.take_along_axis(asked.wanted, np.maximum(places, 0), axis=1) & (places >= 0)
     return discounted(hits, asked.wanted.sum(axis=1))
 
 
@@ -238,20 +237,24 @@ def hidden(events: Interactions, items: NDArray[np.integer]) -> tuple[Interactio
 
 
 def among_new(
-    cards: Sequence[ItemCard], mapped: float, known: Interactions, asked: Asked, new: NDArray[np.integer]
-) -> Floats:
-    """nDCG@10 of each user [B] among the new items alone. Words are learned from the cards of the known items."""
+    cards: Sequence[ItemCard], tries: Sequence[float], known: Interactions, asked: Asked, new: NDArray[np.integer]
+) -> list[Floats]:
+    """nDCG@10 of each user [B] among the new items alone, for each share of the map. Words are learned from the cards of the
+    known items."""
     old = np.setdiff1d(np.arange(len(cards)), new)
-    fitted = fit_content([cards[i] for i in old], ContentSettings(mapped=mapped), known.matrix[:, old])
-    vectors = fitted.encode(cards)
-    scores = content_rows(asked.profiles, vectors)[:, new]
-    return discounted(np.take_along_axis(asked.wanted, top(scores, TOP), axis=1), asked.wanted.sum(axis=1))
+    axes = content_axes([cards[i] for i in old], ContentSettings(), known.matrix[:, old] if any(tries) else None)
+    many, found = asked.wanted.sum(axis=1), []
+    for mapped in tries:
+        scores = content_rows(asked.profiles, axes.at(mapped).encode(cards))[:, new]
+        found.append(discounted(np.take_along_axis(asked.wanted, top(scores, TOP), axis=1), many))
+    return found
 
 
 def by_chance(asked: Asked) -> Floats:
     """What a random order of the new items has on average [B]."""
     many, count = asked.wanted.sum(axis=1), asked.wanted.shape[1]
-    return discounted(np.ones((len(many), min(TOP, count)), dtype=bool), many) * many / count
+    everything = np.ones((len(many), min(TOP, count)), dtype=bool)
+    return np.asarray(discounted(everything, many) * many / count, dtype=np.float64)
 
 
 def new_items(sheet: contract.Sheet, shop: Shop, seed: int) -> dict[str, tuple[list[str], Floats, Floats]]:
@@ -268,9 +271,9 @@ def new_items(sheet: contract.Sheet, shop: Shop, seed: int) -> dict[str, tuple[l
         tries = MAPPED[:1] if sheet.options.quick else MAPPED
         kept = [cards[i] for i in old]
         places = np.searchsorted(old, again)
-        values = [among_new(kept, m, _over(inner, old), _asked_over(check, old), places).mean() for m in tries]
-        mapped = tries[int(np.argmax(values))]
-        found[what] = (asked.who, among_new(cards, mapped, known, asked, new), by_chance(asked))
+        values = among_new(kept, tries, _over(inner, old), _asked_over(check, old), places)
+        mapped = tries[int(np.argmax([one.mean() for one in values]))]
+        found[what] = (asked.who, among_new(cards, [mapped], known, asked, new)[0], by_chance(asked))
         mean, chance = (float(values.mean()) for values in found[what][1:])
         sheet.say(f"seed {seed}, new items by {what}: {mean:.4f}, chance {chance:.4f}, mapped {mapped}")
     return found

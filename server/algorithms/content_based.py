@@ -70,25 +70,46 @@ def fit_content(
     cards: Sequence[ItemCard], settings: ContentSettings, chosen: sparse.csr_matrix | None = None
 ) -> FittedContent:
     """Learned from the cards of n items, and from who chose them ([U, n] > 0) where `settings.mapped` asks for it."""
+    return content_axes(cards, settings, chosen if settings.mapped else None).at(settings.mapped)
+
+
+@dataclass(frozen=True)
+class ContentAxes:
+    """idf [h]; words [h, k]: what is said; mapping [h, f]: where in the collaborative space that is, or None."""
+
+    idf: Floats
+    words: Floats
+    mapping: Floats | None
+
+    def at(self, mapped: float) -> FittedContent:
+        """So much of the map, the rest words."""
+        if self.mapping is None or not mapped:
+            return FittedContent(self.idf, self.words)
+        both = [self.words * np.sqrt(1 - mapped), self.mapping * np.sqrt(mapped)]
+        return FittedContent(self.idf, np.hstack(both))
+
+
+def content_axes(cards: Sequence[ItemCard], settings: ContentSettings, chosen: sparse.csr_matrix | None) -> ContentAxes:
+    """What any share of the map is made of; both halves are equally long on average."""
     counts = word_counts(cards, settings.places)
     seen = np.bincount(counts.indices, minlength=settings.places)
     idf = np.where(seen > 0, np.log((1 + len(cards)) / (1 + seen)) + 1, 0.0)
     rows = sparse.csr_matrix(normalised(counts @ sparse.diags(idf)))
     axes = latent(rows, settings.dimensions)  # [h, k]
-    if chosen is None or not settings.mapped or not chosen.nnz:
-        return FittedContent(idf, axes)
-    words = unit(rows @ axes)
+    if chosen is None or not chosen.nnz:
+        return ContentAxes(idf, axes, None)
     wide = latent(rows, min(4 * settings.dimensions, 256))
     known = np.asarray((chosen > 0).sum(axis=0)).ravel() > 0
     places = item_places(chosen, settings.dimensions)[known]
     inputs = (rows @ wide)[known]
     gram = inputs.T @ inputs + settings.ridge * np.eye(inputs.shape[1])
     mapping = wide @ np.linalg.solve(gram, inputs.T @ places)  # [h, f]
-    size = float(np.sqrt(np.square(rows @ mapping).sum(axis=1).mean())) or 1.0
-    own = float(np.sqrt(np.square(words).sum(axis=1).mean())) or 1.0
-    return FittedContent(
-        idf, np.hstack([axes * np.sqrt(1 - settings.mapped) / own, mapping * np.sqrt(settings.mapped) / size])
-    )
+    return ContentAxes(idf, axes / _mean_size(unit(rows @ axes)), mapping / _mean_size(rows @ mapping))
+
+
+def _mean_size(vectors: Floats) -> float:
+    """Root mean square length of vectors [n, d]; 1 where all are empty."""
+    return float(np.sqrt(np.square(vectors).sum(axis=1).mean())) or 1.0 if len(vectors) else 1.0
 
 
 def item_places(chosen: sparse.csr_matrix, factors: int) -> Floats:

@@ -213,7 +213,7 @@ NEAR = (
     *(NeighbourSettings(shrinkage=s, neighbours=k) for k, s in product((200, 50), (5.0, 1.0, 20.0))),
     NeighbourSettings(evenness=0.5, alpha=0.7, neighbours=200),
 )
-ALIKE = (20, 10, 50, 100)
+ALIKE = (20, 10, 50, 100, 200)
 POPULAR = (0.5, 1.0)
 
 
