@@ -41,12 +41,14 @@ class Reasons:
     shown_share: float
 
 
-def reasons(ranker: Ranker, shown: Scored, listing: Listing, *, flips: bool = True) -> Reasons:
-    """All reasons of one shown item; without `flips` no list is ranked again."""
+def reasons(
+    ranker: Ranker, shown: Scored, listing: Listing, *, flips: bool = True, most_rankings: int = MOST_RANKINGS
+) -> Reasons:
+    """All reasons of one shown item; without `flips` no list is ranked again, with it about `most_rankings` at most."""
     return Reasons(
         contributions=readable(shown),
         similar=similar_cases(shown),
-        flips_without=flips_without(ranker, shown.item, listing) if flips else [],
+        flips_without=flips_without(ranker, shown.item, listing, most_rankings) if flips else [],
         shown_share=shown_share(shown),
     )
 

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.explain import Listing, Reasons, reasons
+from edge_agent.explain.reasons import MOST_RANKINGS
 from edge_agent.runtimes import LoadedModel, load
 from protocol import columns
 from protocol.bundles import MAX_BUNDLE_BYTES, digest, unpack
@@ -36,6 +37,11 @@ from protocol.text_vectors import TextVectors
 
 TOP = 10
 SHOWN_REASONS = 3
+MOST_TOKENS = 10_000
+"""Read in rankings without this or that, for one item's `flips_without`: a long profile is asked less often."""
+LEAST_RANKINGS = 10
+MOST_FLIPPED = 500
+"""Items of a profile beyond which taking a few away is not tried: it would change nothing."""
 NO_WORDS = "this bundle was trained without an items' table and knows no words: train it with --items to rank new items"
 FALLBACKS = {
     "unknown_user": (
@@ -168,8 +174,14 @@ def recommend(shelf: Shelf, asked: Asked) -> Answer:
     unknown += [name for name in named if name not in ranker.index]
     prefixes = _prefixes(asked.only, shelf.model)
     listing = Listing(profile, asked.top, prefixes, asked.exclude.union(own))
+    tries = min(max(MOST_TOKENS // max(len(profile), 1), LEAST_RANKINGS), MOST_RANKINGS)
     lines = [
-        Line(one.item, one.score, reasons(ranker, one, listing), not ranker.popularity[ranker.index[one.item]])
+        Line(
+            one.item,
+            one.score,
+            reasons(ranker, one, listing, most_rankings=tries),
+            not ranker.popularity[ranker.index[one.item]],
+        )
         for one in ranker.rank(profile, asked.top, prefixes, listing.exclude)
     ]
     return Answer(asked, shelf.model, sorted(own), lines, fallback, unknown)
@@ -283,7 +295,11 @@ def _why(line: Line, *, zh: bool) -> list[str]:
     made = [f"       {one.amount:+.4f}  {_words(one.because, zh=zh)}" for one in shown]
     if len(line.why.contributions) > SHOWN_REASONS:
         share = f"{line.why.shown_share:.0%}"
-        words = f"其余较弱的理由合计（以上占 {share}）" if zh else f"weaker reasons together (those above are {share} of all)"
+        words = (
+            f"其余较弱的理由合计（以上占 {share}）"
+            if zh
+            else f"weaker reasons together (those above are {share} of all)"
+        )
         made.append(f"       {rest:+.4f}  {words}")
     if line.why.flips_without:
         names = ", ".join(_who(one, zh=zh) for one in line.why.flips_without)
