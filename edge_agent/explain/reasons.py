@@ -92,7 +92,8 @@ def flips_without(ranker: Ranker, item: str, listing: Listing, most_rankings: in
     greedy = _greedy(trial)
     if len(greedy) == 2:
         return sorted(greedy)
-    pairs = sorted(combinations(names, 2), key=lambda pair: -(effects[pair[0]] + effects[pair[1]]))
+    likely = names[: trial.left + 1]  # so many pairs can be tried, and the likeliest are among these
+    pairs = sorted(combinations(likely, 2), key=lambda pair: -(effects[pair[0]] + effects[pair[1]]))
     for pair in pairs:
         if not trial.left:
             break

@@ -175,11 +175,12 @@ def recommend(shelf: Shelf, asked: Asked) -> Answer:
     prefixes = _prefixes(asked.only, shelf.model)
     listing = Listing(profile, asked.top, prefixes, asked.exclude.union(own))
     tries = min(max(MOST_TOKENS // max(len(profile), 1), LEAST_RANKINGS), MOST_RANKINGS)
+    few = len(profile) <= MOST_FLIPPED
     lines = [
         Line(
             one.item,
             one.score,
-            reasons(ranker, one, listing, most_rankings=tries),
+            reasons(ranker, one, listing, flips=few, most_rankings=tries),
             not ranker.popularity[ranker.index[one.item]],
         )
         for one in ranker.rank(profile, asked.top, prefixes, listing.exclude)
