@@ -21,8 +21,9 @@ COMMANDS = {
     "agent": ("edge_agent.__main__", "run, check or ask the agent of this gateway", None),
     "server": ("server.__main__", "run the central server, its training worker, or its migrations", "server"),
     "plant": ("edge_agent.devices.__main__", "a simulated plant, or a replay of recorded files, over MQTT", None),
-    "train": ("server.workbench.__main__", "train forecasters on a file of your own", "train"),
+    "train": ("server.workbench.__main__", "train forecasters or a recommender on a file of your own", "train"),
     "forecast": ("edge_agent.once.forecast", "forecast a file of your own with trained bundles, and say why", None),
+    "recommend": ("edge_agent.once.recommend", "rank items for a user with a trained bundle, and say why", None),
     "purchase": ("edge_agent.once.purchase", "which parts to buy, from whom, how many and when, and why", None),
     "schedule": ("edge_agent.once.schedule", "plan a shop of your own: what to run when, with a Gantt picture", None),
     "schema": ("protocol.schemas", "write JSON Schema and AsyncAPI of the wire", None),
@@ -40,7 +41,7 @@ def cp_sat(shop: Shop, **options: Any) -> Schedule:
 def usage() -> str:
     """The help text."""
     lines = ["usage: millwright COMMAND [ARGUMENT ...]", ""]
-    lines += [f"  {name:8} {what}" for name, (_, what, _) in COMMANDS.items()]
+    lines += [f"  {name:9} {what}" for name, (_, what, _) in COMMANDS.items()]
     return "\n".join([*lines, "", "`millwright COMMAND --help` tells more. `millwright --version` prints the version."])
 
 

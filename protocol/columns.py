@@ -63,7 +63,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which columns to read, and as what."""
+    """Which columns to read, and as what. time "": the table has no times, and none can be read of it."""
 
     time: str
     labels: tuple[str, ...]
@@ -73,7 +73,7 @@ class Wanted:
     @property
     def all(self) -> list[str]:
         """Every name once."""
-        return list(dict.fromkeys([self.time, *self.labels, *self.numbers]))
+        return list(dict.fromkeys([*([self.time] if self.time else []), *self.labels, *self.numbers]))
 
 
 def read(stream: BinaryIO, wanted: Wanted) -> Columns:
@@ -89,24 +89,41 @@ def read(stream: BinaryIO, wanted: Wanted) -> Columns:
 
 
 def header(stream: BinaryIO) -> list[str]:
-    """The names of a table's columns, of a CSV (also gzipped) or a Parquet file; the stream is back at its start. Raises
-    Refused for an empty file, NeedsPerson for Parquet without pyarrow."""
+    """Names of the columns of a table that `read` can read; the stream is at its start again afterwards."""
     magic = stream.read(4)
     stream.seek(0)
-    if magic == b"PAR1":
-        if not _has_arrow():
-            raise NeedsPerson("reading Parquet needs pyarrow: pip install pyarrow, or give a CSV")
-        from pyarrow import parquet
+    try:
+        if magic == b"PAR1":
+            return _parquet_header(stream)
+        peeked = (cast("BinaryIO", gzip.GzipFile(fileobj=stream)) if magic[:2] == b"\x1f\x8b" else stream).read(
+            PEEK_BYTES
+        )
+    except (OSError, EOFError, zlib.error) as error:
+        raise Refused(Reason.WRONG_TYPE, f"not a readable gzip file: {error}") from error
+    finally:
+        stream.seek(0)
+    if not peeked.strip():
+        raise Refused(Reason.WRONG_TYPE, "the file is empty: a header and rows are needed")
+    return _named(peeked)[0]
 
-        names = [str(name) for name in parquet.ParquetFile(stream).schema_arrow.names]
-    else:
-        plain = cast("BinaryIO", gzip.GzipFile(fileobj=stream)) if magic.startswith(b"\x1f\x8b") else stream
-        head = plain.read(PEEK_BYTES).decode("utf-8-sig", errors="replace").splitlines()
-        if not head:
-            raise Refused(Reason.WRONG_TYPE, "the file is empty: a header and rows are needed")
-        names = next(csv.reader([head[0]], delimiter=max(",;\t", key=head[0].count)))
-    stream.seek(0)
-    return names
+
+def _parquet_header(stream: BinaryIO) -> list[str]:
+    if not _has_arrow():
+        raise NeedsPerson("reading Parquet needs pyarrow: pip install pyarrow, or give a CSV")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return list(parquet.ParquetFile(stream).schema_arrow.names)
+    except pa.ArrowInvalid as error:
+        raise Refused(Reason.WRONG_TYPE, f"not a readable Parquet file: {error}") from error
+
+
+def _named(peeked: bytes) -> tuple[list[str], str]:
+    """(names, separator) of a CSV's first line."""
+    first = peeked.decode("utf-8-sig", errors="replace").splitlines()[0]
+    separator = max(",;\t", key=first.count)
+    return next(csv.reader([first], delimiter=separator)), separator
 
 
 def read_csv(stream: BinaryIO, wanted: Wanted, *, arrow: bool = True) -> Columns:
@@ -117,13 +134,12 @@ def read_csv(stream: BinaryIO, wanted: Wanted, *, arrow: bool = True) -> Columns
     if not peeked.strip():
         raise Refused(Reason.WRONG_TYPE, "the file is empty: a header and rows are needed")
     head = peeked.decode("utf-8-sig", errors="replace").splitlines()
-    separator = max(",;\t", key=head[0].count)
-    header = next(csv.reader([head[0]], delimiter=separator))
-    _check_header(header, wanted)
+    names, separator = _named(peeked)
+    _check_header(names, wanted)
     comma = separator == ";" and any(re.search(r"(?:^|;)\s*-?\d+,\d+\s*(?:;|$)", line) for line in head[1:50])
     if arrow and _has_arrow():
         return _csv_by_arrow(stream, wanted, separator, "," if comma else ".")
-    return _csv_by_numpy(stream, wanted, header, separator, comma)
+    return _csv_by_numpy(stream, wanted, names, separator, comma)
 
 
 def read_parquet(stream: BinaryIO, wanted: Wanted) -> Columns:
@@ -151,7 +167,9 @@ def from_arrays(arrays: dict[str, Any], wanted: Wanted) -> Columns:
     for name in wanted.numbers:
         numbers[name], unread[name] = _numbers(arrays[name])
     labels = {name: _codes(str(v) for v in arrays[name]) for name in wanted.labels}
-    return Columns(lengths.pop(), stamps(arrays[wanted.time], wanted.time_format), labels, numbers, unread)
+    count = lengths.pop()
+    times = stamps(arrays[wanted.time], wanted.time_format) if wanted.time else _timeless(count)
+    return Columns(count, times, labels, numbers, unread)
 
 
 def stamps(column: Any, time_format: str = "") -> Stamps:
@@ -232,7 +250,8 @@ def _csv_by_arrow(stream: BinaryIO, wanted: Wanted, separator: str, decimal: str
         stream.seek(0)
         types: dict[str, Any] = dict.fromkeys(wanted.numbers, numbers)
         types |= dict.fromkeys(wanted.labels, pa.dictionary(pa.int32(), pa.string()))
-        types[wanted.time] = pa.string()
+        if wanted.time:
+            types[wanted.time] = pa.string()
         convert = arrow_csv.ConvertOptions(
             include_columns=wanted.all,
             column_types=types,
@@ -260,9 +279,9 @@ def _from_arrow(table: Any, wanted: Wanted, *, lenient: bool, decimal: str = "."
     for name in wanted.numbers:
         column = table.column(name)
         numbers[name], unread[name] = _numbers_of_arrow(column, decimal) if lenient else (_floats(column), 0)
-    return Columns(
-        table.num_rows, _stamps_of_arrow(table.column(wanted.time), wanted.time_format), labels, numbers, unread
-    )
+    count = table.num_rows
+    times = _stamps_of_arrow(table.column(wanted.time), wanted.time_format) if wanted.time else _timeless(count)
+    return Columns(count, times, labels, numbers, unread)
 
 
 def _floats(column: Any) -> Floats:
@@ -358,8 +377,15 @@ def _csv_by_numpy(stream: BinaryIO, wanted: Wanted, header: list[str], separator
     pack()
     whole = {name: np.concatenate(parts) for name, parts in numbers.items()}
     labels = {name: _codes(cells[name]) for name in wanted.labels}
+    if not wanted.time:
+        return Columns(count, _timeless(count), labels, whole, unread)
     times = _stamps_of_text([text.strip() for text in cells[wanted.time]], wanted.time_format)
     return Columns(count, times, labels, whole, unread)
+
+
+def _timeless(rows: int) -> Stamps:
+    nothing = np.zeros(rows, dtype=bool)
+    return Stamps(np.zeros(rows, dtype=np.int64), nothing, nothing)
 
 
 def _numbers(column: Any) -> tuple[Floats, int]:

@@ -96,7 +96,8 @@ def flips_without(what_if: WhatIf, item: str) -> list[str]:
     greedy = _greedy(what_if, item, budget)
     if len(greedy) == 2:
         return sorted(greedy)
-    pairs = sorted(combinations(names, 2), key=lambda pair: -(effects[pair[0]] + effects[pair[1]]))
+    likely = names[: budget.left + 1]  # so many pairs can be tried, and the likeliest are among these
+    pairs = sorted(combinations(likely, 2), key=lambda pair: -(effects[pair[0]] + effects[pair[1]]))
     return sorted(_first(what_if, item, map(frozenset, pairs), budget) or greedy)
 
 

@@ -112,6 +112,10 @@ class Hybrid:
         ask = asked(self._names, profile, 0, (), (), ())
         return self._scores(ask)[0][: len(self.items)]
 
+    def row_of(self, user: str) -> dict[str, float]:
+        """What a past row holds, {item: strength}; nothing for one that is not known."""
+        return {} if self.past is None else {self.items[i]: s for i, s in self.past.row(user)}
+
     def golden(self, inputs: Tables, outputs: Tables) -> Tables:
         """In: profiles in compressed form: `indptr` [n+1], `ids`, `strengths`. Out: `ranked` [n, top] ids (-1: none) and
         `scores`, as wide as `outputs["ranked"]`."""
@@ -220,6 +224,15 @@ class Past:
         squares = summed(owner, self.rows.weights.astype(np.float64) ** 2, len(users))
         self._over_size = np.zeros(room(len(users)))
         self._over_size[: len(users)] = np.where(squares > 0, 1.0 / np.sqrt(np.maximum(squares, 1.0)), 0.0)
+
+    def row(self, user: str) -> list[tuple[int, float]]:
+        """(id, strength) of what this past row holds; empty for one that is not known."""
+        v = self._index.get(user)
+        if v is None:
+            return []
+        span = slice(int(self.rows.indptr[v]), int(self.rows.indptr[v + 1]))
+        strengths = self.rows.weights[span].astype(np.float64) * self.rows.scale[v]
+        return list(zip(self.rows.ids[span].tolist(), strengths.tolist(), strict=True))
 
     def most_similar(self, known: Ids, strengths: Floats, without: Collection[str]) -> tuple[Ids, Floats]:
         """The k rows most like a profile, and their cosines, above 0; ties by id."""

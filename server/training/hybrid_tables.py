@@ -30,12 +30,12 @@ class PackedHybrid:
         return Hybrid(self.items, self.users, self.tables)
 
 
-def packed(fitted: FittedHybrid, content: FittedContent | None = None) -> PackedHybrid:
+def packed(fitted: FittedHybrid, content: FittedContent | None = None, *, keep_past: bool = False) -> PackedHybrid:
     """int8 tables of what the mixture uses: a part that never counts is left out. content: what a gateway needs to understand
-    cards that come later."""
+    cards that come later. keep_past: past rows stay, whatever they count, because someone will ask for them by name."""
     parts, counts = fitted.parts, (fitted.weights != 0).any(axis=0)
     near = _rows(parts.neighbours.similarity) if parts.neighbours is not None and counts[1] else None
-    past = parts.past if parts.past is not None and counts[2] else None
+    past = parts.past if parts.past is not None and (counts[2] or keep_past) else None
     rows = _rows(past.rows) if past is not None else None
     vectors = parts.vectors if counts[3] else None
     tables = hybrid_tables(

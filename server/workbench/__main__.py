@@ -9,20 +9,30 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from protocol.errors import BadSettings
 from protocol.recordings import Layout, parse_step
 from server.training import Progress
-from server.workbench import MODELS, Trained, train_forecast_file
+from server.workbench import MODELS, Trained, train_forecast_file, train_recommend_file
+from server.workbench.list_worth import list_summary
 from server.workbench.training import quiet
 from server.workbench.worth import summary
 
+Kinds = Any
+"""Sub-commands, as argparse makes them."""
+
 
 def main(argv: list[str]) -> int:
-    """`millwright train forecast …`."""
+    """`millwright train forecast …`, `millwright train recommend …`."""
     arguments = parser().parse_args(argv)
+    told: int = arguments.run(arguments)
+    return told
+
+
+def _train_forecast(arguments: argparse.Namespace) -> int:
     layout = Layout(
         time=arguments.time,
         targets=_names(arguments.target),
@@ -48,24 +58,82 @@ def main(argv: list[str]) -> int:
         )
     if arguments.plot is not None:
         _copy_picture(trained, arguments.plot)
-    if arguments.json:
-        told = msgspec.to_builtins(trained.report) | {"folder": str(trained.folder)}
+    _tell(trained.report, summary(trained.report), trained.folder, as_json=arguments.json)
+    return 0 if trained.eligible else 1
+
+
+def _train_recommend(arguments: argparse.Namespace) -> int:
+    with _progress(quietly=arguments.json or arguments.quiet) as progress:
+        trained = train_recommend_file(
+            arguments.events,
+            arguments.out,
+            items=arguments.items,
+            user=arguments.user,
+            item=arguments.item,
+            time=arguments.time,
+            value=arguments.value,
+            text=tuple(arguments.text),
+            half_life_days=arguments.half_life_days,
+            candidates=tuple(arguments.candidates),
+            seed=arguments.seed,
+            progress=progress,
+        )
+    _tell(trained.report, list_summary(trained.report), trained.folder, as_json=arguments.json)
+    return 0 if trained.eligible else 1
+
+
+def _tell(report: msgspec.Struct, words: str, folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        told = msgspec.to_builtins(report, str_keys=True) | {"folder": str(folder)}
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
     else:
-        sys.stdout.write(summary(trained.report) + f"\nWritten to {trained.folder}\n")
-    return 0 if trained.eligible else 1
+        sys.stdout.write(words + f"\nWritten to {folder}\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of `millwright train`."""
     made = argparse.ArgumentParser(prog="millwright train", description="Learn from a file of your own.")
     kinds = made.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    _forecast_arguments(kinds)
+    _recommend_arguments(kinds)
+    return made
+
+
+def _recommend_arguments(kinds: Kinds) -> None:
+    recommend = kinds.add_parser(
+        "recommend",
+        help="a recommender of any items: who chose what, and what items are, against popularity",
+        description="Learns a hybrid recommender (popularity, item-based, user-based, content-based) from a table of events "
+        "(CSV or Parquet): one row a choice. Writes a folder with a sealed bundle, report.json, report.md and a picture. "
+        "Columns that are not named are found by their usual names (user, item, time, quantity, …).",
+    )
+    recommend.set_defaults(run=_train_recommend)
+    add = recommend.add_argument
+    add("--events", type=Path, required=True, metavar="FILE", help="CSV with a header, or Parquet: one row a choice")
+    add("--items", type=Path, metavar="FILE", help="what items are: an id, words and attributes, one row an item")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; an earlier training's is replaced")
+    add("--user", default="", metavar="COLUMN", help="who chose: a customer, a machine, a case")
+    add("--item", default="", metavar="COLUMN", help="what was chosen")
+    add("--time", default="", metavar="COLUMN", help="when: ISO 8601, or seconds or milliseconds since 1970")
+    add("--value", default="", metavar="COLUMN", help="how many, or how surely; negative ones are returns and left out")
+    add(
+        "--text", nargs="+", default=[], metavar="COLUMN", help="columns of words in --items; the others are attributes"
+    )
+    add("--half-life-days", type=float, metavar="N", help="age at which a choice counts half; default: all count alike")
+    add("--candidates", nargs="+", default=[], metavar="PREFIX", help="recommend only items whose ids start so")
+    add("--seed", type=int, default=7, metavar="N", help="default: 7")
+    add("--json", action="store_true", help="print the report as one JSON object, and no progress")
+    add("--quiet", action="store_true", help="no progress")
+
+
+def _forecast_arguments(kinds: Kinds) -> None:
     forecast = kinds.add_parser(
         "forecast",
         help="forecasters of signals: ARIMA and an LSTM, against the simple reference",
         description="Trains forecasters on a long table (CSV or Parquet): one row a time and series. Writes a folder with "
         "one sealed bundle a forecaster, report.json, report.md and a picture of held-out forecasts.",
     )
+    forecast.set_defaults(run=_train_forecast)
     add = forecast.add_argument
     add("--data", type=Path, required=True, metavar="FILE", help="CSV with a header, or Parquet")
     add("--time", required=True, metavar="COL", help="column of times: ISO 8601, epoch numbers, or see --time-format")
@@ -94,7 +162,6 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=7, metavar="N", help="default: 7")
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
     add("--plot", type=Path, metavar="FILE", help="also write the picture of held-out forecasts here (png)")
-    return made
 
 
 def _names(text: str) -> tuple[str, ...]:

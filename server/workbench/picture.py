@@ -1,4 +1,5 @@
-"""Held-out forecasts beside what came: one panel a series, the newest origin, every model's mean and interval."""
+"""Held-out forecasts beside what came: one panel a series, the newest origin, every model's mean and interval. And what
+each part of a recommender is worth, and counts, by how much is known."""
 
 from __future__ import annotations
 
@@ -30,6 +31,41 @@ def draw_held_out(
         _panel(panel, tail, s, answers)
         panel.set_title(_drawable(" / ".join(series[s])), fontsize=9, loc="left")
     panels[0].legend(loc="upper left", fontsize=8, ncols=4)
+    figure.savefig(path, dpi=110)
+
+
+def draw_by_length(path: Path, ndcg: list[tuple[int, dict[str, float]]], weights: dict[int, dict[str, float]]) -> None:
+    """Left: nDCG@10 of every model [known choices -> model -> nDCG]. Right: the hybrid's weights, one on another."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    known = [length for length, _ in ndcg]
+    for name, colour in zip(ndcg[0][1], ("#8a9a97", *COLOURS[:3], "#16211f"), strict=False):
+        wide, line = (2.4, "--") if name == "hybrid" else (1.2, "-")  # what lies below stays visible
+        shown = name.replace("_", " ")
+        left.plot(
+            range(len(known)),
+            [row[name] for _, row in ndcg],
+            color=colour,
+            lw=wide,
+            ls=line,
+            marker="o",
+            ms=3,
+            label=shown,
+        )
+    left.set_xticks(range(len(known)), [str(length) for length in known])
+    left.set(xlabel="choices told", ylabel="nDCG@10, held out", ylim=(0, None))
+    left.legend(fontsize=8)
+    below = np.zeros(len(weights))
+    for part, colour in zip(next(iter(weights.values())), ("#8a9a97", *COLOURS), strict=False):
+        shares = np.array([row[part] for row in weights.values()])
+        right.bar(range(len(weights)), shares, bottom=below, color=colour, label=part)
+        below += shares
+    right.set_xticks(range(len(weights)), [str(low) for low in weights])
+    right.set(xlabel="choices known, from", ylabel="what each part counts", ylim=(0, 1.25))
+    right.legend(fontsize=8, ncols=4, loc="upper center")
+    for panel in (left, right):
+        panel.tick_params(labelsize=8)
     figure.savefig(path, dpi=110)
 
 

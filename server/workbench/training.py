@@ -99,7 +99,7 @@ def train_forecast_file(
         raise BadSettings(f"no forecaster {', '.join(unknown) or 'asked for'}; there are {', '.join(MODELS)}")
     if not 1 <= horizon <= 1000:
         raise BadSettings(f"horizon {horizon}: 1 to 1000 steps can be answered")
-    _check_place(out)
+    check_place(out)
     recordings = read_file(path, layout)
     layout = msgspec.structs.replace(layout, step_ms=recordings.step_ms)
     grid, left_out, findings = _grid(recordings)
@@ -299,7 +299,8 @@ def _draw(
     return "held_out.png"
 
 
-def _check_place(out: Path) -> None:
+def check_place(out: Path) -> None:
+    """Raises BadSettings where a folder cannot be written without losing something of the user's."""
     if out.exists() and not (out.is_dir() and ((out / MARK).exists() or not any(out.iterdir()))):
         raise BadSettings(f"{out} exists and is not the folder of an earlier training: name another")
     if not out.parent.is_dir():
