@@ -17,7 +17,7 @@ from scipy import sparse
 from export import parity
 from export.bundle import Draft, seal
 from protocol.bundles import Golden, Parity, Quality, Runtime
-from protocol.catalogue import ItemCard
+from protocol.catalogue import ItemCard, token_card
 from protocol.choices import CHOICES, ChoiceColumns, Choices
 from protocol.errors import BadSettings, Reason, Refused
 from protocol.recommending import PARTS, RecommendSpec
@@ -25,7 +25,7 @@ from protocol.recordings import Finding
 from protocol.tables import Hybrid
 from protocol.windows import Floats
 from server.algorithms import linear_items
-from server.algorithms.content_based import ContentSettings, FittedContent, fit_content, token_card
+from server.algorithms.content_based import ContentSettings, FittedContent, fit_content
 from server.algorithms.hybrid import FittedHybrid, HybridSettings, chosen_settings, fit_hybrid
 from server.algorithms.interactions import Event, Interactions, interactions
 from server.algorithms.lessons import Mask, covering
