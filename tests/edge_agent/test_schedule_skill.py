@@ -14,7 +14,8 @@ from edge_agent.skills.schedule.layout import lay_out
 from edge_agent.skills.schedule.search import Watch, improve
 from edge_agent.skills.schedule.timeline import Timeline
 from protocol.errors import Refused
-from protocol.schedules import Choice, Closed, Maintenance, Operation, Placed, Schedule, Setup, Shop, ShopJob
+from protocol.schedules import Choice, Closed, Maintenance, Operation, Placed, Setup, Shop, ShopJob
+from protocol.shop_check import violations
 
 
 class Ticks:
@@ -62,61 +63,6 @@ def made_shop(seed: int, *, jobs: int = 6, machines: int = 4, rich: bool = False
     return Shop(jobs=made, closed=closed, setups=setups, maintenance=upkeep, start_ms=1000)
 
 
-def broken(shop: Shop, plan: Schedule) -> list[str]:
-    """Rules that a plan breaks, read off its rows alone."""
-    rows = {(p.job, p.operation): p for p in plan.placed}
-    fixed = {(p.job, p.operation) for p in shop.fixed}
-    wanted = {(job.job, i) for job in shop.jobs for i in range(len(job.operations))}
-    out = [] if set(rows) == wanted and len(rows) == len(plan.placed) else ["an operation is missing or twice there"]
-    for job in shop.jobs:
-        ready = max(job.release_ms, shop.start_ms)
-        for i, operation in enumerate(job.operations):
-            p = rows[job.job, i]
-            if (job.job, i) not in fixed:
-                if p.start_ms < ready:
-                    out.append(f"{p} begins before its job is ready at {ready}")
-                if Choice(p.machine, p.end_ms - p.start_ms) not in operation.choices:
-                    out.append(f"{p} is no choice of its operation")
-            ready = max(ready, p.end_ms)
-    for p in plan.placed:
-        for c in shop.closed:
-            crosses = c.machine == p.machine and p.start_ms - p.setup_ms < c.end_ms and p.end_ms > c.start_ms
-            if crosses and (p.job, p.operation) not in fixed:
-                out.append(f"{p} overlaps {c}")
-    if sorted(m.id for m in plan.maintenance) != sorted(m.id for m in shop.maintenance):
-        out.append("maintenance is missing or twice there")
-    windows = {m.id: m for m in shop.maintenance}
-    out += [f"{m} lies outside" for m in plan.maintenance if not inside(windows[m.id], m.start_ms, m.end_ms)]
-    for machine in {p.machine for p in plan.placed}:
-        out += on_machine(shop, plan, machine, fixed)
-    return out
-
-
-def inside(m: Maintenance, start_ms: int, end_ms: int) -> bool:
-    return m.earliest_ms <= start_ms <= m.latest_ms and end_ms - start_ms == m.duration_ms
-
-
-def on_machine(shop: Shop, plan: Schedule, machine: str, fixed: set[tuple[str, int]]) -> list[str]:
-    """Overlaps and wrong set-ups of one machine."""
-    family = {(job.job, i): o.family for job in shop.jobs for i, o in enumerate(job.operations)}
-    takes = {(s.machine, s.before, s.after): s.duration_ms for s in shop.setups}
-    mine = sorted((p for p in plan.placed if p.machine == machine), key=lambda p: (p.start_ms, p.end_ms))
-    spans = [(p.start_ms - p.setup_ms, p.end_ms) for p in mine]
-    spans += [(m.start_ms, m.end_ms) for m in plan.maintenance if m.machine == machine]
-    out = [
-        f"{a} and {b} overlap on {machine}" for a, b in itertools.combinations(spans, 2) if a[0] < b[1] and b[0] < a[1]
-    ]
-    current = ""
-    for p in mine:
-        wants = family[p.job, p.operation]
-        if wants and wants != current:
-            needed = takes.get((machine, current, wants), takes.get(("*", current, wants), 0))
-            if p.setup_ms != needed and (p.job, p.operation) not in fixed:
-                out.append(f"{p} needs {needed} of set-up")
-            current = wants
-    return out
-
-
 @pytest.mark.parametrize("flexible", [False, True])
 @pytest.mark.parametrize("rich", [False, True])
 @pytest.mark.parametrize("seed", range(6))
@@ -124,7 +70,7 @@ def test_a_plan_breaks_no_rule(seed: int, rich: bool, flexible: bool) -> None:
     shop = made_shop(seed, rich=rich, flexible=flexible)
     for budget in (0.0, 1.0):
         plan = schedule(shop, 5, budget, seed, Ticks(0.02))
-        assert broken(shop, plan) == []
+        assert violations(shop, plan) == []
         assert plan.placed == sorted(plan.placed, key=lambda p: (p.start_ms, p.machine, p.job, p.operation))
         assert plan.end_ms == max(p.end_ms for p in plan.placed)
         assert plan.bound_ms <= plan.end_ms
@@ -184,7 +130,7 @@ def test_search_is_not_worse_than_the_rules_and_tells_how_far_it_is() -> None:
 def test_a_search_that_is_told_to_stop_still_answers() -> None:
     shop = made_shop(6, jobs=10, machines=5)
     plan = schedule(shop, 0, 1e9, stop=lambda: True)
-    assert broken(shop, plan) == []
+    assert violations(shop, plan) == []
 
 
 def test_repair_keeps_what_has_begun_and_begins_nothing_in_the_past() -> None:
@@ -201,7 +147,7 @@ def test_repair_keeps_what_has_begun_and_begins_nothing_in_the_past() -> None:
             assert all(p.start_ms - p.setup_ms >= now or p in before.placed for p in plan.placed)
             fixed = [p for p in plan.placed if p.start_ms - p.setup_ms < now]
             now_shop = msgspec.structs.replace(shop, closed=[*shop.closed, down], fixed=fixed)
-            assert broken(now_shop, plan) == []
+            assert violations(now_shop, plan) == []
             assert plan.repairs == before.id
 
 
@@ -223,13 +169,13 @@ def test_repair_makes_room_for_an_operation_that_takes_longer() -> None:
     assert next(p for p in plan.placed if (p.job, p.operation) == (running.job, running.operation)).end_ms == (
         running.end_ms + 40
     )
-    assert broken(longer, plan) == []
+    assert violations(longer, plan) == []
 
 
 def test_an_impossible_window_is_refused_by_name() -> None:
     shop = made_shop(0)
     two = [Maintenance(id=i, machine="m0", duration_ms=50, earliest_ms=1000, latest_ms=1010) for i in ("left", "right")]
-    with pytest.raises(Refused, match="maintenance 'right' on 'm0'"):
+    with pytest.raises(Refused, match="maintenance 'left', 'right' on 'm0'"):
         schedule(msgspec.structs.replace(shop, maintenance=two), 0, 0.1, clock=Ticks())
 
 

@@ -1,5 +1,5 @@
 """Which search a shop gets, and for how long: tabu search with elite solutions where the disjunctive graph says everything,
-annealing over a timeline where calendars, set-ups, maintenance, due dates or fixed work matter."""
+annealing over a timeline where calendars, set-ups, maintenance, due dates, fixed work or jobs that wait for others matter."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from edge_agent.skills.schedule import dispatch, tabu
 from edge_agent.skills.schedule.annealing import Annealing
 from edge_agent.skills.schedule.graph import Graph, Order
 from edge_agent.skills.schedule.layout import Layout
-from edge_agent.skills.schedule.timeline import Timeline
+from edge_agent.skills.schedule.timeline import BROKEN, Timeline
 
 UNIMPROVED = 2000
 ELITE = 5
+UNBROKEN = 300_000
+"""While there is no plan at all, so many more elements are laid."""
 RELINKED = 2000
 """Shops of more operations are kicked by chance instead: counting the distance between two plans would take too long."""
 
@@ -59,10 +61,7 @@ class Watch:
 def bound(layout: Layout) -> int:
     """Before when no plan can end, in ms after the shop's start: the longest job, and for each machine the earliest it can
     begin, the work that only it can do, and the shortest rest after it."""
-    heads, rests = [0] * layout.n, [0] * layout.n
-    for x in range(layout.n):
-        j = layout.job_of[x]
-        heads[x] = layout.release[j] if x == layout.first[j] else heads[x - 1] + layout.choices[x - 1][0][1]
+    heads, rests = layout.heads(), [0] * layout.n
     for x in reversed(range(layout.n)):
         last = x == layout.last_of(layout.job_of[x])
         rests[x] = 0 if last else rests[x + 1] + layout.choices[x + 1][0][1]
@@ -119,7 +118,7 @@ def improve(line: Timeline, rng: Random, watch: Watch) -> Found:
     name, first = passes[0]
     lowest = bound(layout)
     watch.tell(first.cost)
-    if first.cost <= lowest or watch.over():
+    if first.cost <= lowest or (watch.over() and first.cost < BROKEN):
         return Found(first.order, first.machine, first.cost, name)
     if layout.plain:
         return _by_tabu(line, passes, rng, watch, lowest)
@@ -130,6 +129,8 @@ def improve(line: Timeline, rng: Random, watch: Watch) -> Found:
         return watch.left()
 
     plan = search.run(left, lowest)
+    if plan.cost >= BROKEN:
+        plan = search.until_whole(UNBROKEN // (line.elements + 1), watch.stop)
     return Found(plan.order, plan.machine, plan.cost, "annealing")
 
 
