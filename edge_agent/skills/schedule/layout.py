@@ -188,10 +188,10 @@ def _closed(shop: Shop, number: dict[str, int]) -> list[Spans]:
 
 
 def joined(spans: Iterable[tuple[int, int]]) -> Spans:
-    """The same times without overlaps, in order."""
+    """The same times without overlaps, in order. Those that touch stay apart: a step without duration fits between."""
     out: Spans = []
     for start, end in sorted(spans):
-        if out and start <= out[-1][1]:
+        if out and start < out[-1][1]:
             out[-1] = (out[-1][0], max(end, out[-1][1]))
         else:
             out.append((start, end))
