@@ -8,9 +8,10 @@ from random import Random
 import msgspec
 import pytest
 
-from edge_agent.skills.schedule import repair, schedule
+from edge_agent.skills.schedule import dispatch, repair, schedule
 from edge_agent.skills.schedule.graph import Graph
 from edge_agent.skills.schedule.layout import lay_out
+from edge_agent.skills.schedule.repair import begun
 from edge_agent.skills.schedule.search import Watch, improve
 from edge_agent.skills.schedule.timeline import Timeline
 from protocol.errors import Refused
@@ -188,3 +189,94 @@ def test_a_fixed_operation_of_an_unknown_job_is_refused() -> None:
 def test_an_empty_shop_has_an_empty_plan() -> None:
     plan = schedule(Shop(jobs=[], start_ms=5), 0)
     assert (plan.placed, plan.end_ms) == ([], 5)
+
+
+def one(name: str, machine: str, duration: int, family: str = "", **more: object) -> ShopJob:
+    """A job of one step."""
+    step = Operation(choices=[Choice(machine, duration)], family=family)
+    return ShopJob(job=name, operations=[step], **more)  # type: ignore[arg-type]
+
+
+def test_work_goes_into_the_gap_before_fixed_work_where_its_set_up_stays_right() -> None:
+    setups = [Setup(before=b, after=a, duration_ms=2) for b in ("", "x", "y") for a in "xy" if a != b]
+    promised = Placed(job="p", operation=0, machine="m", start_ms=20, end_ms=25, setup_ms=0)
+    upkeep = Maintenance(id="oil", machine="m", duration_ms=3, earliest_ms=0, latest_ms=15)
+    jobs = [one("p", "m", 5, "x"), one("same", "m", 5, "x"), one("other", "m", 5, "y"), one("any", "m", 5)]
+    shop = Shop(jobs=jobs, setups=setups, fixed=[promised], maintenance=[upkeep])
+    plan = schedule(shop, 0, 1.0, clock=Ticks())
+    start = {p.job: p.start_ms for p in plan.placed}
+    assert violations(shop, plan) == []
+    assert start["same"] < 20 < start["other"]
+    assert start["any"] < 20
+    assert plan.end_ms == 32
+
+
+def test_maintenance_is_done_before_fixed_work_of_a_machine_with_set_ups() -> None:
+    shop = Shop(
+        jobs=[one("p", "m", 5, "x"), one("q", "m", 5, "x")],
+        setups=[Setup(after="x", duration_ms=2)],
+        fixed=[Placed(job="p", operation=0, machine="m", start_ms=10, end_ms=15, setup_ms=2)],
+        maintenance=[Maintenance(id="oil", machine="m", duration_ms=3, earliest_ms=0, latest_ms=4)],
+    )
+    plan = schedule(shop, 0, 0.0)
+    assert violations(shop, plan) == []
+    assert plan.maintenance[0].start_ms == 0
+
+
+def test_what_must_be_done_before_a_promised_step_goes_first() -> None:
+    last = Operation(choices=[Choice("n", 1)])
+    step = Operation(choices=[Choice("m", 4)])
+    jobs = [one(f"j{i}", "m", 9 - i) for i in range(6)]
+    jobs.append(ShopJob(job="p", operations=[step, last], after=["j5"]))
+    shop = Shop(jobs=jobs, fixed=[Placed(job="p", operation=1, machine="n", start_ms=8, end_ms=9)])
+    plan = schedule(shop, 0, 0.0)
+    assert violations(shop, plan) == []
+
+
+@pytest.mark.parametrize("rich", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_jobs_wait_for_the_jobs_before_them(seed: int, rich: bool) -> None:
+    shop = made_shop(seed, rich=rich, flexible=seed > 1)
+    order = Random(seed).sample(range(6), 6)
+    after = {f"j{b}": [f"j{a}"] for a, b in itertools.pairwise(order[:4])} | {f"j{order[5]}": [f"j{order[0]}"] * 2}
+    shop = msgspec.structs.replace(
+        shop, jobs=[msgspec.structs.replace(j, after=after.get(j.job, [])) for j in shop.jobs]
+    )
+    for budget in (0.0, 1.0):
+        plan = schedule(shop, 0, budget, seed, Ticks(0.02))
+        assert violations(shop, plan) == []
+        assert plan.critical[0].end_ms == plan.end_ms
+    now = plan.start_ms + (plan.end_ms - plan.start_ms) // 3
+    down = Closed(machine="m3", start_ms=now, end_ms=now + 15)
+    for budget in (0.0, 1.0):
+        mended = repair(shop, plan, [down], now, budget, clock=Ticks(0.02))
+        assert violations(begun(shop, plan, [down], now), mended) == []
+
+
+def test_very_large_shops_with_jobs_in_order_are_laid_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "SCANNED", 0)
+    shop = Shop(jobs=[one("a", "m", 0, after=["b"]), one("b", "n", 7), one("c", "m", 3, after=["a"])])
+    plan = schedule(shop, 0, 0.0)
+    assert violations(shop, plan) == []
+    assert (plan.end_ms, plan.bound_ms) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("shop", "said"),
+    [
+        (Shop(jobs=[one("a", "m", 1), one("a", "m", 1)]), "job 'a' is given twice"),
+        (Shop(jobs=[one("a", "m", 1, after=["b"]), one("b", "m", 1, after=["a"])]), "cyclic routing"),
+        (
+            Shop(
+                jobs=[one("a", "m", 5), one("b", "m", 5)],
+                fixed=[Placed(job=j, operation=0, machine="m", start_ms=i, end_ms=i + 5) for i, j in enumerate("ab")],
+            ),
+            "fixed work on machine 'm' overlaps",
+        ),
+    ],
+)
+def test_a_shop_that_contradicts_itself_is_refused_by_name(shop: Shop, said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        schedule(shop, 0, 0.1, clock=Ticks())
+    with pytest.raises(Refused, match=said):
+        repair(shop, schedule(Shop(jobs=[]), 0), [], 0, 0.1, clock=Ticks())

@@ -14,7 +14,7 @@ from protocol.shop_check import figures, problems, violations
 
 pytest.importorskip("ortools")
 
-from server.scheduling import solve  # noqa: E402 - only where OR-Tools is
+from server.scheduling import solve
 
 MACHINES, START = ("A", "B", "C"), 1000
 NEAR = 0.10

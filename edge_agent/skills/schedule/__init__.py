@@ -19,7 +19,7 @@ from edge_agent.skills.schedule.annealing import Annealing
 from edge_agent.skills.schedule.answer import answer
 from edge_agent.skills.schedule.layout import check, lay_out
 from edge_agent.skills.schedule.search import Watch, bound, improve
-from edge_agent.skills.schedule.timeline import Timeline
+from edge_agent.skills.schedule.timeline import BROKEN, Timeline
 from protocol.schedules import Closed, Schedule, Shop
 
 __all__ = ["repair", "schedule"]
@@ -68,7 +68,8 @@ def repair(
     change_costs: float = mending.CHANGE_COSTS,
 ) -> Schedule:
     """`before`, mended for the new closed times (and for durations of `shop` that changed): nothing that has begun by now_ms
-    moves, nothing else begins before it. budget_s 0: only shifted, in milliseconds.
+    moves, nothing else begins before it. budget_s 0: only shifted, in milliseconds, where that breaks
+    no rule.
     `change_costs`: what moving one operation costs, as a share of the plan's length. Raises Refused as `schedule` does."""
     check(shop)
     watch = Watch(budget_s, clock, stop, progress)
@@ -84,14 +85,15 @@ def repair(
     leaving = mending.shifted(line, order, plan, affected)
     if leaving.cost < first.cost:
         first = leaving
-    if order and not watch.over():
+    if order and (first.cost >= BROKEN or not watch.over()):
         search = Annealing(line, first, Random(seed), lambda laid: price * moved(laid), heat=0.3)  # noqa: S311
 
         def left() -> float:
             watch.tell(search.best.cost)
             return watch.left()
 
-        best = search.run(left, 0.0)
+        search.run(left, 0.0)
+        best = search.until_whole(watch.stop)
         order, machine = best.order, best.machine
     else:
         order, machine = first.order, first.machine

@@ -20,6 +20,9 @@ ROUND = 0.25
 AT_RANDOM = 0.15
 """Share of moves that do not follow the chain of causes."""
 
+WHOLE = 300_000
+"""While there is no plan at all, so many elements are laid beyond the time; about a second."""
+
 
 @dataclass(slots=True)
 class Plan:
@@ -69,9 +72,9 @@ class Annealing:
             share = left()
         return self.best
 
-    def until_whole(self, moves: int, stop: Callable[[], bool]) -> Plan:
-        """Further moves until no rule is broken."""
-        for _ in range(moves):
+    def until_whole(self, stop: Callable[[], bool]) -> Plan:
+        """Further moves, but not for ever, until no rule is broken."""
+        for _ in range(WHOLE // (self.line.elements + 1)):
             if self.best.cost < BROKEN or stop():
                 break
             self.step(self.best.cost * HOT)

@@ -16,8 +16,6 @@ from edge_agent.skills.schedule.timeline import BROKEN, Timeline
 
 UNIMPROVED = 2000
 ELITE = 5
-UNBROKEN = 300_000
-"""While there is no plan at all, so many more elements are laid."""
 RELINKED = 2000
 """Shops of more operations are kicked by chance instead: counting the distance between two plans would take too long."""
 
@@ -128,9 +126,8 @@ def improve(line: Timeline, rng: Random, watch: Watch) -> Found:
         watch.tell(search.best.cost)
         return watch.left()
 
-    plan = search.run(left, lowest)
-    if plan.cost >= BROKEN:
-        plan = search.until_whole(UNBROKEN // (line.elements + 1), watch.stop)
+    search.run(left, lowest)
+    plan = search.until_whole(watch.stop)
     return Found(plan.order, plan.machine, plan.cost, "annealing")
 
 
