@@ -132,24 +132,40 @@ class Timeline:
                 start = self.end[before]
         elif x in self.waits:
             start = self.ready(x)
+        if self.stays[k]:
+            return self._fit_gap(x, k, start)
+        setup, duration = 0, self.durations[x][k]
         if self.changes[k]:
-            return self._fit_set_up(x, k, start)
-        if self.free[k] > start:
-            start = self.free[k]
-        return (self._open(k, start, 0, self.durations[x][k]) if self.walls[k] else start), 0
+            family = self.layout.family[x]
+            if family and family != self.family[k]:
+                setup = self.layout.setups[k].get((self.family[k], family), 0)
+            if not duration and family and self._at_once(self.set_by[k], x, max(start, self.free[k] + setup)):
+                start = self.free[k] + setup + 1
+        if self.free[k] + setup > start:
+            start = self.free[k] + setup
+        walls = self.walls[k]
+        if walls:
+            i, count = self.place_in[k], len(walls)
+            while i < count:
+                opens, closes = walls[i]
+                if closes > start - setup:
+                    if opens >= start + duration:
+                        break
+                    start = closes + setup
+                i += 1
+        return start, setup
 
-    def _fit_set_up(self, x: int, k: int, ready: int) -> tuple[int, int]:
-        """`fit` on a machine with set-ups: gap by gap between the fixed work that lies ahead."""
+    def _fit_gap(self, x: int, k: int, ready: int) -> tuple[int, int]:
+        """`fit` on a machine with set-ups and fixed work: gap by gap."""
         family, duration, table = self.layout.family[x], self.durations[x][k], self.layout.setups[k]
         free, current, last = self.free[k], self.family[k], self.set_by[k]
         stays, i = self.stays[k], self.passed[k]
         while True:
             setup = table.get((current, family), 0) if family and family != current else 0
             start = free + setup if free + setup > ready else ready
-            if not duration and family and last >= 0 and self._at_once(last, x, start):
+            if not duration and family and self._at_once(last, x, start):
                 start += 1
-            if self.walls[k]:
-                start = self._open(k, start, setup, duration)
+            start = self._open(k, start, setup, duration)
             if i == len(stays):
                 return start, setup
             ahead = stays[i]
@@ -162,7 +178,7 @@ class Timeline:
 
     def _at_once(self, last: int, x: int, start: int) -> bool:
         """Whether both take no time at one time, and the names would put x first: rows are read in order of time and name."""
-        if not self.start[last] == self.end[last] == start:
+        if last < 0 or not self.start[last] == self.end[last] == start:
             return False
         jobs, of = self.layout.shop.jobs, self.layout.job_of
         return (jobs[of[x]].job, x) < (jobs[of[last]].job, last)
@@ -191,12 +207,15 @@ class Timeline:
         duration = self.durations[x][k]
         if self.pending[k] and self._make_room(k, start, setup, duration):
             start, setup = self.fit(x, k)
-        before, behind = self.blocker(x), self.free[k] + setup
+        before, behind = self.prior[x], self.free[k] + setup
+        if before < 0 and x in self.waits:
+            before = self.blocker(x)
         if before >= 0 and self.end[before] >= behind:
             self.cause[x] = before
         elif behind > self.layout.release[self.layout.job_of[x]]:
             self.cause[x] = self.busy_with[k]
-        self._pass(k, start - setup)
+        if self.stays[k]:
+            self._pass(k, start - setup)
         self._take(x, k, start, start + duration)
         self.setup[x] = setup
         if self.layout.family[x]:
