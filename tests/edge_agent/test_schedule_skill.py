@@ -233,6 +233,18 @@ def test_what_must_be_done_before_a_promised_step_goes_first() -> None:
     assert violations(shop, plan) == []
 
 
+def test_a_set_up_that_fixed_work_needs_may_come_with_the_step_between() -> None:
+    steps = [Operation(choices=[Choice("m", 3)], family=f) for f in "xyy"]
+    shop = Shop(
+        jobs=[ShopJob(job="p", operations=steps)],
+        setups=[Setup(before="x", after="y", duration_ms=2)],
+        fixed=[Placed(job="p", operation=2, machine="m", start_ms=10, end_ms=13)],
+    )
+    plan = schedule(shop, 0, 0.1, clock=Ticks())
+    assert violations(shop, plan) == []
+    assert plan.end_ms == 13
+
+
 @pytest.mark.parametrize("rich", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_jobs_wait_for_the_jobs_before_them(seed: int, rich: bool) -> None:

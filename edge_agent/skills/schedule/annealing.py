@@ -73,10 +73,14 @@ class Annealing:
         return self.best
 
     def until_whole(self, stop: Callable[[], bool]) -> Plan:
-        """Further moves, but not for ever, until no rule is broken."""
-        for _ in range(WHOLE // (self.line.elements + 1)):
+        """Further moves, but not for ever, until no rule is broken; the second half with a bold timeline."""
+        moves = WHOLE // (self.line.elements + 1)
+        for i in range(moves):
             if self.best.cost < BROKEN or stop():
                 break
+            if i == moves // 2 and self.layout.fixed:
+                self.line.bold = True
+                self._back()
             self.step(self.best.cost * HOT)
         return self.best
 

@@ -1,6 +1,7 @@
 """Serial generation with calendars: operations are put, one after another, at the earliest time their machine offers behind
 what it has already: set-up directly before, closed times and fixed work respected, maintenance inside its window.
-Where set-ups matter, work goes into a gap before fixed work only if the set-up of that one stays right.
+Where set-ups matter, work goes into a gap before fixed work only if the set-up of that one stays right
+(`bold`: or can be made right by what still comes between).
 
 Elements are operations 0..n-1 and maintenance n, n+1, ... A maintenance is put when its turn comes, earlier where it fits
 into a pause without delaying anything, and at the latest before an operation that would push it out of its window."""
@@ -14,6 +15,7 @@ from edge_agent.skills.schedule.layout import Layout, Spans, joined
 
 BROKEN = 1e12
 """Cost of a broken window or a missed fixed start, and per millisecond of it: more than any plan."""
+AT_LAST = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,13 @@ class Stay:
 
 class Timeline:
     """The plan so far. `start`, `end`, `setup`: by element; `cause[x]`: the element that x waits for, or -1; `trail`: the
-    elements in the order put; `breaks`, `breaker`: the rule that was broken last, and by which element."""
+    elements in the order put; `breaks`, `breaker`: the rule that was broken last, and by which element; `bold`:
+    work goes before fixed work even if another step must still set the machine up for that one."""
 
     def __init__(self, layout: Layout, since: int = 0, done: Mapping[str, tuple[int, int]] | None = None) -> None:
         """Nothing new begins before `since`; `done`: start and end of maintenance (by id) that has begun and stays."""
         self.layout, self.n, self.since, self.done = layout, layout.n, since, done or {}
+        self.bold = False
         self.upkeep = [m for of_machine in layout.upkeep for m in of_machine]
         self.upkeep_on = [k for k, of_machine in enumerate(layout.upkeep) for _ in of_machine]
         zero = layout.shop.start_ms
@@ -170,7 +174,7 @@ class Timeline:
                 return start, setup
             ahead = stays[i]
             before_it = start + duration <= ahead.begin and (duration or start < ahead.end)
-            if before_it and (not family or ahead.allows(family, table)):
+            if before_it and (self.bold or not family or ahead.allows(family, table)):
                 return start, setup
             free, i = max(free, ahead.end), i + 1
             if ahead.family:
@@ -226,9 +230,20 @@ class Timeline:
         stays, i = self.stays[k], self.passed[k]
         while i < len(stays) and stays[i].end <= begin:
             if stays[i].family:
+                if self.set_by[k] not in self.layout.fixed and self.family[k]:
+                    self._check_set_up(k, stays[i])
                 self.family[k], self.set_by[k] = stays[i].family, stays[i].element
             i += 1
         self.passed[k] = i
+
+    def _check_set_up(self, k: int, stay: Stay) -> None:
+        """Breaks the plan if what is new before fixed work leaves it too short a set-up."""
+        if stay.allows(self.family[k], self.layout.setups[k]):
+            return
+        self.broken += 1
+        self.breaker = self.set_by[k]
+        job = self.layout.shop.jobs[self.layout.job_of[stay.element]].job
+        self.breaks = f"fixed work of job {job!r} needs the machine set up for {stay.family!r}"
 
     def _take(self, x: int, k: int, start: int, end: int) -> None:
         self.start[x], self.end[x], self.machine[x] = start, end, k
@@ -299,6 +314,9 @@ class Timeline:
     def cost(self) -> float:
         """Makespan plus weighted lateness; broken windows outweigh all."""
         layout, end = self.layout, self.end
+        if self.bold:
+            for k in range(len(self.stays)):
+                self._pass(k, AT_LAST)
         span, late = 0, 0.0
         for j in range(len(layout.first)):
             done = end[layout.last_of(j)]
