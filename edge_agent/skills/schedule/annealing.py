@@ -20,6 +20,8 @@ ROUND = 0.25
 AT_RANDOM = 0.15
 """Share of moves that do not follow the chain of causes."""
 
+RESTLESS = 0.3
+"""The temperature, as a share of the cost, while there is no plan at all."""
 WHOLE = 300_000
 """While there is no plan at all, so many elements are laid beyond the time; about a second."""
 
@@ -81,7 +83,7 @@ class Annealing:
             if i == moves // 2 and self.layout.fixed:
                 self.line.bold = True
                 self._back()
-            self.step(self.best.cost * HOT)
+            self.step(self.best.cost * RESTLESS)
         return self.best
 
     def _back(self) -> None:
