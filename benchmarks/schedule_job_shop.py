@@ -6,7 +6,7 @@ DIR holds instances.json (name, path, current_upper) and the instances: lines wi
 per job pairs of machine and duration. Ours: the gateway's scheduler, 10 s an instance, one thread, no OR-Tools; it stops
 early only at a bound worked out from the instance itself. Reference: the dispatch rule with the lowest mean gap. Peer:
 CP-SAT, 30 s, two workers, where server.scheduling is there. Gap: makespan / current_upper - 1, mean over instances, in %.
-Each plan is checked by protocol.shop_check where it is there, else by the rules of the job shop here.
+Each plan is checked by protocol.shop_check.
 Repair: in the middle of the plan a machine drops out for 10 % of the span. --quick: ft and la01-10, 2 s."""
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import contract  # isort: skip - sets one thread before numpy comes
 
 import importlib
-import itertools
 import json
 import sys
 import time
@@ -29,6 +28,7 @@ from edge_agent.skills.schedule import dispatch, repair, schedule
 from edge_agent.skills.schedule.layout import lay_out
 from edge_agent.skills.schedule.timeline import Timeline
 from protocol.schedules import Choice, Closed, Operation, Schedule, Shop, ShopJob
+from protocol.shop_check import violations
 
 GATEWAY_S, QUICK_S, FIRST_S, SERVER_S = 10.0, 2.0, 1.0, 30.0
 GATEWAY_TARGET, SERVER_TARGET, STRETCH = 8.0, 3.0, 3.0
@@ -79,33 +79,6 @@ def instances(sheet: contract.Sheet) -> list[Instance]:
         path = index.parent / entry["path"]
         sheet.files.append(path)
         out.append(Instance(entry["name"], read(path), int(entry["current_upper"])))
-    return out
-
-
-def violations(shop: Shop, plan: Schedule) -> list[str]:
-    """Broken rules: the independent validator's, or those of the plain job shop."""
-    try:
-        check = importlib.import_module("protocol.shop_check")
-    except ImportError:
-        return plain_violations(shop, plan)
-    return list(check.violations(shop, plan))
-
-
-def plain_violations(shop: Shop, plan: Schedule) -> list[str]:
-    """Durations, the order within jobs, one operation at a time per machine."""
-    rows = {(p.job, p.operation): p for p in plan.placed}
-    out = []
-    for job in shop.jobs:
-        ready = shop.start_ms
-        for i, operation in enumerate(job.operations):
-            p = rows.get((job.job, i))
-            if p is None or p.start_ms < ready or Choice(p.machine, p.end_ms - p.start_ms) not in operation.choices:
-                out.append(f"operation {i} of {job.job}: {p}, not before {ready}")
-            ready = p.end_ms if p else ready
-    by_machine = sorted(plan.placed, key=lambda p: (p.machine, p.start_ms, p.end_ms))
-    for a, b in itertools.pairwise(by_machine):
-        if a.machine == b.machine and b.start_ms < a.end_ms:
-            out.append(f"{a} overlaps {b}")
     return out
 
 

@@ -8,13 +8,15 @@ from random import Random
 import msgspec
 import pytest
 
-from edge_agent.skills.schedule import repair, schedule
+from edge_agent.skills.schedule import dispatch, repair, schedule
 from edge_agent.skills.schedule.graph import Graph
 from edge_agent.skills.schedule.layout import lay_out
+from edge_agent.skills.schedule.repair import begun
 from edge_agent.skills.schedule.search import Watch, improve
 from edge_agent.skills.schedule.timeline import Timeline
 from protocol.errors import Refused
-from protocol.schedules import Choice, Closed, Maintenance, Operation, Placed, Schedule, Setup, Shop, ShopJob
+from protocol.schedules import Choice, Closed, Maintenance, Operation, Placed, Setup, Shop, ShopJob
+from protocol.shop_check import violations
 
 
 class Ticks:
@@ -62,61 +64,6 @@ def made_shop(seed: int, *, jobs: int = 6, machines: int = 4, rich: bool = False
     return Shop(jobs=made, closed=closed, setups=setups, maintenance=upkeep, start_ms=1000)
 
 
-def broken(shop: Shop, plan: Schedule) -> list[str]:
-    """Rules that a plan breaks, read off its rows alone."""
-    rows = {(p.job, p.operation): p for p in plan.placed}
-    fixed = {(p.job, p.operation) for p in shop.fixed}
-    wanted = {(job.job, i) for job in shop.jobs for i in range(len(job.operations))}
-    out = [] if set(rows) == wanted and len(rows) == len(plan.placed) else ["an operation is missing or twice there"]
-    for job in shop.jobs:
-        ready = max(job.release_ms, shop.start_ms)
-        for i, operation in enumerate(job.operations):
-            p = rows[job.job, i]
-            if (job.job, i) not in fixed:
-                if p.start_ms < ready:
-                    out.append(f"{p} begins before its job is ready at {ready}")
-                if Choice(p.machine, p.end_ms - p.start_ms) not in operation.choices:
-                    out.append(f"{p} is no choice of its operation")
-            ready = max(ready, p.end_ms)
-    for p in plan.placed:
-        for c in shop.closed:
-            crosses = c.machine == p.machine and p.start_ms - p.setup_ms < c.end_ms and p.end_ms > c.start_ms
-            if crosses and (p.job, p.operation) not in fixed:
-                out.append(f"{p} overlaps {c}")
-    if sorted(m.id for m in plan.maintenance) != sorted(m.id for m in shop.maintenance):
-        out.append("maintenance is missing or twice there")
-    windows = {m.id: m for m in shop.maintenance}
-    out += [f"{m} lies outside" for m in plan.maintenance if not inside(windows[m.id], m.start_ms, m.end_ms)]
-    for machine in {p.machine for p in plan.placed}:
-        out += on_machine(shop, plan, machine, fixed)
-    return out
-
-
-def inside(m: Maintenance, start_ms: int, end_ms: int) -> bool:
-    return m.earliest_ms <= start_ms <= m.latest_ms and end_ms - start_ms == m.duration_ms
-
-
-def on_machine(shop: Shop, plan: Schedule, machine: str, fixed: set[tuple[str, int]]) -> list[str]:
-    """Overlaps and wrong set-ups of one machine."""
-    family = {(job.job, i): o.family for job in shop.jobs for i, o in enumerate(job.operations)}
-    takes = {(s.machine, s.before, s.after): s.duration_ms for s in shop.setups}
-    mine = sorted((p for p in plan.placed if p.machine == machine), key=lambda p: (p.start_ms, p.end_ms))
-    spans = [(p.start_ms - p.setup_ms, p.end_ms) for p in mine]
-    spans += [(m.start_ms, m.end_ms) for m in plan.maintenance if m.machine == machine]
-    out = [
-        f"{a} and {b} overlap on {machine}" for a, b in itertools.combinations(spans, 2) if a[0] < b[1] and b[0] < a[1]
-    ]
-    current = ""
-    for p in mine:
-        wants = family[p.job, p.operation]
-        if wants and wants != current:
-            needed = takes.get((machine, current, wants), takes.get(("*", current, wants), 0))
-            if p.setup_ms != needed and (p.job, p.operation) not in fixed:
-                out.append(f"{p} needs {needed} of set-up")
-            current = wants
-    return out
-
-
 @pytest.mark.parametrize("flexible", [False, True])
 @pytest.mark.parametrize("rich", [False, True])
 @pytest.mark.parametrize("seed", range(6))
@@ -124,7 +71,7 @@ def test_a_plan_breaks_no_rule(seed: int, rich: bool, flexible: bool) -> None:
     shop = made_shop(seed, rich=rich, flexible=flexible)
     for budget in (0.0, 1.0):
         plan = schedule(shop, 5, budget, seed, Ticks(0.02))
-        assert broken(shop, plan) == []
+        assert violations(shop, plan) == []
         assert plan.placed == sorted(plan.placed, key=lambda p: (p.start_ms, p.machine, p.job, p.operation))
         assert plan.end_ms == max(p.end_ms for p in plan.placed)
         assert plan.bound_ms <= plan.end_ms
@@ -184,7 +131,7 @@ def test_search_is_not_worse_than_the_rules_and_tells_how_far_it_is() -> None:
 def test_a_search_that_is_told_to_stop_still_answers() -> None:
     shop = made_shop(6, jobs=10, machines=5)
     plan = schedule(shop, 0, 1e9, stop=lambda: True)
-    assert broken(shop, plan) == []
+    assert violations(shop, plan) == []
 
 
 def test_repair_keeps_what_has_begun_and_begins_nothing_in_the_past() -> None:
@@ -201,7 +148,7 @@ def test_repair_keeps_what_has_begun_and_begins_nothing_in_the_past() -> None:
             assert all(p.start_ms - p.setup_ms >= now or p in before.placed for p in plan.placed)
             fixed = [p for p in plan.placed if p.start_ms - p.setup_ms < now]
             now_shop = msgspec.structs.replace(shop, closed=[*shop.closed, down], fixed=fixed)
-            assert broken(now_shop, plan) == []
+            assert violations(now_shop, plan) == []
             assert plan.repairs == before.id
 
 
@@ -223,13 +170,13 @@ def test_repair_makes_room_for_an_operation_that_takes_longer() -> None:
     assert next(p for p in plan.placed if (p.job, p.operation) == (running.job, running.operation)).end_ms == (
         running.end_ms + 40
     )
-    assert broken(longer, plan) == []
+    assert violations(longer, plan) == []
 
 
 def test_an_impossible_window_is_refused_by_name() -> None:
     shop = made_shop(0)
     two = [Maintenance(id=i, machine="m0", duration_ms=50, earliest_ms=1000, latest_ms=1010) for i in ("left", "right")]
-    with pytest.raises(Refused, match="maintenance 'right' on 'm0'"):
+    with pytest.raises(Refused, match="maintenance 'left', 'right' on 'm0'"):
         schedule(msgspec.structs.replace(shop, maintenance=two), 0, 0.1, clock=Ticks())
 
 
@@ -242,3 +189,106 @@ def test_a_fixed_operation_of_an_unknown_job_is_refused() -> None:
 def test_an_empty_shop_has_an_empty_plan() -> None:
     plan = schedule(Shop(jobs=[], start_ms=5), 0)
     assert (plan.placed, plan.end_ms) == ([], 5)
+
+
+def one(name: str, machine: str, duration: int, family: str = "", **more: object) -> ShopJob:
+    """A job of one step."""
+    step = Operation(choices=[Choice(machine, duration)], family=family)
+    return ShopJob(job=name, operations=[step], **more)  # type: ignore[arg-type]
+
+
+def test_work_goes_into_the_gap_before_fixed_work_where_its_set_up_stays_right() -> None:
+    setups = [Setup(before=b, after=a, duration_ms=2) for b in ("", "x", "y") for a in "xy" if a != b]
+    promised = Placed(job="p", operation=0, machine="m", start_ms=20, end_ms=25, setup_ms=0)
+    upkeep = Maintenance(id="oil", machine="m", duration_ms=3, earliest_ms=0, latest_ms=15)
+    jobs = [one("p", "m", 5, "x"), one("same", "m", 5, "x"), one("other", "m", 5, "y"), one("any", "m", 5)]
+    shop = Shop(jobs=jobs, setups=setups, fixed=[promised], maintenance=[upkeep])
+    plan = schedule(shop, 0, 1.0, clock=Ticks())
+    start = {p.job: p.start_ms for p in plan.placed}
+    assert violations(shop, plan) == []
+    assert start["same"] < 20 < start["other"]
+    assert start["any"] < 20
+    assert plan.end_ms == 32
+
+
+def test_maintenance_is_done_before_fixed_work_of_a_machine_with_set_ups() -> None:
+    shop = Shop(
+        jobs=[one("p", "m", 5, "x"), one("q", "m", 5, "x")],
+        setups=[Setup(after="x", duration_ms=2)],
+        fixed=[Placed(job="p", operation=0, machine="m", start_ms=10, end_ms=15, setup_ms=2)],
+        maintenance=[Maintenance(id="oil", machine="m", duration_ms=3, earliest_ms=0, latest_ms=4)],
+    )
+    plan = schedule(shop, 0, 0.0)
+    assert violations(shop, plan) == []
+    assert plan.maintenance[0].start_ms == 0
+
+
+def test_what_must_be_done_before_a_promised_step_goes_first() -> None:
+    last = Operation(choices=[Choice("n", 1)])
+    step = Operation(choices=[Choice("m", 4)])
+    jobs = [one(f"j{i}", "m", 9 - i) for i in range(6)]
+    jobs.append(ShopJob(job="p", operations=[step, last], after=["j5"]))
+    shop = Shop(jobs=jobs, fixed=[Placed(job="p", operation=1, machine="n", start_ms=8, end_ms=9)])
+    plan = schedule(shop, 0, 0.0)
+    assert violations(shop, plan) == []
+
+
+def test_a_set_up_that_fixed_work_needs_may_come_with_the_step_between() -> None:
+    steps = [Operation(choices=[Choice("m", 3)], family=f) for f in "xyy"]
+    shop = Shop(
+        jobs=[ShopJob(job="p", operations=steps)],
+        setups=[Setup(before="x", after="y", duration_ms=2)],
+        fixed=[Placed(job="p", operation=2, machine="m", start_ms=10, end_ms=13)],
+    )
+    plan = schedule(shop, 0, 0.1, clock=Ticks())
+    assert violations(shop, plan) == []
+    assert plan.end_ms == 13
+
+
+@pytest.mark.parametrize("rich", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_jobs_wait_for_the_jobs_before_them(seed: int, rich: bool) -> None:
+    shop = made_shop(seed, rich=rich, flexible=seed > 1)
+    order = Random(seed).sample(range(6), 6)
+    after = {f"j{b}": [f"j{a}"] for a, b in itertools.pairwise(order[:4])} | {f"j{order[5]}": [f"j{order[0]}"] * 2}
+    shop = msgspec.structs.replace(
+        shop, jobs=[msgspec.structs.replace(j, after=after.get(j.job, [])) for j in shop.jobs]
+    )
+    for budget in (0.0, 1.0):
+        plan = schedule(shop, 0, budget, seed, Ticks(0.02))
+        assert violations(shop, plan) == []
+        assert plan.critical[0].end_ms == plan.end_ms
+    now = plan.start_ms + (plan.end_ms - plan.start_ms) // 3
+    down = Closed(machine="m3", start_ms=now, end_ms=now + 15)
+    for budget in (0.0, 1.0):
+        mended = repair(shop, plan, [down], now, budget, clock=Ticks(0.02))
+        assert violations(begun(shop, plan, [down], now), mended) == []
+
+
+def test_very_large_shops_with_jobs_in_order_are_laid_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "SCANNED", 0)
+    shop = Shop(jobs=[one("a", "m", 0, after=["b"]), one("b", "n", 7), one("c", "m", 3, after=["a"])])
+    plan = schedule(shop, 0, 0.0)
+    assert violations(shop, plan) == []
+    assert (plan.end_ms, plan.bound_ms) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("shop", "said"),
+    [
+        (Shop(jobs=[one("a", "m", 1), one("a", "m", 1)]), "job 'a' is given twice"),
+        (Shop(jobs=[one("a", "m", 1, after=["b"]), one("b", "m", 1, after=["a"])]), "cyclic routing"),
+        (
+            Shop(
+                jobs=[one("a", "m", 5), one("b", "m", 5)],
+                fixed=[Placed(job=j, operation=0, machine="m", start_ms=i, end_ms=i + 5) for i, j in enumerate("ab")],
+            ),
+            "fixed work on machine 'm' overlaps",
+        ),
+    ],
+)
+def test_a_shop_that_contradicts_itself_is_refused_by_name(shop: Shop, said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        schedule(shop, 0, 0.1, clock=Ticks())
+    with pytest.raises(Refused, match=said):
+        repair(shop, schedule(Shop(jobs=[]), 0), [], 0, 0.1, clock=Ticks())

@@ -3,7 +3,8 @@
     plan = schedule(shop, now_ms)                       # the best plan found in a second
     plan = repair(shop, plan, [Closed(...)], now_ms)    # a machine dropped out: what has begun stays
 
-The objective is one number: the makespan in ms plus, over the jobs with a due date, weight x milliseconds late."""
+The objective is one number: the makespan in ms plus, over the jobs with a due date, weight x milliseconds late.
+What a plan must respect is written down, and judged, in protocol.shop_check."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ import msgspec
 from edge_agent.skills.schedule import repair as mending
 from edge_agent.skills.schedule.annealing import Annealing
 from edge_agent.skills.schedule.answer import answer
-from edge_agent.skills.schedule.layout import lay_out
+from edge_agent.skills.schedule.layout import check, lay_out
 from edge_agent.skills.schedule.search import Watch, bound, improve
-from edge_agent.skills.schedule.timeline import Timeline
+from edge_agent.skills.schedule.timeline import BROKEN, Timeline
 from protocol.schedules import Closed, Schedule, Shop
 
 __all__ = ["repair", "schedule"]
@@ -39,6 +40,7 @@ def schedule(
     """The best plan found in `budget_s` (0: the best dispatch rule), earlier if no plan can be better or `stop()` says so.
     The same seed and the same readings of `clock` give the same plan. Raises Refused, naming the constraint, if no plan
     satisfies the shop."""
+    check(shop)
     watch = Watch(budget_s, clock, stop, progress)
     line = Timeline(lay_out(shop))
     found = improve(line, Random(seed), watch)  # noqa: S311 - a search, not a secret
@@ -66,8 +68,10 @@ def repair(
     change_costs: float = mending.CHANGE_COSTS,
 ) -> Schedule:
     """`before`, mended for the new closed times (and for durations of `shop` that changed): nothing that has begun by now_ms
-    moves, nothing else begins before it. budget_s 0: only shifted, in milliseconds.
+    moves, nothing else begins before it. budget_s 0: only shifted, in milliseconds, where that breaks
+    no rule.
     `change_costs`: what moving one operation costs, as a share of the plan's length. Raises Refused as `schedule` does."""
+    check(shop)
     watch = Watch(budget_s, clock, stop, progress)
     now_shop = mending.begun(shop, before, closed, now_ms)
     layout = lay_out(now_shop)
@@ -81,14 +85,15 @@ def repair(
     leaving = mending.shifted(line, order, plan, affected)
     if leaving.cost < first.cost:
         first = leaving
-    if order and not watch.over():
+    if order and (first.cost >= BROKEN or not watch.over()):
         search = Annealing(line, first, Random(seed), lambda laid: price * moved(laid), heat=0.3)  # noqa: S311
 
         def left() -> float:
             watch.tell(search.best.cost)
             return watch.left()
 
-        best = search.run(left, 0.0)
+        search.run(left, 0.0)
+        best = search.until_whole(watch.stop)
         order, machine = best.order, best.machine
     else:
         order, machine = first.order, first.machine

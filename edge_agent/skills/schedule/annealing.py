@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from edge_agent.skills.schedule.dispatch import Pass
-from edge_agent.skills.schedule.timeline import Timeline
+from edge_agent.skills.schedule.timeline import BROKEN, Timeline
 
 HOT, COLD = 0.01, 0.0002
 """First and last temperature, as shares of the cost."""
@@ -19,6 +19,11 @@ ROUND = 0.25
 """Share of the time that one cooling takes; the next begins at the best plan, less hot."""
 AT_RANDOM = 0.15
 """Share of moves that do not follow the chain of causes."""
+
+RESTLESS = 0.3
+"""The temperature, as a share of the cost, while there is no plan at all."""
+WHOLE = 300_000
+"""While there is no plan at all, so many elements are laid beyond the time; about a second."""
 
 
 @dataclass(slots=True)
@@ -43,6 +48,7 @@ class Annealing:
     ) -> None:
         self.line, self.rng, self.besides, self.heat = line, rng, besides, heat
         self.layout = line.layout
+        self.kin = line.layout.kin()
         self.moves_done = 0
         self.now = self._laid(list(first.order), list(first.machine))
         self.chain = self._causes()
@@ -68,6 +74,18 @@ class Annealing:
             share = left()
         return self.best
 
+    def until_whole(self, stop: Callable[[], bool]) -> Plan:
+        """Further moves, but not for ever, until no rule is broken; the second half with a bold timeline."""
+        moves = WHOLE // (self.line.elements + 1)
+        for i in range(moves):
+            if self.best.cost < BROKEN or stop():
+                break
+            if i == moves // 2 and self.layout.fixed:
+                self.line.bold = True
+                self._back()
+            self.step(self.best.cost * RESTLESS)
+        return self.best
+
     def _back(self) -> None:
         self.now = self._laid(self.best.order, self.best.machine)
         self.chain = self._causes()
@@ -87,15 +105,17 @@ class Annealing:
                 self.best = plan
 
     def _causes(self) -> list[int]:
-        """From a late end back to the start of the plan: each waits for the one behind it in this list."""
+        """From what breaks a rule or is late back to the start of the plan: each waits for the one behind it in this list."""
         line, layout = self.line, self.layout
         ends = [line.end[layout.last_of(j)] for j in range(len(layout.first))]
         late = [j for j, due in enumerate(layout.due) if due is not None and ends[j] > due and layout.weight[j] > 0]
-        if late and self.rng.random() < 0.6:
-            job = late[int(self.rng.random() * len(late))]
+        if line.breaker >= 0:
+            x = line.breaker
+        elif late and self.rng.random() < 0.6:
+            x = layout.last_of(late[int(self.rng.random() * len(late))])
         else:
-            job = max(range(len(ends)), key=lambda j: (ends[j], j))
-        chain, x = [], layout.last_of(job)
+            x = layout.last_of(max(range(len(ends)), key=lambda j: (ends[j], j)))
+        chain = []
         while x >= 0:
             chain.append(x)
             x = line.cause[x]
@@ -143,17 +163,17 @@ class Annealing:
         return None if order is None else (order, now.machine)
 
     def moved(self, x: int, y: int) -> list[int] | None:
-        """The order with x right before y if y is earlier, else right behind it; steps of x's own job move along. None if y
-        is of that job."""
+        """The order with x right before y if y is earlier, else right behind it; steps of x's own job, and of jobs that wait
+        for it or that it waits for, move along. None if y is one of these."""
         order, job_of, n = self.now.order, self.layout.job_of, self.line.n
-        job = job_of[x] if x < n else -1
-        if y < n and job >= 0 and job_of[y] == job:
+        kin = self.kin[job_of[x]] if x < n else ()
+        if y < n and job_of[y] in kin:
             return None
         at, to = order.index(x), order.index(y)
         low, high = (to, at) if to < at else (at, to)
         own: list[int] = []
         other: list[int] = []
         for z in order[low : high + 1]:
-            (own if z == x or (z < n and job_of[z] == job) else other).append(z)
+            (own if z == x or (z < n and job_of[z] in kin) else other).append(z)
         part = own + other if to < at else other + own
         return order[:low] + part + order[high + 1 :]

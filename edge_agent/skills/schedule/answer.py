@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_agent.skills.schedule.layout import infeasible
+import msgspec
+
 from edge_agent.skills.schedule.timeline import BROKEN, Timeline
+from protocol.errors import Reason, Refused
 from protocol.names import stable_id
 from protocol.reports import ModelRef
-from protocol.schedules import Maintenance, Placed, PlacedMaintenance, Schedule
+from protocol.schedules import Placed, PlacedMaintenance, Schedule
+from protocol.shop_check import critical_path, figures, risk_at
 
 PRICED = 400_000
 """Maintenance x elements up to which the cost of every window is worked out."""
@@ -19,19 +22,15 @@ def answer(
     line: Timeline, order: Sequence[int], machine: list[int], *, now_ms: int, how: str, bound: int, seconds: float
 ) -> Schedule:
     """Lays the plan once more and reads it off. Raises Refused, naming the constraint, if it breaks one."""
-    layout, shop = line.layout, line.layout.shop
+    shop = line.layout.shop
     if line.lay(order, machine) >= BROKEN:
-        raise infeasible(f"{line.breaks}; widen the window or free the time")
+        raise Refused(
+            Reason.NOT_ELIGIBLE, f"no feasible schedule was found: {line.breaks}; widen the window or free the time"
+        )
     zero = shop.start_ms
     placed = [_placed(line, x) for x in range(line.n)]
     placed.sort(key=lambda p: (p.start_ms, p.machine, p.job, p.operation))
-    end = max((line.end[layout.last_of(j)] for j in range(len(layout.first))), default=0) + zero
-    end = max([end, *(p.end_ms for p in placed)])
-    late = {
-        job.job: layout.weight[j] * (line.end[layout.last_of(j)] - due)
-        for j, job in enumerate(shop.jobs)
-        if (due := layout.due[j]) is not None and line.end[layout.last_of(j)] > due
-    }
+    end, tardiness, late, _ = figures(shop, placed)
     spans = [(line.start[line.n + i], line.end[line.n + i]) for i in range(len(line.upkeep))]
     maintenance = [
         PlacedMaintenance(
@@ -47,14 +46,14 @@ def answer(
     maintenance = _priced(line, order, machine, maintenance, end - zero)
     maintenance.sort(key=lambda m: (m.start_ms, m.machine, m.id))
     lowest = bound + zero if bound > 0 else 0
-    return Schedule(
+    made = Schedule(
         id=stable_id("schedule", now_ms, how, *(f"{p.job}/{p.operation}/{p.machine}/{p.start_ms}" for p in placed)),
         issued_ms=now_ms,
         start_ms=zero,
         end_ms=end,
         bound_ms=min(lowest, end),
-        tardiness_ms=float(sum(late.values())),
-        late_jobs=list(late),
+        tardiness_ms=tardiness,
+        late_jobs=late,
         placed=placed,
         maintenance=maintenance,
         closed=[c for c in shop.closed if c.start_ms < end and c.end_ms > zero][:SHOWN_CLOSED],
@@ -62,6 +61,7 @@ def answer(
         because_zh=f"{how}，{seconds:.1f} 秒：{len(placed)} 道工序，{len(late)} 个作业延迟",
         solver=ModelRef("schedule", how),
     )
+    return msgspec.structs.replace(made, critical=critical_path(shop, made))
 
 
 def _placed(line: Timeline, x: int) -> Placed:
@@ -111,16 +111,3 @@ def _priced(
         )
     line.lay(order, machine)
     return priced
-
-
-def risk_at(m: Maintenance, time_ms: int) -> float:
-    """The chance of failure by a time: linear between the given ones, constant outside them; 0 if none are given."""
-    known = sorted(zip(m.risk_at_ms, m.risk, strict=False))
-    if not known:
-        return 0.0
-    before = [entry for entry in known if entry[0] <= time_ms]
-    after = [entry for entry in known if entry[0] > time_ms]
-    if not before or not after:
-        return min(max((before[-1] if before else after[0])[1], 0.0), 1.0)
-    (t0, r0), (t1, r1) = before[-1], after[0]
-    return min(max(r0 + (r1 - r0) * (time_ms - t0) / (t1 - t0), 0.0), 1.0)

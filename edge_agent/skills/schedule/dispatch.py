@@ -2,7 +2,8 @@
 prefers. Active schedules after Giffler and Thompson 1960, non-delay ones, and everything between (`delay`).
 
 Rules: SPT and LPT (shortest, longest operation), MWKR (most work remaining), MOPNR (most operations remaining), FIFO (who
-waits longest), EDD (earliest due date), ATC (apparent tardiness cost, Vepsalainen and Morton 1987)."""
+waits longest), EDD (earliest due date), ATC (apparent tardiness cost, Vepsalainen and Morton 1987), FIXED (what must end
+first for a later step that is fixed)."""
 
 from __future__ import annotations
 
@@ -48,13 +49,14 @@ def _edd(facts: Facts, x: int, ready: int, start: int, duration: int) -> float:
 
 
 RULES: dict[str, Rule] = {
-    "SPT": lambda facts, x, ready, start, duration: duration,
-    "LPT": lambda facts, x, ready, start, duration: -duration,
+    "FIXED": lambda facts, x, ready, start, duration: facts.layout.ends_before.get(x, math.inf) - duration,
     "MWKR": lambda facts, x, ready, start, duration: -facts.work[x],
-    "MOPNR": lambda facts, x, ready, start, duration: -facts.steps[x],
-    "FIFO": lambda facts, x, ready, start, duration: ready,
     "EDD": _edd,
     "ATC": _atc,
+    "SPT": lambda facts, x, ready, start, duration: duration,
+    "MOPNR": lambda facts, x, ready, start, duration: -facts.steps[x],
+    "FIFO": lambda facts, x, ready, start, duration: ready,
+    "LPT": lambda facts, x, ready, start, duration: -duration,
 }
 
 
@@ -84,7 +86,8 @@ def dispatch(
     layout = line.layout
     line.reset()
     waiting = [_skip_fixed(layout, j, layout.first[j]) for j in range(len(layout.first))]
-    open_jobs = [j for j, x in enumerate(waiting) if x >= 0]
+    open_jobs = [j for j, x in enumerate(waiting) if x >= 0 and _let_in(layout, waiting, x)]
+    held = [j for j, x in enumerate(waiting) if x >= 0 and not _let_in(layout, waiting, x)]
     while open_jobs:
         offers = [_offer(line, waiting[j]) for j in open_jobs]
         x, k = _pick(line, facts, offers, rule, delay, noise, rng)
@@ -93,7 +96,15 @@ def dispatch(
         waiting[j] = _skip_fixed(layout, j, x + 1)
         if waiting[j] < 0:
             open_jobs.remove(j)
+            if held:
+                open_jobs += [h for h in held if _let_in(layout, waiting, waiting[h])]
+                held = [h for h in held if not _let_in(layout, waiting, waiting[h])]
     return _finished(line)
+
+
+def _let_in(layout: Layout, waiting: list[int], x: int) -> bool:
+    """Whether the jobs before the job that x begins are all put."""
+    return all(waiting[layout.job_of[y]] < 0 for y in layout.waits.get(x, ()))
 
 
 def _skip_fixed(layout: Layout, job: int, x: int) -> int:
@@ -145,11 +156,9 @@ def _finished(line: Timeline) -> Pass:
 def by_earliest_start(line: Timeline) -> Pass:
     """One cheap pass for very large shops: operations in order of the earliest start that their job allows."""
     layout = line.layout
-    early = [0] * layout.n
-    for x, j in enumerate(layout.job_of):
-        early[x] = layout.release[j] if x == layout.first[j] else early[x - 1] + layout.choices[x - 1][0][1]
+    early, rank = layout.heads(), layout.ranks()
     line.reset()
-    for x in sorted(range(layout.n), key=lambda x: (early[x], x)):
+    for x in sorted(range(layout.n), key=lambda x: (early[x], rank[layout.job_of[x]], x)):
         if x not in layout.fixed:
             line.put(x, _offer(line, x)[3])
     return _finished(line)
@@ -163,8 +172,8 @@ def passes(line: Timeline, *, over: Callable[[], bool] = lambda: False) -> list[
     facts = facts_of(layout)
     dated = any(due is not None for due in layout.due)
     made: list[tuple[str, Pass]] = []
-    for name in ("MWKR", "EDD", "ATC", "SPT", "MOPNR", "FIFO", "LPT"):
-        if name in ("EDD", "ATC") and not dated:
+    for name in RULES:
+        if (name in ("EDD", "ATC") and not dated) or (name == "FIXED" and not layout.ends_before):
             continue
         for delay in (0.0, 1.0):
             if made and over():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from protocol.errors import Reason, Refused
 from protocol.schedules import Maintenance, Placed, Shop
+from protocol.shop_check import problems
 
 Spans = list[tuple[int, int]]
 """Start and end of times that are taken, sorted, without overlaps."""
@@ -18,10 +19,19 @@ def infeasible(fact: str) -> Refused:
     return Refused(Reason.NOT_ELIGIBLE, f"infeasible schedule: {fact}")
 
 
+def check(shop: Shop) -> None:
+    """Raises Refused with the first thing that makes the shop impossible."""
+    found = problems(shop)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise infeasible(f"{found[0]}{more}")
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """n operations of J jobs on M machines. `choices[x]`: (machine, duration), quickest first; `ends_before[x]`: by when a
-    step must have ended because a later step of its job is fixed."""
+    """n operations of J jobs on M machines. `choices[x]`: (machine, duration), quickest first; `waits[x]`: last operations of
+    the jobs that come before the job that x begins; `turn`: the jobs, each behind those it waits for; `ends_before[x]`: by
+    when a step must have ended because something that waits for it is fixed."""
 
     shop: Shop
     machines: list[str]
@@ -36,6 +46,9 @@ class Layout:
     fixed: dict[int, Placed]
     upkeep: list[list[Maintenance]]
     setups: list[dict[tuple[str, str], int]]
+    waits: dict[int, list[int]]
+    turn: list[int]
+    ends_before: dict[int, int]
 
     @property
     def n(self) -> int:
@@ -44,11 +57,39 @@ class Layout:
 
     @property
     def plain(self) -> bool:
-        """Nothing but jobs, machines and release times: the disjunctive graph says it all."""
+        """Nothing but unrelated jobs, machines and release times: the disjunctive graph says it all."""
         shop = self.shop
         timed = any(d is not None and w > 0 for d, w in zip(self.due, self.weight, strict=True))
         families = any(self.family) and any(self.setups)
-        return not (any(self.closed) or shop.maintenance or shop.fixed or timed or families)
+        return not (any(self.closed) or shop.maintenance or shop.fixed or timed or families or self.waits)
+
+    def heads(self) -> list[int]:
+        """Before when each operation cannot begin, machines apart."""
+        out = [0] * self.n
+        for j in self.turn:
+            x = self.first[j]
+            out[x] = max([self.release[j], *(out[y] + self.choices[y][0][1] for y in self.waits.get(x, ()))])
+            for x in range(self.first[j] + 1, self.last_of(j) + 1):
+                out[x] = out[x - 1] + self.choices[x - 1][0][1]
+        return out
+
+    def ranks(self) -> list[int]:
+        """By job, its place in `turn`."""
+        out = [0] * len(self.turn)
+        for place, j in enumerate(self.turn):
+            out[j] = place
+        return out
+
+    def kin(self) -> list[set[int]]:
+        """By job, itself and the jobs that must be finished before it begins or cannot begin before it is finished."""
+        out: list[set[int]] = [{j} for j in range(len(self.first))]
+        for j in self.turn:
+            for y in self.waits.get(self.first[j], ()):
+                out[j] |= out[self.job_of[y]]
+        for j, earlier in enumerate([set(jobs) for jobs in out]):
+            for a in earlier:
+                out[a].add(j)
+        return out
 
     def last_of(self, job: int) -> int:
         """The last operation of a job."""
@@ -56,13 +97,7 @@ class Layout:
 
 
 def lay_out(shop: Shop) -> Layout:
-    """Raises Refused where the shop contradicts itself, or asks for what is planned on the server only."""
-    waiting = next((job for job in shop.jobs if job.after), None)
-    if waiting is not None:
-        raise Refused(
-            Reason.NOT_ELIGIBLE,
-            f"job {waiting.job!r} waits for {waiting.after[0]!r}: a gateway plans no order between jobs, use CP-SAT",
-        )
+    """A shop that `check` lets through, in numbers. Raises Refused for fixed work that is no part of it."""
     machines = sorted(
         {c.machine for job in shop.jobs for o in job.operations for c in o.choices}
         | {m.machine for m in shop.maintenance}
@@ -96,11 +131,52 @@ def lay_out(shop: Shop) -> Layout:
         {},
         [[] for _ in machines],
         _setups(shop, machines),
+        {},
+        [],
+        {},
     )
     for m in sorted(shop.maintenance, key=lambda m: (m.latest_ms, m.id)):
         layout.upkeep[number[m.machine]].append(m)
     _fix(layout)
+    _wait(layout)
+    _deadlines(layout)
     return layout
+
+
+def _wait(layout: Layout) -> None:
+    """Which operations wait for other jobs, and the jobs in an order that respects it."""
+    jobs = {job.job: j for j, job in enumerate(layout.shop.jobs)}
+    before = [sorted({jobs[name] for name in job.after}) for job in layout.shop.jobs]
+    layout.waits.update(
+        {layout.first[j]: [layout.last_of(a) for a in earlier] for j, earlier in enumerate(before) if earlier}
+    )
+    followers: list[list[int]] = [[] for _ in before]
+    for j, earlier in enumerate(before):
+        for a in earlier:
+            followers[a].append(j)
+    missing = [len(earlier) for earlier in before]
+    layout.turn.extend(j for j, count in enumerate(missing) if not count)
+    for j in layout.turn:
+        for follower in followers[j]:
+            missing[follower] -= 1
+            if not missing[follower]:
+                layout.turn.append(follower)
+
+
+def _deadlines(layout: Layout) -> None:
+    """Backwards from the fixed starts, with the quickest durations."""
+    for j in reversed(layout.turn if layout.fixed else []):
+        for x in range(layout.last_of(j), layout.first[j] - 1, -1):
+            placed, limit = layout.fixed.get(x), layout.ends_before.get(x)
+            if placed is not None:
+                limit = placed.start_ms - layout.shop.start_ms
+            elif limit is not None:
+                limit -= layout.choices[x][0][1]
+            if limit is None or (x == layout.first[j] and placed is not None):
+                continue
+            for y in [x - 1] if x > layout.first[j] else layout.waits.get(x, []):
+                if y not in layout.fixed:
+                    layout.ends_before[y] = min(limit, layout.ends_before.get(y, limit))
 
 
 def _closed(shop: Shop, number: dict[str, int]) -> list[Spans]:
@@ -112,10 +188,10 @@ def _closed(shop: Shop, number: dict[str, int]) -> list[Spans]:
 
 
 def joined(spans: Iterable[tuple[int, int]]) -> Spans:
-    """The same times without overlaps, in order."""
+    """The same times without overlaps, in order. Those that touch stay apart: a step without duration fits between."""
     out: Spans = []
     for start, end in sorted(spans):
-        if out and start <= out[-1][1]:
+        if out and start < out[-1][1]:
             out[-1] = (out[-1][0], max(end, out[-1][1]))
         else:
             out.append((start, end))

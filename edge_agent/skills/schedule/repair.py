@@ -93,15 +93,15 @@ def order_of(line: Timeline, plan: Earlier) -> list[int]:
     """What is still to be put, in the earlier order; new operations come behind, as early as their job allows."""
     layout = line.layout
     last = max([s for s in plan.start if s is not None], default=0)
-    key = [0] * line.elements
-    for x in range(line.elements):
-        known = plan.start[x]
-        key[x] = last if known is None else known
-        if x < line.n and line.prior[x] >= 0:
-            key[x] = max(key[x], key[line.prior[x]])
+    key = [last if known is None else known for known in plan.start]
+    rank = [*layout.ranks(), -1]
+    for j in layout.turn:
+        for x in range(layout.first[j], layout.last_of(j) + 1):
+            before = layout.waits.get(x, ()) if line.prior[x] < 0 else (line.prior[x],)
+            key[x] = max([key[x], *(key[y] for y in before)])
     fixed_upkeep = {line.n + i for i, m in enumerate(line.upkeep) if m.id in line.done}
     todo = [x for x in range(line.elements) if x not in layout.fixed and x not in fixed_upkeep]
-    return sorted(todo, key=lambda x: (key[x], x))
+    return sorted(todo, key=lambda x: (key[x], rank[layout.job_of[x] if x < line.n else -1], x))
 
 
 def shifted(line: Timeline, order: list[int], plan: Earlier, closed: set[int]) -> Pass:

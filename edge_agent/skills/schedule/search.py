@@ -1,5 +1,5 @@
 """Which search a shop gets, and for how long: tabu search with elite solutions where the disjunctive graph says everything,
-annealing over a timeline where calendars, set-ups, maintenance, due dates or fixed work matter."""
+annealing over a timeline where calendars, set-ups, maintenance, due dates, fixed work or jobs that wait for others matter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_agent.skills.schedule import dispatch, tabu
 from edge_agent.skills.schedule.annealing import Annealing
 from edge_agent.skills.schedule.graph import Graph, Order
 from edge_agent.skills.schedule.layout import Layout
-from edge_agent.skills.schedule.timeline import Timeline
+from edge_agent.skills.schedule.timeline import BROKEN, Timeline
 
 UNIMPROVED = 2000
 ELITE = 5
@@ -59,10 +59,7 @@ class Watch:
 def bound(layout: Layout) -> int:
     """Before when no plan can end, in ms after the shop's start: the longest job, and for each machine the earliest it can
     begin, the work that only it can do, and the shortest rest after it."""
-    heads, rests = [0] * layout.n, [0] * layout.n
-    for x in range(layout.n):
-        j = layout.job_of[x]
-        heads[x] = layout.release[j] if x == layout.first[j] else heads[x - 1] + layout.choices[x - 1][0][1]
+    heads, rests = layout.heads(), [0] * layout.n
     for x in reversed(range(layout.n)):
         last = x == layout.last_of(layout.job_of[x])
         rests[x] = 0 if last else rests[x + 1] + layout.choices[x + 1][0][1]
@@ -119,7 +116,7 @@ def improve(line: Timeline, rng: Random, watch: Watch) -> Found:
     name, first = passes[0]
     lowest = bound(layout)
     watch.tell(first.cost)
-    if first.cost <= lowest or watch.over():
+    if first.cost <= lowest or (watch.over() and first.cost < BROKEN):
         return Found(first.order, first.machine, first.cost, name)
     if layout.plain:
         return _by_tabu(line, passes, rng, watch, lowest)
@@ -129,7 +126,8 @@ def improve(line: Timeline, rng: Random, watch: Watch) -> Found:
         watch.tell(search.best.cost)
         return watch.left()
 
-    plan = search.run(left, lowest)
+    search.run(left, lowest)
+    plan = search.until_whole(watch.stop)
     return Found(plan.order, plan.machine, plan.cost, "annealing")
 
 
