@@ -292,7 +292,7 @@ class _Model:
     def _walls(self, spans: list[tuple[int, int]]) -> list[Any]:
         joined: list[tuple[int, int]] = []
         for start, end in sorted((max(s, 0), e) for s, e in spans if e > max(s, 0)):
-            if joined and start <= joined[-1][1]:
+            if joined and start < joined[-1][1]:
                 joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
             else:
                 joined.append((start, end))
