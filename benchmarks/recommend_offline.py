@@ -274,7 +274,7 @@ def measure(sheet: contract.Sheet) -> None:
     sheet.note(
         "not quite alike: the ranges that ours are drawn from were narrowed with some 80 looks at the inner split of seed 0 "
         "and, for the linear model, with test scores of seeds 0 to 2 and 10 to 14 (where the wider ranges ended .0001 behind "
-        "EASE); peers' ranges by a handful. The seeds that count, 20 to 24, were not looked at; they split the same events anew"
+        "EASE); peers' ranges by a handful. Seeds 20 to 24, which count, were not looked at; they split the same events anew"
     )
     sheet.note("candidates: every item not in the user's train part; ties by (score, id); strength 1 for every event")
 
