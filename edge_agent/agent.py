@@ -9,17 +9,14 @@ import logging
 import threading
 import time
 import uuid
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
 from edge_agent import mapping as mapping_file
-from edge_agent.answers import AnswerBook
 from edge_agent.broker import Arrival, Link
-from edge_agent.cards import Cards
 from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
 from edge_agent.explain import evidence, explain_shown
@@ -27,11 +24,11 @@ from edge_agent.health import Tally, rss_bytes, write_status
 from edge_agent.history import Grid, History, Key, Stored
 from edge_agent.intake import Intake, Row, work_order
 from edge_agent.known_inputs import KnownInputs
+from edge_agent.lists import Lists
 from edge_agent.outbox import Outbox
 from edge_agent.privacy import Gate
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.forecast import ForecastSkill
-from edge_agent.skills.recommend import Request, asked_by_event, asked_by_risk, list_settings, recommend, spec_of
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
@@ -46,7 +43,7 @@ from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.observations import SignalBlock
 from protocol.purchases import PurchaseProposal, StockLevel
-from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation, RemainingLife
+from protocol.reports import Evidence, FaultEvent, Forecast, RemainingLife
 from protocol.schedules import Shop
 from protocol.sync import (
     ANSWER,
@@ -75,9 +72,6 @@ MONITOR_SLOT = "fault.monitor"
 MOST_EXPLAINED = 8
 """Signals with an open event whose forecasts are explained each time; an explanation costs some tens of milliseconds."""
 BIRTHS = "births.json"
-DAY_MS = 86_400_000
-LIKELY = 0.5
-"""The chance of failing within a horizon from which on a life asks what to do."""
 
 
 class Clock(Protocol):
@@ -153,17 +147,10 @@ class Agent:
         self._gate = Gate(settings.share)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms)
-        self._recommender: Any = None
-        self._recommended = 0
         self.tally = Tally()
-        self._answers = AnswerBook(self._folder / "answers.db", self.tally.note)
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
-        self._cards = Cards(self._folder / "cards.json", self._decisions.catalogue.card, self.tally.note)
+        self._lists = Lists(self._folder, self._decisions.catalogue, settings.recommend, self.tally.note)
         self._demand_model: LoadedModel | None = None
-        self._foretold: dict[str, int] = {}
-        self._list_settings = list_settings(
-            self._decisions.catalogue, explore=settings.recommend.explore, pool=settings.recommend.pool
-        )
         self._batch: list[Arrival] = []
         self._batch_since_s = 0.0
         self._blocks: dict[Key, tuple[int, list[float | None]]] = {}
@@ -251,7 +238,7 @@ class Agent:
         self._plant.close()
         self._outbox.close()
         self._history.close()
-        self._answers.close()
+        self._lists.close()
 
     def step(self, wait_s: float) -> None:
         """Takes in what waits, commits when it is time, closes buckets, answers, sends."""
@@ -343,7 +330,7 @@ class Agent:
                 self._send(level, known_as=level.id)
         elif kind == "item_cards":
             card = decode(payload, ItemCard, limit_bytes=20_000)
-            self._cards.hear(card)
+            self._lists.hear(card)
             self._send(card, known_as=f"{card.id}@{card.issued_ms}")
 
     def _take_feedback(self, payload: bytes) -> None:
@@ -355,7 +342,7 @@ class Agent:
 
     def _learn_from(self, feedback: Feedback) -> None:
         """An answer shows in the next list at once; an accepted item is something known of the future."""
-        shown = self._answers.take(feedback)
+        shown = self._lists.answered(feedback)
         told = from_answer(feedback, shown) if shown is not None else self._decisions.answered(feedback)
         for known in told:
             self._know(known)
@@ -467,7 +454,7 @@ class Agent:
             self._show(Channel.SHOP_EVENT, event)
             return
         self._open_events[event.machine, event.signal] = event.id
-        recommendation = self._recommend(event, end_ms)
+        recommendation = self._lists.for_event(event, self._watch.open_symptoms(event.machine), end_ms)
         facts = Facts(
             event=event,
             extreme=self._extreme(event),
@@ -479,8 +466,7 @@ class Agent:
         self._send(event)
         self.tally.note("events.opened")
         if recommendation is not None and self._send(recommendation, known_as=recommendation.id):
-            self.tally.note("recommendations.made")
-            self._answers.show(recommendation, report.id)
+            self._lists.shown(recommendation, report.id)
         if self._send(report, known_as=report.id):
             self.tally.note("reports.written")
         self._outbox.commit()
@@ -493,32 +479,12 @@ class Agent:
                 self._show(channel, shown)
 
     def _foretell(self, life: RemainingLife, now_ms: int) -> None:
-        """forecast -> recommend: a machine that is likely to fail soon asks what to do before it does, once a day."""
-        likely = max((risk.probability for risk in life.risks), default=0.0) >= LIKELY
-        if not likely or now_ms - self._foretold.get(life.machine, -DAY_MS) < DAY_MS:
-            return
-        request = asked_by_risk(life, self._watch.open_symptoms(life.machine), self._mapping.machine_type(life.machine))
-        made = self._listed(request, now_ms)
+        open_symptoms, kind = self._watch.open_symptoms(life.machine), self._mapping.machine_type(life.machine)
+        made = self._lists.for_life(life, open_symptoms, kind, now_ms)
         if made is not None and self._send(made, known_as=made.id):
-            self._foretold[life.machine] = now_ms
-            self.tally.note("recommendations.made")
-            self._answers.show(made)
+            self._lists.shown(made)
             self._outbox.commit()
             self._show(Channel.SHOP_RECOMMENDATION, made)
-
-    def _recommend(self, event: FaultEvent, now_ms: int) -> Recommendation | None:
-        return self._listed(asked_by_event(event, self._watch.open_symptoms(event.machine)), now_ms)
-
-    def _listed(self, request: Request, now_ms: int) -> Recommendation | None:
-        model = self._cards.beside(self._recommender, request.profile)
-        if model is None:
-            return None
-        self.tally.note("recommendations.asked")
-        answered = self._answers.answered(request, spec_of(model), now_ms)
-        settings = replace(self._list_settings, cards=self._cards.known())
-        made = recommend(request, model, answered, settings, now_ms)
-        self._recommended += made is not None and self._recommender is not None
-        return made
 
     def _extreme(self, event: FaultEvent) -> Evidence:
         first = event.evidence[0]
@@ -687,7 +653,7 @@ class Agent:
             else:
                 self._life.install(change.role, change.model, read)
         elif change.slot.startswith("recommend."):
-            self._recommender, self._recommended = change.model, 0
+            self._lists.install(change.model)
         elif change.slot == SPARE_PARTS:
             self._demand_model = change.model if change.role is Role.SERVING else None
         elif change.slot.startswith(MONITOR_SLOT):
@@ -748,8 +714,7 @@ class Agent:
 
     def _results(self, slot: str) -> int:
         if slot.startswith("recommend."):
-            # a table answers when asked; having been proven on its golden vectors counts as its first answer
-            return self._recommended + (1 if self._recommender is not None else 0)
+            return self._lists.results
         if slot.startswith(MONITOR_SLOT):
             return self._watch.results(slot)
         return self._life.results() if slot == LIFE else self._forecast.results(slot)
