@@ -43,6 +43,7 @@ class Decisions:
         self._planning = Planning(folder / "plan.json", settings.schedule, note)
         self._path = folder / "proposals.json"
         self._proposed = _restored(self._path, note)
+        self._told = {one.part: one for one in self._proposed.values()}
         self._lives: dict[str, RemainingLife] = {}
         self._types = types
 
@@ -68,14 +69,20 @@ class Decisions:
             lives = list(self._lives.values())
             types = {life.machine: self._types(life.machine) for life in lives}
             made = proposals(levels, self.catalogue, demand, lives, risks, now_ms, machine_types=types)
+            made = [one for one in made if self._is_news(one)]
+            self._told.update({one.part: one for one in made})
             self._proposed.update({one.id: one for one in made})
             while len(self._proposed) > MOST_PROPOSED:
                 self._proposed.pop(next(iter(self._proposed)))
             self._save()
-            self._note("purchases.proposed")
             found += made
         plan = self._planning.look(now_ms, self._lives.values())
         return [*found, plan] if plan is not None else found
+
+    def _is_news(self, one: PurchaseProposal) -> bool:
+        """Whether people do not know it yet: another quantity or supplier than was last told of the part."""
+        told = self._told.get(one.part)
+        return told is None or (told.quantity, told.supplier) != (one.quantity, one.supplier)
 
     def answered(self, feedback: Feedback) -> list[KnownInput]:
         """What an answer to a proposal or a plan tells of the future; empty for an answer to something else."""

@@ -129,9 +129,18 @@ class Planning:
                 )
                 if window is not None:
                     found[life.machine] = window
+        for machine in self._begun(shop, now_ms) & self._windows.keys():
+            found.setdefault(machine, self._windows[machine])  # what was begun stays in its plan
         if found.keys() != self._windows.keys() or self._too_late(found):
             self._due = True
         self._windows = found
+
+    def _begun(self, shop: Shop, now_ms: int) -> set[str]:
+        """Machines whose maintenance has begun in the plan of these orders."""
+        plan = self._kept.plan
+        if plan is None or not _same_jobs(plan, shop):
+            return set()
+        return {m.machine for m in plan.maintenance if m.start_ms <= now_ms}
 
     def _too_late(self, windows: dict[str, Maintenance]) -> bool:
         """Whether the plan that stands begins a maintenance so late that it no longer helps."""
@@ -143,8 +152,8 @@ class Planning:
         windows = [m for m in self._windows.values() if m.id not in known]
         asked = msgspec.structs.replace(shop, maintenance=[*shop.maintenance, *windows])
         plan = self._kept.plan
-        same = plan is not None and {p.job for p in plan.placed} == {job.job for job in shop.jobs}
-        self._task = Task(asked, plan if same and plan is not None and now_ms > plan.start_ms else None, now_ms)
+        runs = plan is not None and _same_jobs(plan, shop) and now_ms > plan.start_ms
+        self._task = Task(asked, plan if runs else None, now_ms)
         if not self._threads:
             self._search(self._task)
             return
@@ -197,6 +206,11 @@ def _restored(path: Path, note: Callable[[str], None]) -> Ordered:
         note("refused.plan")
         log.warning("%s is not readable, planning begins anew: %s", path, error)
         return Ordered()
+
+
+def _same_jobs(plan: Schedule, shop: Shop) -> bool:
+    """Whether a plan is one of these orders."""
+    return {placed.job for placed in plan.placed} == {job.job for job in shop.jobs}
 
 
 def _over_ms(shop: Shop) -> int:

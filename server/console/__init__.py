@@ -39,6 +39,7 @@ from server.routes.api import (
     latest_lives,
     latest_purchases,
     latest_schedules,
+    newest_orders,
     small_body,
     store_answer,
 )
@@ -116,7 +117,9 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
     events = {r.event_id for r in reports}
     lists = session.scalars(select(RecommendationRow).where(RecommendationRow.event_id.in_(events)))
     recommendations = {r.event_id: r.body for r in lists}
-    purchases = sorted(latest_purchases(session)[:60], key=lambda row: -int(row.body["quantity"] > 0))[:12]
+    asked_for = newest_orders(session, 6)
+    known = {row.id for row in asked_for}
+    purchases = [*asked_for, *(row for row in latest_purchases(session)[:60] if row.id not in known)][:12]
     schedules = latest_schedules(session)[:8]
     targets = {r.report_id for r in reports} | {str(r["id"]) for r in recommendations.values()}
     targets |= {row.statement_id for row in (*purchases, *schedules)}

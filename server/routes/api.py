@@ -306,6 +306,13 @@ def latest_purchases(session: Session) -> list[StatementRow]:
     return _latest(session, PurchaseProposal.type_name, StatementRow.gateway, StatementRow.subject)
 
 
+def newest_orders(session: Session, most: int) -> list[StatementRow]:
+    """The newest proposals that ask for something, answered or not, newest first."""
+    r = StatementRow
+    wanted = (r.type == PurchaseProposal.type_name, r.body["quantity"].as_integer() > 0)
+    return list(session.scalars(select(r).where(*wanted).order_by(r.id.desc()).limit(most)))
+
+
 def latest_schedules(session: Session) -> list[StatementRow]:
     """The newest schedule of each gateway."""
     return _latest(session, Schedule.type_name, StatementRow.gateway)

@@ -69,6 +69,13 @@ def test_a_machine_that_will_fail_gets_its_window_in_the_plan(tmp_path: Path) ->
     assert again.maintenance == []
 
 
+def test_a_maintenance_that_has_begun_stays_in_its_plan(tmp_path: Path) -> None:
+    planning, plan = planned(tmp_path, SHOP, life(12.0))
+    (window,) = plan.maintenance
+    assert planning.look(window.start_ms + 1, [life(150.0)]) is None  # the machine is as new: because of it
+    assert planning.plan == plan
+
+
 def test_a_machine_that_drops_out_has_its_plan_repaired(tmp_path: Path) -> None:
     planning, plan = planned(tmp_path)
     now = SHOP.start_ms + 3 * HOUR_MS

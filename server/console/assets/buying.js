@@ -6,7 +6,7 @@ const WORDS = {
   zh: { title: "采购", buy: "向 {2} 购买 {0} {1}，最迟 {3} 下单", not: "暂不采购", stock: "库存 {0}，在途 {1}，未来 {3} 天预计用量 {2}", enough: "补至 {0} 可满足需求的概率为 {1}%", short: "缺货概率：不买 {0}%，购买后 {1}%", sources: "需求来源", history: "历史用量", risk: "预测失效：", options: "供应商", cost: "预期成本", arrives: "到货", late: "延误概率", limits: "受限于", stale: "库存数据已过时", minimum: "最小起订量", pack: "包装量", budget: "预算", open_order_too_late: "在途订单到货太晚", no_history: "无自身历史", no_shortage_cost: "目录未设缺货成本", none: "暂无建议：尚未收到库存数据。", price: "合计", part: "备件", propose: "建议" },
 };
 const t = (key, ...values) => values.reduce((text, v, i) => text.replace(`{${i}}`, v), WORDS[lang()][key] ?? key);
-const percent = (share) => (100 * share).toFixed(share < 0.1 ? 1 : 0);
+const percent = (share) => (100 * share).toFixed(share < 0.1 || (share > 0.99 && share < 1) ? 1 : 0);
 export const buyingTitle = () => t("title");
 export const noPurchase = () => t("none");
 
