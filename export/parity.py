@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.to_onnx import INPUT, OUTPUT, WHO
 from protocol.bundles import Parity
-from protocol.tables import Hybrid, Neighbours, Ridge, StateSpace, Tables
+from protocol.tables import Hybrid, Ridge, StateSpace, Tables
 
 Arrays = dict[str, NDArray[np.generic]]
 MOST_TASK_CHANGE = 0.005
@@ -112,26 +112,6 @@ def golden_series(tables: Tables, start_ms: int, step_ms: int, horizon: int) -> 
         wave = wave.reshape(-1, len(filter_), filter_.gamma.shape[1])
         inputs |= {"known": wave[: len(times)], "known_ahead": wave[len(times) :].transpose(1, 2, 0)}
     return inputs, filter_.golden(inputs, outputs)
-
-
-def golden_profiles(
-    items: list[str], tables: Tables, profiles: list[dict[str, float]], top: int
-) -> tuple[Arrays, Arrays]:
-    """In: `profiles` [n, items] of strengths. Out: `ranked` [n, top], ids of the best items (-1: none), and
-    `scores`."""
-    table = Neighbours(items, tables)
-    chosen = profiles[:: max(len(profiles) // GOLDEN_ROWS, 1)][:GOLDEN_ROWS]
-    strengths = np.zeros((len(chosen), len(items)))
-    ranked = np.full((len(chosen), top), -1, dtype=np.int64)
-    scores = np.zeros((len(chosen), top))
-    for row, profile in enumerate(chosen):
-        for name, strength in profile.items():
-            if name in table.index:
-                strengths[row, table.index[name]] = strength
-        for place, found in enumerate(table.rank(profile, top)):
-            ranked[row, place] = table.index[found.item]
-            scores[row, place] = found.score
-    return {"profiles": strengths}, {"ranked": ranked, "scores": scores}
 
 
 def golden_lists(

@@ -125,14 +125,18 @@ class Outcome:
 
 
 def run_worker(settings: Settings, database: Database, stop: threading.Event, poll_s: float = 2.0) -> None:
-    """Works until `stop` is set. An error of one round is logged and the next round tried."""
+    """Works until `stop` is set. An error of one round is counted and logged, and the next round tried."""
     artifacts = settings.artifact_folder
     shelf = RegistryShelf(artifacts)
+    failed = 0
     while not stop.is_set():
         try:
             worked = work_once(database, artifacts, settings.training, shelf, stop)
         except Exception:
-            log.exception("the worker's round failed; the next one follows in %.0f s", poll_s)
+            failed += 1
+            log.exception(
+                "the worker's round failed, the %d. since its start; the next follows in %.0f s", failed, poll_s
+            )
             worked = False
         if not worked:
             stop.wait(poll_s)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from edge_agent.devices.line import DAY_MS, FAULTS, MACHINES, START_MS
+from edge_agent.devices.line import DAY_MS, FAULTS, MACHINES
 from protocol.names import stable_id
 from protocol.purchases import OpenOrder, PurchaseProposal, StockLevel
 
@@ -138,8 +138,3 @@ def catalogue_toml() -> str:
             f'attributes = {{ type = "{kind}" }}',
         ]
     return "\n".join(rows) + "\n"
-
-
-def first_stock_ms() -> int:
-    """When the store speaks for the first time."""
-    return START_MS

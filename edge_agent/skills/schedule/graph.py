@@ -219,78 +219,49 @@ class Graph:
     def after_estimate(self, u: int, v: int, cut: int) -> int:
         """Longest path through the touched operations if u went right behind v, from old heads and tails; whatever is at
         least `cut` may be given up early."""
-        end, tail, length, prior, then, before, following = (
-            self.end,
-            self.tail,
-            self.length,
-            self.prior,
-            self.then,
-            self.before,
-            self.next,
-        )
-        head = end[before[u]]
-        heads = []
-        w = u
-        while w != v:
-            w = following[w]
-            a = end[prior[w]]
-            head = (a if a > head else head) + length[w]
-            heads.append(head)
-        a = end[prior[u]]
-        rest, b = tail[then[u]], tail[following[v]]
-        if b > rest:
-            rest = b
-        rest += length[u]
-        longest = (a if a > head else head) + rest
-        if longest >= cut:
-            return longest
-        for head in reversed(heads):
-            b = tail[then[w]]
-            if b > rest:
-                rest = b
-            if head + rest > longest:
-                longest = head + rest
-                if longest >= cut:
-                    return longest
-            rest += length[w]
-            w = before[w]
-        return longest
+        return _longest(u, v, cut, self.end, self.tail, self.length, self.prior, self.then, self.before, self.next)
 
     def before_estimate(self, v: int, u: int, cut: int) -> int:
-        """The same if v went right before u."""
-        end, tail, length, prior, then, before, following = (
-            self.end,
-            self.tail,
-            self.length,
-            self.prior,
-            self.then,
-            self.before,
-            self.next,
-        )
-        rest = tail[following[v]]
-        rests = []
-        w = v
-        while w != u:
-            w = before[w]
-            b = tail[then[w]]
-            rest = (b if b > rest else rest) + length[w]
-            rests.append(rest)
-        b = tail[then[v]]
-        head, a = end[prior[v]], end[before[u]]
-        if a > head:
-            head = a
-        head += length[v]
-        longest = (b if b > rest else rest) + head
-        if longest >= cut:
-            return longest
-        for rest in reversed(rests):
-            a = end[prior[w]]
-            if a > head:
-                head = a
-            if head + rest > longest:
-                longest = head + rest
-                if longest >= cut:
-                    return longest
-            head += length[w]
-            w = following[w]
+        """The same if v went right before u: the graph read backwards."""
+        return _longest(v, u, cut, self.tail, self.end, self.length, self.then, self.prior, self.next, self.before)
+
+
+def _longest(
+    u: int,
+    v: int,
+    cut: int,
+    end: list[int],
+    tail: list[int],
+    length: list[int],
+    prior: list[int],
+    then: list[int],
+    before: list[int],
+    following: list[int],
+) -> int:
+    head = end[before[u]]
+    heads = []
+    w = u
+    while w != v:
+        w = following[w]
+        a = end[prior[w]]
+        head = (a if a > head else head) + length[w]
+        heads.append(head)
+    a = end[prior[u]]
+    rest, b = tail[then[u]], tail[following[v]]
+    if b > rest:
+        rest = b
+    rest += length[u]
+    longest = (a if a > head else head) + rest
+    if longest >= cut:
         return longest
+    for head in reversed(heads):
+        b = tail[then[w]]
+        if b > rest:
+            rest = b
+        if head + rest > longest:
+            longest = head + rest
+            if longest >= cut:
+                return longest
+        rest += length[w]
+        w = before[w]
+    return longest
