@@ -22,7 +22,7 @@ from protocol.names import plant_name
 Getter = Callable[[Any], Any]
 _STEP = re.compile(r"\.([^.\[\]*]+)|\['([^']+)'\]|\[(\d+)\]")
 _MISSING = object()
-WIRE_KINDS = ("work_orders", "known_inputs", "stock_levels", "production", "item_cards")
+WIRE_KINDS = ("work_orders", "known_inputs", "stock_levels", "production", "item_cards", "notes")
 """Sections of the mapping file whose messages are ours: WorkOrder, KnownInput, StockLevel, Shop, ItemCard."""
 
 
@@ -72,6 +72,7 @@ class MappingFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stock_levels: list[WireSource] = []
     production: list[WireSource] = []
     item_cards: list[WireSource] = []
+    notes: list[WireSource] = []
     machines: dict[str, MachineNames] = {}
     signals: dict[str, SignalNames] = {}
     items: dict[str, ItemNames] = {}

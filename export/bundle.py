@@ -17,9 +17,11 @@ from protocol.event_features import EventSpec
 from protocol.life_windows import LifeSpec
 from protocol.order_lines import LateSpec
 from protocol.physics import Formula
+from protocol.reading.notes import ReaderSpec
 from protocol.recommending import RecommendSpec
 from protocol.tables import Tables
 from protocol.windows import WindowSpec
+from protocol.writing.decoder import WriterSpec
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -68,6 +70,9 @@ class Draft:
     threshold: float = 0.5
     events: EventSpec | None = None
     orders: LateSpec | None = None
+    writer: WriterSpec | None = None
+    reader: ReaderSpec | None = None
+    texts: dict[str, bytes] = field(default_factory=dict)
     refused: str = ""
     words: str = ""
     because: str = ""
@@ -108,6 +113,8 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         threshold=draft.threshold,
         events=draft.events,
         orders=draft.orders,
+        writer=draft.writer,
+        reader=draft.reader,
         lineage=draft.lineage,
         quality=draft.quality,
         eligible=eligible,
@@ -115,7 +122,9 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         parity=draft.parity,
         golden=draft.golden,
         float_bytes=draft.float_bytes,
-        packed_bytes=len(draft.graph) + sum(int(table.nbytes) for table in draft.tables.values()),
+        packed_bytes=len(draft.graph)
+        + sum(int(table.nbytes) for table in draft.tables.values())
+        + sum(map(len, draft.texts.values())),
         latency_us=draft.latency_us,
         intended_use=draft.intended_use,
         limits=draft.limits,
@@ -128,6 +137,7 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
             tables=draft.tables,
             golden_inputs=draft.golden_inputs,
             golden_outputs=draft.golden_outputs,
+            texts=draft.texts,
         )
     )
     return archive, passport

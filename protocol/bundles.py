@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import zipfile
 from enum import StrEnum
 from typing import Annotated
@@ -22,8 +23,10 @@ from protocol.life_windows import LifeSpec
 from protocol.observations import Name, Text, TimeMs
 from protocol.order_lines import LateSpec
 from protocol.physics import Formula
+from protocol.reading.notes import ReaderSpec
 from protocol.recommending import RecommendSpec
 from protocol.windows import WindowSpec
+from protocol.writing.decoder import WriterSpec
 
 MAX_BUNDLE_BYTES = 512 * 1024 * 1024
 MAX_MEMBERS = 200
@@ -41,6 +44,8 @@ class Runtime(StrEnum):
     RIDGE = "ridge"
     MONITOR = "monitor"
     HYBRID = "hybrid"
+    DECODER = "decoder"
+    READER = "reader"
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +124,7 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     such rows.
     life: what a remaining-life model sees and answers.
     demand: how a spare-part model's answers are read.
+    writer: what a language model's graph is and what it was taught. reader: what a note reader says and by which parts.
     files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
@@ -149,6 +155,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     events: EventSpec | None = None
     orders: LateSpec | None = None
+    writer: WriterSpec | None = None
+    reader: ReaderSpec | None = None
     lineage: Lineage
     quality: list[Quality]
     eligible: bool
@@ -173,15 +181,21 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
-    """A bundle in memory. tables/golden_inputs/golden_outputs: name -> array."""
+    """A bundle in memory. tables/golden_inputs/golden_outputs: name -> array; texts: file name -> JSON (a tokenizer, a
+    catalogue of clauses)."""
 
     passport: Passport
     graph: bytes = b""
     tables: dict[str, NDArray[np.generic]] = {}
     golden_inputs: dict[str, NDArray[np.generic]] = {}
     golden_outputs: dict[str, NDArray[np.generic]] = {}
+    texts: dict[str, bytes] = {}
 
 
+TEXTS = "texts"
+TOKENIZER = "tokenizer.json"
+MAX_TEXT_BYTES = 16 * 1024 * 1024
+_TEXT_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}\.json")
 _FOLDERS = {"tables": "tables", "golden_inputs": "golden/in", "golden_outputs": "golden/out"}
 
 
@@ -203,6 +217,7 @@ def pack(bundle: Bundle) -> bytes:
     for field, folder in _FOLDERS.items():
         for name, array in getattr(bundle, field).items():
             members[f"{folder}/{name}.npy"] = _npy(array)
+    members |= {f"{TEXTS}/{name}": body for name, body in bundle.texts.items()}
     passport = msgspec.structs.replace(
         bundle.passport, files={name: _sha256(body) for name, body in sorted(members.items())}
     )
@@ -235,14 +250,17 @@ def unpack(archive: bytes, expected_digest: str | None = None) -> Bundle:
         if passport.files != {name: _sha256(body) for name, body in sorted(members.items())}:
             raise BadBundle(Reason.DIGEST_MISMATCH, "the passport's list of files does not match the archive")
         arrays: dict[str, dict[str, NDArray[np.generic]]] = {field: {} for field in _FOLDERS}
+        texts: dict[str, bytes] = {}
         for name, body in members.items():
-            if name != GRAPH:
-                folder, _, leaf = name.rpartition("/")
+            folder, _, leaf = name.rpartition("/")
+            if folder == TEXTS:
+                texts[leaf] = body
+            elif name != GRAPH:
                 field = next(f for f, path in _FOLDERS.items() if path == folder)
                 arrays[field][leaf.removesuffix(".npy")] = np.lib.format.read_array(
                     io.BytesIO(body), allow_pickle=False
                 )
-        return Bundle(passport=passport, graph=members.get(GRAPH, b""), **arrays)
+        return Bundle(passport=passport, graph=members.get(GRAPH, b""), texts=texts, **arrays)
     except BadBundle:
         raise
     except (
@@ -271,6 +289,9 @@ def _members(archive: bytes) -> dict[str, bytes]:
             raise BadBundle(Reason.TOO_LARGE, f"passport over {MAX_PASSPORT_BYTES} bytes")
         for e in entries:
             folder, _, leaf = e.filename.rpartition("/")
-            if e.filename not in (GRAPH, PASSPORT) and (folder not in _FOLDERS.values() or not leaf.endswith(".npy")):
+            if folder == TEXTS and _TEXT_NAME.fullmatch(leaf):
+                if e.file_size > MAX_TEXT_BYTES:
+                    raise BadBundle(Reason.TOO_LARGE, f"{e.filename} over {MAX_TEXT_BYTES} bytes")
+            elif e.filename not in (GRAPH, PASSPORT) and (folder not in _FOLDERS.values() or not leaf.endswith(".npy")):
                 raise BadBundle(Reason.BAD_ARCHIVE, f"unexpected member {e.filename!r}")
         return {e.filename: opened.read(e) for e in entries}

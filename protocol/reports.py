@@ -9,6 +9,7 @@ import msgspec
 
 from protocol.names import MessageClass
 from protocol.observations import Name, StepMs, Text, TimeMs
+from protocol.writing.facts import Fact, Mode, Span
 
 Month = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")]
 """A calendar month, "2026-04"."""
@@ -305,17 +306,32 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """One paragraph in both languages. `cites` are indices into the report's evidence."""
+    """One paragraph in both languages. `cites` are indices into the report's evidence.
+
+    section: its name in the catalogue of clauses ("": it was written without one, by an older gateway). clauses_en,
+    clauses_zh: what it is made of, in order ("peak.above#2": the third wording of that clause; none: prose).
+    spans_en, spans_zh: where the report's facts stand in the text. mode_en, mode_zh: how it came to its words."""
 
     title_en: Text
     title_zh: Text
     text_en: Text
     text_zh: Text
     cites: Annotated[list[int], msgspec.Meta(max_length=20)] = []
+    section: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    clauses_en: Annotated[list[Name], msgspec.Meta(max_length=50)] = []
+    clauses_zh: Annotated[list[Name], msgspec.Meta(max_length=50)] = []
+    spans_en: Annotated[list[Span], msgspec.Meta(max_length=100)] = []
+    spans_zh: Annotated[list[Span], msgspec.Meta(max_length=100)] = []
+    mode_en: Mode = Mode.TEMPLATE
+    mode_zh: Mode = Mode.TEMPLATE
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault report for people. Every number in `sections` comes from `evidence` or from the recommendation."""
+    """A fault report for people. Every number in `sections` comes from `evidence` or from the recommendation.
+
+    facts: everything that its sections may claim, each with where it comes from. frames: name, version and sha256 of the
+    catalogue of clauses, "fault_report/3/ab12…" ("": written without one). Whoever holds the catalogue can read the report
+    back (`protocol.writing.verify`)."""
 
     type_name: ClassVar[str] = "millwright.report.v1"
     message_class: ClassVar[MessageClass] = MessageClass.REPORT
@@ -331,6 +347,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sections: Annotated[list[Section], msgspec.Meta(min_length=1, max_length=20)]
     evidence: Annotated[list[Evidence], msgspec.Meta(max_length=20)]
     written_by: ModelRef
+    facts: Annotated[list[Fact], msgspec.Meta(max_length=200)] = []
+    frames: Annotated[str, msgspec.Meta(max_length=256)] = ""
 
 
 class FaultRisk(msgspec.Struct, frozen=True, kw_only=True):

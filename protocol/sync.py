@@ -17,6 +17,7 @@ from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import Name, SignalBlock, TimeMs, WorkOrder
 from protocol.purchases import PurchaseProposal, StockLevel
+from protocol.reading.notes import Note, NoteReading
 from protocol.reports import (
     DemandForecast,
     FaultEvent,
@@ -49,6 +50,8 @@ Statement = (
     | StockLevel
     | PurchaseProposal
     | Schedule
+    | Note
+    | NoteReading
 )
 """What the server keeps as it was said, found by type, machine and subject, without columns of its own."""
 Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat | Statement
