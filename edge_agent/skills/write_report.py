@@ -18,7 +18,7 @@ from protocol.writing.verify import complaints_of
 WRITER = ModelRef("report.template", "template", 1)
 Facts = FaultCase
 
-__all__ = ["WRITER", "FaultCase", "Facts", "moment", "number", "write"]
+__all__ = ["WRITER", "Facts", "FaultCase", "moment", "number", "write"]
 
 
 def write(

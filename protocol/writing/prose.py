@@ -1,7 +1,8 @@
 """Reads free prose back: the words between facts may only be those of the clauses that the facts license, in the order of
-those clauses from word to word (4 words in English, 5 characters in Chinese at a time), and a few connectives that claim
-nothing. So a number, a unit, a day, a relation, a negation or a fact in another one's place stands out wherever it comes from,
-and the closed lists below say which of them it is. Linear in the text; no expression here can backtrack."""
+those clauses from word to word (4 words in English, 5 characters in Chinese at a time), and connectives that claim nothing.
+
+So a number, a unit, a day, a relation, a negation or a fact in another one's place stands out wherever it comes from, and
+the closed lists below say which of them it is. Linear in the text; no expression here can backtrack."""
 
 from __future__ import annotations
 
@@ -36,46 +37,54 @@ _CONNECTIVES: dict[Language, tuple[tuple[str, ...], ...]] = {
         ("overall",),
         ("further",),
     ),
-    "zh": tuple(tuple(words) for words in ("另外", "此外", "同时", "并且", "请注意", "总之", "还有", "具体来说", "补充一点")),
+    "zh": tuple(
+        tuple(words) for words in ("另外", "此外", "同时", "并且", "请注意", "总之", "还有", "具体来说", "补充一点")
+    ),
 }
 """May begin a sentence; they claim nothing."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 LEXICA: dict[str, frozenset[str]] = {
-    "a negation": frozenset(
+    "a negation": _words(
         "no not never none nothing without neither nor cannot isn't wasn't hasn't doesn't don't didn't won't"
-        " 不 没 无 未 非 别 勿 莫 否".split()
+        " 不 没 无 未 非 别 勿 莫 否"
     ),
-    "a relation": frozenset(
+    "a relation": _words(
         "above over exceeds exceeded exceeding higher high more greater upper rose rise rises rising risen up increased"
         " increases increasing climbs climbed below under lower low less fewer fell fall falls falling fallen down dropped"
         " drops decreased decreases decreasing sank inside within outside between steady stable constant unchanged normal"
         " abnormal equal equals same highest lowest maximum minimum least most"
-        " 高 低 升 降 超 过 涨 跌 增 减 大 小 多 少 内 外 平 稳 正 异 常 等 同 上 下".split()
+        " 高 低 升 降 超 过 涨 跌 增 减 大 小 多 少 内 外 平 稳 正 异 常 等 同 上 下"
     ),
-    "a number": frozenset(
+    "a number": _words(
         "zero one two three four five six seven eight nine ten eleven twelve dozen twenty thirty forty fifty sixty seventy"
         " eighty ninety hundred thousand million once twice thrice double triple half quarter third first second single"
-        " several few many couple pair 零 一 二 两 三 四 五 六 七 八 九 十 百 千 万 亿 半 倍 几 双 单".split()
+        " several few many couple pair 零 一 二 两 三 四 五 六 七 八 九 十 百 千 万 亿 半 倍 几 双 单"
     ),
-    "a unit": frozenset(
+    "a time": _words(
+        "today tomorrow yesterday tonight now soon later ago already immediately morning evening night noon midnight monday"
+        " tuesday wednesday thursday friday saturday sunday january february march april may june july august september"
+        " october november december 今 明 昨 晨 晚 早 午 夜"
+    ),
+    "a unit": _words(
         "percent per cent degree degrees celsius fahrenheit kelvin bar mbar pascal pa kpa mpa psi volt volts v kv ma amp"
         " amps ampere watt watts kw mw kwh rpm hz khz mm cm km metre metres meter meters inch inches second seconds minute"
         " minutes hour hours h day days week weeks month months year years cycle cycles piece pieces pcs litre litres"
-        " gram kg ton tons g m s % ° ℃ ‰ µ μ Ω 度 米 秒 分 时 天 日 周 月 年 伏 安 瓦 帕 升 克 吨 件 个 次 转".split()
+        " gram kg ton tons g m s % ° ℃ ‰ µ μ Ω 度 米 秒 分 时 天 日 周 月 年 伏 安 瓦 帕 升 克 吨 件 个 次 转"
     ),
-    "a time": frozenset(
-        "today tomorrow yesterday tonight now soon later ago already immediately morning evening night noon midnight monday"
-        " tuesday wednesday thursday friday saturday sunday january february march april may june july august september"
-        " october november december 今 明 昨 晨 晚 早 午 夜".split()
-    ),
-    "a severity": frozenset(
+    "a severity": _words(
         "notice warning alarm critical severe serious minor major urgent emergency harmless dangerous danger safe safety"
-        " 警 报 急 危 险 严 重 轻".split()
+        " 警 报 急 危 险 严 重 轻"
     ),
-    "a fault or a deed": frozenset(
+    "a fault or a deed": _words(
         "bearing seal leak leakage leaking crack cracked wear worn corrosion overheating imbalance misalignment cavitation"
         " blockage blocked clogged broken failure failed fault cause caused causes because due replace replaced repair"
         " repaired stop stopped shut shutdown restart lubricate clean tighten adjust inspect pump motor valve gearbox fan"
-        " sensor cable belt filter 轴 承 封 漏 裂 磨 损 蚀 热 堵 塞 断 坏 故 障 因 换 修 停 启 润 清 紧 调 检 泵 机 阀".split()
+        " sensor cable belt filter 轴 承 封 漏 裂 磨 损 蚀 热 堵 塞 断 坏 故 障 因 换 修 停 启 润 清 紧 调 检 泵 机 阀"
     ),
 }
 """What a report may only say where a licensed clause says it so. It names what was found; what is allowed is decided by the
@@ -91,13 +100,14 @@ def doubts(asked: Alternatives, said: Said) -> Iterator[str]:
         yield "says nothing"
         return
     known = _runs_of(asked.clauses, asked.language)
+    words = {token for run in known for token in run}
     heard: set[tuple[str, ...]] = set()
     told = 0
     for sentence in sentences:
         for run in _runs(_without_connective(sentence, asked.language), AT_A_TIME[asked.language]):
             heard.add(run)
             if run not in known:
-                yield _told(run)
+                yield _told([t for t in sentence if t not in words] or run)
                 told += 1
                 break
         if told == MOST_DOUBTS:
@@ -176,7 +186,7 @@ def _without_connective(sentence: Sequence[str], language: Language) -> Sequence
 
 
 def _told(run: Sequence[str]) -> str:
-    """What kind of claim stands in a run that no licensed clause has."""
+    """What kind of claim stands in words that no licensed clause has, or in a run of words that none has so."""
     words = " ".join(token for token in run if token not in (_BEGIN, _END))[:120]
     for token in run:
         if any(unicodedata.category(c)[0] == "N" for c in token) and token[0] not in "<[":
