@@ -32,6 +32,7 @@ from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
 from server import ranges
+from server.catalogues import Catalogues, read_back
 from server.database import (
     EventRow,
     ForecastRow,
@@ -46,13 +47,21 @@ from server.database import (
 )
 
 MAX_QUARANTINED_BYTES = 64 * 1024
+BUILT_IN_ONLY = Catalogues()
 
 
 def store_batch(
-    session: Session, site: str, gateway: str, message_class: MessageClass, payload: bytes, now_ms: int
+    session: Session,
+    site: str,
+    gateway: str,
+    message_class: MessageClass,
+    payload: bytes,
+    now_ms: int,
+    catalogues: Catalogues = BUILT_IN_ONLY,
 ) -> ClassAck:
     """Stores what is new of one batch; the answer holds once the session has committed. Raises BadMessage if the batch
-    itself cannot be read: then nothing in it has a number, and nothing is acknowledged."""
+    itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A report that does not say what
+    its facts say is refused; `catalogues` are those it may have been written with."""
     batch = decode(payload, Batch)
     row = heard_of(session, site, gateway)
     row.last_data_ms = now_ms
@@ -66,7 +75,7 @@ def store_batch(
             ledger.duplicates += 1
             continue
         try:
-            if store(session, gateway, message_class, envelope, now_ms):
+            if store(session, gateway, message_class, envelope, now_ms, catalogues):
                 ledger.stored += 1
             else:
                 ledger.duplicates += 1
@@ -83,9 +92,18 @@ def store_batch(
     return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
 
 
-def store(session: Session, gateway: str, message_class: MessageClass, envelope: Envelope, now_ms: int) -> bool:
+def store(
+    session: Session,
+    gateway: str,
+    message_class: MessageClass,
+    envelope: Envelope,
+    now_ms: int,
+    catalogues: Catalogues = BUILT_IN_ONLY,
+) -> bool:
     """One message; False if the same thing was told before under another number. Raises Refused."""
     message = decode_message(envelope.type, envelope.data)
+    if isinstance(message, Report):
+        read_back(message, catalogues)
     arrived = {"gateway": gateway, "seq": envelope.mwseq, "sent_ms": envelope.time, "stored_ms": now_ms}
     return _keep(session, message, arrived)
 

@@ -186,12 +186,9 @@ def _said(asked: Alternatives, said: Said, where: str) -> Iterator[Complaint]:
     if odd is not None:
         yield Complaint(Rule.CHARACTERS, where, f"holds the character {odd!r}; a report is plain text of one line")
         return
-    spans = list(_spans(asked, said, where))
-    yield from spans
-    if spans:
-        return
     if said.mode is Mode.FREE:
-        yield from (Complaint(Rule.CLAIMS, where, doubt) for doubt in doubts(asked, said))
+        spans = list(_spans(asked, said, where))
+        yield from spans or (Complaint(Rule.CLAIMS, where, doubt) for doubt in doubts(asked, said))
         return
     chosen: list[int | None] = []
     wrong = list(_chosen(asked, said, where, chosen))
