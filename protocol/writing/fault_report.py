@@ -189,9 +189,9 @@ def _of_forecast(forecast: Forecast | None, names: Names) -> Iterator[Fact]:
     if forecast is None:
         return
     last = min(len(forecast.mean), len(forecast.low), len(forecast.high)) - 1
-    shown = (
-        (forecast.mean[0], forecast.mean[last], forecast.low[last], forecast.high[last]) if last >= 0 else (math.nan,)
-    )
+    if last < 0:
+        return
+    shown = (forecast.mean[0], forecast.mean[last], forecast.low[last], forecast.high[last])
     if not all(math.isfinite(v) for v in shown) or not shown[2] <= shown[1] <= shown[3]:
         return
     for key, value in zip(("forecast_start", "forecast_mean", "forecast_low", "forecast_high"), shown, strict=True):

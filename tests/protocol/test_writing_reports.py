@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from typing import Any
 
@@ -392,6 +393,34 @@ def test_prose_that_flips_moves_or_drops_a_claim_is_doubted() -> None:
         half = said.text.find(". " if asked.language == "en" else "。") + (2 if asked.language == "en" else 1)
         spans = [s for s in said.spans if s.end <= half]
         assert complaints_of(asked, msgspec.structs.replace(said, text=said.text[:half].strip(), spans=spans))
+
+
+@pytest.mark.parametrize(
+    ("section", "prose", "what"),
+    [
+        ("what_to_do", "First choice: {action_1} (because of {action_2_why}).", "mixes what different clauses say"),
+        (
+            "what_next",
+            "At {forecast_at}, {forecast_signal} is forecast at {forecast_mean}, between {forecast_low} and {forecast_high}"
+            " with a chance of {life_level}.",
+            "mixes what different clauses say",
+        ),
+        ("what_happened", "That is {beyond} over the upper limit is exceeded by {beyond}.", "repeats a fact"),
+        ("what_to_do", "First choice: {action_1} (because of {action_1_why}.", "leaves a bracket open"),
+        ("what_happened", "It reached {usual} [2].", "puts a fact where no licensed clause has it"),
+        ("what_next", "At {forecast_at}, {forecast_signal} is forecast at {forecast_low}.", "no licensed clause"),
+    ],
+)
+def test_a_fact_in_another_ones_place_is_doubted(section: str, prose: str, what: str) -> None:
+    (asked,) = [a for a in alternatives(case()) if (a.section, a.language) == (section, "en")]
+    text, spans = "", []
+    for n, part in enumerate(re.split(r"{(\w+)}", prose)):
+        shown = asked.facts.text(part, "en") if n % 2 else part
+        if n % 2:
+            spans.append(Span(len(text), len(text) + len(shown), asked.facts.at[part]))
+        text += shown
+    found = complaints_of(asked, Said(text=text, spans=spans, mode=Mode.FREE))
+    assert what in found[0].detail, found[0]
 
 
 @pytest.mark.parametrize(
