@@ -119,7 +119,7 @@ def doubts(asked: Alternatives, said: Said) -> Iterator[str]:
 def _doubt(sentence: Sequence[str], runs: Sequence[_Run], known: Sequence[frozenset[_Run]]) -> str:
     """Why a sentence is not one clause's: all its words must stand as one clause has them, each fact once. "" if it is."""
     shown = [token for token in sentence if token[0] == "<"]
-    if len(set(shown)) != len(shown) or sum(_opens(token) for token in sentence):
+    if len(set(shown)) != len(shown) or sum(_opens(token) for token in sentence) != 0:
         return f"repeats a fact or leaves a bracket open: {' '.join(sentence)[:120]!r}"
     if any(own.issuperset(runs) for own in known):
         return ""
