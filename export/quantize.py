@@ -41,8 +41,8 @@ def quantize(graph: bytes) -> bytes:
 
 def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
     """The graph with its matrices in blocks of `block` weights of 4 or 8 bits, each with a scale of its own; what flows
-    through it stays float, so that no row depends on another. Embeddings stay float: they are read, not multiplied. Raises BadBundle
-    if no matrix was found."""
+    through it stays float, so that no row depends on another. Embeddings stay float: they are read, not multiplied.
+    Raises BadBundle if no matrix was found."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
