@@ -78,7 +78,7 @@ class FaultCase:
 def facts_of(case: FaultCase, names: Names) -> list[Fact]:
     """Everything that a report of this event may say. Raises Refused (missing_fact, not_finite)."""
     event = case.event
-    if not (plain(event.machine) and plain(event.signal)):
+    if not (event.machine.strip() and event.signal.strip()):
         raise Refused(Reason.MISSING_FACT, f"event {event.id!r} names no machine or no signal; a report needs both")
     if not math.isfinite(case.extreme.value):
         raise Refused(

@@ -116,7 +116,7 @@ def test_a_report_without_its_mandatory_facts_is_refused() -> None:
     with pytest.raises(Refused, match="not_finite"):
         written.report(extreme=evidence(value=float("nan")))
     with pytest.raises(Refused, match="missing_fact"):
-        written.report(event=written.event(machine="\u200b"))
+        written.report(event=written.event(machine=" "))
     without_titles = [c for c in FAULT_REPORT.clauses if not c.id.startswith("title")]
     with pytest.raises(Refused, match="has no title"):
         write(case(), LABELS, T0, frames=msgspec.structs.replace(FAULT_REPORT, clauses=without_titles))

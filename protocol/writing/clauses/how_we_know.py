@@ -176,8 +176,8 @@ HOW_WE_KNOW = [
             "From a note we read <note_failure>; the chance that this is right is <note_chance>.",
         ],
         [
-            "关于本机的一条备注提到<note_failure>（判读把握 <note_chance>）。",
-            "有人留下的备注被判读为<note_failure>，把握为 <note_chance>。",
+            "关于本机的一条备注提到<note_failure>（判读置信度 <note_chance>）。",
+            "有人留下的备注被判读为<note_failure>，置信度为 <note_chance>。",
             "从备注中读出<note_failure>，正确的可能性为 <note_chance>。",
         ],
         when={"note": "sure"},
@@ -192,7 +192,7 @@ HOW_WE_KNOW = [
             "Please check a note: it may mean <note_failure> (chance <note_chance>), which is not sure.",
         ],
         [
-            "关于本机的一条备注可能提到<note_failure>，但把握仅为 <note_chance>，尚不确定。",
+            "关于本机的一条备注可能提到<note_failure>，但置信度仅为 <note_chance>，尚不确定。",
             "一条备注的含义尚不确定，最可能是<note_failure>，可能性 <note_chance>。",
             "请核对一条备注：可能指<note_failure>（可能性 <note_chance>），尚不确定。",
         ],

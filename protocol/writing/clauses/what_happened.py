@@ -320,7 +320,7 @@ WHAT_HAPPENED = [
         [
             "超出上限 <beyond>。",
             "比预期上限高 <beyond>。",
-            "高出预期上限的幅度为 <beyond>。",
+            "高于预期上限的幅度为 <beyond>。",
         ],
         when={"relation": "above", "margin": "clear", "kind": ["above_expected", "below_expected"]},
         optional=True,
@@ -336,7 +336,7 @@ WHAT_HAPPENED = [
         [
             "低于下限 <beyond>。",
             "比预期下限低 <beyond>。",
-            "低出预期下限的幅度为 <beyond>。",
+            "低于预期下限的幅度为 <beyond>。",
         ],
         when={"relation": "below", "margin": "clear", "kind": ["above_expected", "below_expected"]},
         optional=True,
