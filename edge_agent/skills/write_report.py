@@ -9,7 +9,7 @@ from __future__ import annotations
 from protocol.names import stable_id
 from protocol.reports import ModelRef, Report
 from protocol.writing.clauses import FAULT_REPORT
-from protocol.writing.facts import moment, number
+from protocol.writing.facts import Language, moment, number
 from protocol.writing.fault_report import FaultCase, Names, facts_of
 from protocol.writing.frames import Frames, reference
 from protocol.writing.realise import Writer, template, write_document
@@ -29,10 +29,15 @@ def write(
     writer: Writer = template,
     written_by: ModelRef = WRITER,
     frames: Frames = FAULT_REPORT,
+    fell_back: dict[tuple[str, Language], str] | None = None,
 ) -> Report:
-    """The report of one event. Raises Refused where a fact without which there is no report is missing."""
+    """The report of one event; `fell_back` learns which sections of the writer's the template replaced, and why. Raises
+    Refused where a fact without which there is no report is missing."""
+    case = case.of_its_machine()
     event, facts = case.event, facts_of(case, names)
     written = write_document(frames, facts, writer, complaints_of)
+    if fell_back is not None:
+        fell_back.update(written.fell_back)
     return Report(
         id=stable_id("report", event.id),
         event=event.id,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -57,7 +57,7 @@ class Names(Protocol):
 @dataclass(frozen=True, slots=True)
 class FaultCase:
     """What is known of an event. `extreme`: the observed extreme since it began, of the raw observations; `usual`: the mean
-    before. risk, life, reading: what else was said of the same machine."""
+    before. risk, life, reading: what else was said of the same machine. What is of another machine is left aside."""
 
     event: FaultEvent
     extreme: Evidence
@@ -68,6 +68,19 @@ class FaultCase:
     life: RemainingLife | None = None
     reading: NoteReading | None = None
 
+    def of_its_machine(self) -> FaultCase:
+        """Without what is of another machine than the event."""
+        machine = self.event.machine
+        return replace(
+            self,
+            usual=_of_machine(self.usual, machine),
+            forecast=_of_machine(self.forecast, machine),
+            recommendation=_of_machine(self.recommendation, machine),
+            risk=_of_machine(self.risk, machine),
+            life=_of_machine(self.life, machine),
+            reading=_of_machine(self.reading, machine),
+        )
+
     @property
     def evidence(self) -> list[Evidence]:
         """What the report cites: [1], [2]."""
@@ -75,8 +88,16 @@ class FaultCase:
         return [self.extreme, self.usual] if known and self.usual is not None else [self.extreme]
 
 
+_Said = TypeVar("_Said", Evidence, Forecast, Recommendation, FaultRisk, RemainingLife, NoteReading)
+
+
+def _of_machine(said: _Said | None, machine: str) -> _Said | None:
+    return said if said is not None and said.machine == machine else None
+
+
 def facts_of(case: FaultCase, names: Names) -> list[Fact]:
     """Everything that a report of this event may say. Raises Refused (missing_fact, not_finite)."""
+    case = case.of_its_machine()
     event = case.event
     if not (event.machine.strip() and event.signal.strip()):
         raise Refused(Reason.MISSING_FACT, f"event {event.id!r} names no machine or no signal; a report needs both")
@@ -252,8 +273,9 @@ def _of_recommendation(recommendation: Recommendation | None, names: Names) -> I
     yield Fact(key="advice", kind=Kind.CATEGORY, value=state, source=source)
     for at, item in enumerate(recommendation.items[:MOST_ACTIONS], start=1):
         yield from _of_item(at, item, names, source)
-    part = next((i.item for i in recommendation.items if i.item.startswith("part:")), None)
-    if part is not None:
+    parts = [at for at, item in enumerate(recommendation.items) if item.item.startswith("part:")]
+    if parts and parts[0] >= MOST_ACTIONS:  # one that is named above needs no second word
+        part = recommendation.items[parts[0]].item
         yield _name("spare_part", part, names.item(part), source)
 
 

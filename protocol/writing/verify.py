@@ -12,7 +12,7 @@ from enum import StrEnum
 from protocol.errors import Refused
 from protocol.reports import Report, Section
 from protocol.writing import fault_report
-from protocol.writing.facts import LANGUAGES, Fact, Kind, Mode, Said, Span, render
+from protocol.writing.facts import LANGUAGES, Fact, Kind, Mode, Said, Span
 from protocol.writing.frames import TITLE, Clause, Frames, markers, reference, wordings
 from protocol.writing.prose import doubts
 from protocol.writing.realise import BETWEEN, Alternatives, Facts, licensed, outside, say
@@ -20,6 +20,8 @@ from protocol.writing.realise import BETWEEN, Alternatives, Facts, licensed, out
 MOST_COMPLAINTS = 50
 MEANING: Mapping[str, Callable[[Report], Iterator[str]]] = {fault_report.DOCUMENT: fault_report.disagreements}
 """document -> what its facts must agree with."""
+
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
 
 class Rule(StrEnum):
@@ -114,7 +116,7 @@ def _facts(facts: Facts) -> Iterator[Complaint]:
         try:
             for language in LANGUAGES:
                 if fact.kind is not Kind.CATEGORY:
-                    render(fact, language)
+                    facts.text(fact.key, language)
                 elif not isinstance(fact.value, str):
                     yield Complaint(Rule.FACTS, "facts", f"category {fact.key!r} must be a word, not {fact.value!r}")
         except Refused as why:
@@ -182,7 +184,7 @@ def _ids(said: Said) -> list[str]:
 
 
 def _said(asked: Alternatives, said: Said, where: str) -> Iterator[Complaint]:
-    odd = next((c for c in said.text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")), None)
+    odd = None if said.text.isprintable() else next((c for c in said.text if unicodedata.category(c) in _UNSEEN), None)
     if odd is not None:
         yield Complaint(Rule.CHARACTERS, where, f"holds the character {odd!r}; a report is plain text of one line")
         return

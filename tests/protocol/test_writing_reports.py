@@ -127,13 +127,36 @@ def test_a_forecast_with_a_hole_is_left_out() -> None:
     assert [s.section for s in made.sections] == ["what_happened", "how_we_know", "what_to_do"]
 
 
+def test_what_is_of_another_machine_is_left_aside() -> None:
+    other = {
+        "usual": written.usual(machine="P-102"),
+        "forecast": written.forecast(machine="P-102"),
+        "recommendation": msgspec.structs.replace(written.RECOMMENDED, machine="P-102"),
+        "risk": msgspec.structs.replace(written.RISK, machine="P-102"),
+        "life": msgspec.structs.replace(written.LIFE, machine="P-102"),
+        "reading": msgspec.structs.replace(written.READING, machine="P-102"),
+    }
+    alone = written.report(**dict.fromkeys(other))
+    assert written.report(**other) == alone
+    assert alone.recommendation == ""
+    assert verify(alone, FAULT_REPORT) == []
+
+
+def test_a_part_that_is_named_among_the_first_three_is_not_named_again() -> None:
+    named = written.report(recommendation=written.recommendation(written.item("part:seal", 1)))
+    assert "Spare part" not in named.sections[3].text_en
+    assert "First choice: seal" in named.sections[3].text_en
+
+
 def test_a_writer_that_says_what_is_false_is_replaced_by_the_template() -> None:
     def liar(asked: Alternatives) -> Said:
         said = template(asked)
         text = said.text.replace("higher", "lower").replace("高于", "低于")
         return msgspec.structs.replace(said, text=text, mode=Mode.STRICT)
 
-    made = write(case(), LABELS, T0, writer=liar)
+    fell_back: dict[tuple[str, Language], str] = {}
+    made = write(case(), LABELS, T0, writer=liar, fell_back=fell_back)
+    assert {section for section, _ in fell_back} == {"what_happened", "how_we_know"}
     assert verify(made, FAULT_REPORT) == []
     assert made.sections[0].text_en == written.report().sections[0].text_en
     assert made.sections[0].mode_en is Mode.TEMPLATE
