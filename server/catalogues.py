@@ -4,13 +4,14 @@ content-addressed and never change; a report that was written with any of them c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from protocol.bundles import TEXT_OF_FRAMES
 from protocol.errors import Reason, Refused
 from protocol.reports import Report
 from protocol.writing.clauses import BUILT_IN
+from protocol.writing.fault_report import Source
 from protocol.writing.frames import Frames, digest, encode_frames, read_frames, reference
 from protocol.writing.verify import verify
 from server.registry import write_artifact
@@ -57,16 +58,17 @@ def keep_those_of(texts: Mapping[str, bytes], artifacts: Path) -> None:
             keep(read_frames(payload), artifacts)
 
 
-def read_back(report: Report, catalogues: Catalogues) -> None:
-    """Raises Refused (unverified_report) where a report that names its facts or its catalogue says what they do not. One
-    written before there were any says nothing that could be read back: it passes."""
+def read_back(report: Report, catalogues: Catalogues, beside: Sequence[Source] = ()) -> None:
+    """Raises Refused (unverified_report) where a report that names its facts or its catalogue says what they do not, or
+    what `beside` (its recommendation, say) does not. One written before there were any facts says nothing that could be
+    read back: it passes."""
     if not (report.facts or report.frames or any(s.section for s in report.sections)):
         return
     frames = catalogues.get(report.frames)
     if frames is None:
         detail = f"report {report.id} was written with {report.frames or 'no catalogue'}, which is not known here:"
         raise Refused(Reason.UNVERIFIED, f"{detail} register the bundle that carries it, or update the server")
-    complaints = verify(report, frames)
+    complaints = verify(report, frames, beside=beside)
     if complaints:
         more = f" and {len(complaints) - 1} more" if len(complaints) > 1 else ""
         raise Refused(Reason.UNVERIFIED, f"report {report.id}: {complaints[0]}{more}")

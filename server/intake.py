@@ -104,9 +104,17 @@ def store(
     """One message; False if the same thing was told before under another number. Raises Refused."""
     message = decode_message(envelope.type, envelope.data)
     if isinstance(message, Report):
-        read_back(message, catalogues)
+        read_back(message, catalogues, _recommended(session, gateway, message.recommendation))
     arrived = {"gateway": gateway, "seq": envelope.mwseq, "sent_ms": envelope.time, "stored_ms": now_ms}
     return _keep(session, message, arrived)
+
+
+def _recommended(session: Session, gateway: str, recommendation: str) -> list[Recommendation]:
+    """The list that a report speaks of, if it is here: it went up before the report."""
+    r = RecommendationRow
+    query = select(r.body).where(r.gateway == gateway, r.recommendation_id == recommendation).limit(1)
+    body = session.scalar(query) if recommendation else None
+    return [] if body is None else [msgspec.convert(body, Recommendation)]
 
 
 def _keep(session: Session, message: Message, arrived: dict[str, object]) -> bool:

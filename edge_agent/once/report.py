@@ -1,7 +1,8 @@
 """`millwright report`: reads fault reports from a file, and checks every claim of them without a server.
 
 verify: each sentence must be a clause of the catalogue that the report's facts license, each figure and name a fact, each
-fact what the evidence says. With `--history` the evidence is computed anew from the gateway's raw samples. show: the text.
+fact what the evidence says; with `--beside`, what the forecast and the other messages say that it speaks of. With `--history`
+the evidence is computed anew from the gateway's raw samples. show: the text.
 
 A file holds one report as JSON, a list of them, or one a line; a row of the server's API and an envelope count as their
 report. Exit status: 0 every report was read back, 1 one was not, 2 wrong input."""
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -24,6 +25,7 @@ from protocol.errors import BadSettings
 from protocol.reports import Evidence, Report, Section
 from protocol.writing.clauses import BUILT_IN
 from protocol.writing.facts import moment, number, plain
+from protocol.writing.fault_report import Source
 from protocol.writing.frames import MAX_FRAMES_BYTES, Frames, read_frames, reference
 from protocol.writing.verify import Complaint, verify
 
@@ -69,12 +71,15 @@ def main(argv: list[str]) -> int:
     for path in arguments.frames or []:
         frames = read_frames(_bytes(path, MAX_FRAMES_BYTES))
         known[reference(frames)] = frames
-    verdicts = [check(report, known, arguments.history) for report in reports]
+    beside = [source for path in arguments.beside or [] for source in read_sources(path)]
+    verdicts = [check(report, known, arguments.history, beside) for report in reports]
     sys.stdout.write(_as_json(verdicts) if arguments.json else "".join(map(_told, verdicts)))
     return 0 if all(v.verified for v in verdicts) else 1
 
 
-def check(report: Report, known: dict[str, Frames], history: Path | None = None) -> Verdict:
+def check(
+    report: Report, known: dict[str, Frames], history: Path | None = None, beside: Sequence[Source] = ()
+) -> Verdict:
     """Reads one report back. Raises BadSettings if the history cannot be read."""
     if not report.facts:
         return Verdict(report, why_not="it was written without facts, by an older gateway: nothing can be read back")
@@ -84,7 +89,7 @@ def check(report: Report, known: dict[str, Frames], history: Path | None = None)
             report, why_not=f"its catalogue {report.frames or '(none)'} is not known here: give it with --frames"
         )
     recounted = [_recount(e, history) for e in report.evidence] if history is not None else []
-    return Verdict(report, verify(report, frames), recounted)
+    return Verdict(report, verify(report, frames, beside=beside), recounted)
 
 
 def _recount(told: Evidence, history: Path) -> Recounted:
@@ -108,6 +113,22 @@ def read_reports(path: Path) -> list[Report]:
     if not found:
         raise BadSettings(f"{path} holds no report")
     return [_report(one, f"{path}, report {n}") for n, one in enumerate(found, start=1)]
+
+
+def read_sources(path: Path) -> list[Source]:
+    """Messages that reports speak of, one envelope a line; others are passed over. Raises BadSettings."""
+    kinds: dict[str, type[Source]] = {kind.type_name: kind for kind in get_args(Source)}
+    found: list[Source] = []
+    for n, told in enumerate(_lines(_bytes(path, MOST_BYTES), path), start=1):
+        if not isinstance(told, dict) or "type" not in told or "data" not in told:
+            raise BadSettings(f"{path}, message {n} is no envelope: it needs a type and data")
+        kind = kinds.get(str(told["type"]))
+        if kind is not None:
+            try:
+                found.append(msgspec.convert(told["data"], kind))
+            except msgspec.ValidationError as error:
+                raise BadSettings(f"{path}, message {n} is no {told['type']}: {error}") from error
+    return found
 
 
 def _lines(payload: bytes, path: Path) -> Iterator[Any]:
@@ -231,6 +252,13 @@ def _parser() -> argparse.ArgumentParser:
     reading.add_argument("file", type=Path, metavar="FILE", help="a report as JSON, or one a line; - is standard input")
     reading.add_argument(
         "--frames", type=Path, action="append", metavar="FILE", help="a catalogue of clauses beside the built-in one"
+    )
+    reading.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="the forecast, recommendation and so on that a report speaks of: envelopes, one a line",
     )
     reading.add_argument("--history", type=Path, metavar="FILE", help="a gateway's history.db, to recount the evidence")
     reading.add_argument("--json", action="store_true", help="print one JSON object")

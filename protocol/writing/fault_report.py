@@ -7,7 +7,7 @@ What comes from evidence is computed from the evidence alone, so that a reader o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -421,10 +421,62 @@ def _shown(fact: Fact) -> str:
     return f"{fact.kind} {fact.value!r} {fact.unit!r}{where}"
 
 
+Source = FaultEvent | Forecast | RemainingLife | FaultRisk | NoteReading | Recommendation
+"""What a fact that is not evidence can come from."""
+
+
+class _Tokens:
+    """Everything is called by its token: labels are not compared."""
+
+    def machine(self, name: str) -> Words:
+        return name, name
+
+    signal = item = machine
+
+
+def said_by(source: Source) -> list[Fact]:
+    """The facts that one source says, without labels."""
+    names = _Tokens()
+    match source:
+        case FaultEvent():
+            found = _of_event(source, names)
+        case Forecast():
+            found = _of_forecast(source, names)
+        case RemainingLife():
+            found = _of_life(source)
+        case FaultRisk():
+            found = _of_risk(source, names)
+        case NoteReading():
+            found = _of_reading(source, names)
+        case Recommendation():
+            found = _of_recommendation(source, names)
+    return list(found)
+
+
+def contradictions(report: Report, sources: Iterable[Source]) -> Iterator[str]:
+    """Where a report's facts are not what these sources say; what comes from others is left alone. A closed event says no
+    more how grave it was when the report was written."""
+    for source in sources:
+        passing = {"severity", "deviation"} if isinstance(source, FaultEvent) and source.end_ms is not None else set()
+        right = {fact.key: fact for fact in _bare(said_by(source))}
+        told = {f.key: f for f in _bare(report.facts) if f.source == source.id and f.key not in _DERIVED}
+        for key in sorted({*told, *right} - passing):
+            if told.get(key) != right.get(key):
+                yield f"fact {key!r} is {_or_none(told.get(key))}; {source.id} says {_or_none(right.get(key))}"
+
+
+def _bare(facts: Iterable[Fact]) -> list[Fact]:
+    return [msgspec.structs.replace(fact, en="", zh="") for fact in facts]
+
+
+def _or_none(fact: Fact | None) -> str:
+    return "nothing" if fact is None else _shown(fact)
+
+
 def same_facts(report: Report, known: Sequence[Fact]) -> Iterator[str]:
     """Where a report's facts differ from those computed anew from the event, the forecast and the recommendation."""
-    told = {fact.key: msgspec.structs.replace(fact, en="", zh="") for fact in report.facts}
-    right = {fact.key: msgspec.structs.replace(fact, en="", zh="") for fact in known}
+    told = {fact.key: fact for fact in _bare(report.facts)}
+    right = {fact.key: fact for fact in _bare(known)}
     for key in sorted({*told, *right}):
         if told.get(key) != right.get(key):
-            yield f"fact {key!r} is {told.get(key)}, its sources say {right.get(key)}"
+            yield f"fact {key!r} is {_or_none(told.get(key))}, its sources say {_or_none(right.get(key))}"

@@ -54,9 +54,15 @@ class Complaint:
         return f"{self.where}: {self.detail} ({self.rule})"
 
 
-def verify(report: Report, frames: Frames, sources: Sequence[Fact] | None = None) -> list[Complaint]:
+def verify(
+    report: Report,
+    frames: Frames,
+    sources: Sequence[Fact] | None = None,
+    beside: Sequence[fault_report.Source] = (),
+) -> list[Complaint]:
     """What is not true of a report; empty: every claim was read back. `sources`: its facts computed anew from the event,
-    the forecast and the recommendation (`fault_report.facts_of`), where the reader has them. At most 50 complaints."""
+    the forecast and the recommendation (`fault_report.facts_of`), where the reader has them all; `beside`: those sources
+    that he has. At most 50 complaints."""
     if report.frames != reference(frames):
         told = report.frames or "no catalogue"
         return [Complaint(Rule.CATALOGUE, "frames", f"written with {told}; this is {reference(frames)}")]
@@ -65,7 +71,7 @@ def verify(report: Report, frames: Frames, sources: Sequence[Fact] | None = None
     except Refused as why:
         return [Complaint(Rule.FACTS, "facts", why.detail)]
     found: list[Complaint] = []
-    for complaint in _all(report, frames, facts, sources):
+    for complaint in _all(report, frames, facts, sources, beside):
         found.append(complaint)
         if len(found) == MOST_COMPLAINTS:
             break
@@ -99,13 +105,20 @@ def parse(text: str, asked: Alternatives) -> list[str] | None:
     return reached.get(len(text)) or None
 
 
-def _all(report: Report, frames: Frames, facts: Facts, sources: Sequence[Fact] | None) -> Iterator[Complaint]:
+def _all(
+    report: Report,
+    frames: Frames,
+    facts: Facts,
+    sources: Sequence[Fact] | None,
+    beside: Sequence[fault_report.Source],
+) -> Iterator[Complaint]:
     yield from _facts(facts)
     meaning = MEANING.get(frames.document)
     if meaning is not None:
         yield from (Complaint(Rule.EVIDENCE, "facts", detail) for detail in meaning(report))
     if sources is not None:
         yield from (Complaint(Rule.SOURCES, "facts", detail) for detail in fault_report.same_facts(report, sources))
+    yield from (Complaint(Rule.SOURCES, "facts", detail) for detail in fault_report.contradictions(report, beside))
     said = licensed(frames, facts)
     yield from _title(report, facts, said.get(TITLE, ()))
     yield from _sections(report, frames, facts, said)

@@ -89,6 +89,22 @@ def test_evidence_that_no_sample_bears_out_is_a_lie(tmp_path: Path, capsys: pyte
     assert "NOT TRUE: 3 samples on record give 8.00, told 12 and 8.14" in told
 
 
+def test_a_report_is_compared_with_the_messages_that_it_speaks_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, beside = kept(tmp_path, written.report()), tmp_path / "messages.jsonl"
+    told = [written.forecast(), written.RECOMMENDED]
+    lines = [{"type": m.type_name, "data": json.loads(encode(m))} for m in told]
+    beside.write_text("\n".join(map(json.dumps, [*lines, {"type": "other", "data": {}}])))
+    assert "VERIFIED" in asked(capsys, "verify", path, "--beside", beside, status=0)
+    lines[0]["data"]["high"] = [99.0, 99.0]
+    beside.write_text(json.dumps(lines[0]))
+    assert "forecast-1 says" in asked(capsys, "verify", path, "--beside", beside, status=1)
+    for wrong in ('{"a": 1}', '{"type": "millwright.forecast.v1", "data": 3}'):
+        beside.write_text(wrong)
+        assert "message 1 is no" in asked(capsys, "verify", path, "--beside", beside, status=2)
+
+
 def test_a_catalogue_of_ones_own_is_read_from_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from edge_agent.skills.write_report import write
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_agent.skills.write_report import write
 from protocol.errors import Refused
-from protocol.reports import Report, Section
+from protocol.reports import Report, Section, Severity
 from protocol.sync import decode, encode
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.facts import LANGUAGES, Kind, Language, Mode, Said, Span
@@ -296,6 +296,7 @@ def test_an_invented_part_is_caught() -> None:
     assert verify(changed_section(made, 3, text_en=text), FAULT_REPORT)
     invented = rewritten(made, "spare_part", value="part:gold", en="gold", zh="金")
     assert verify(invented, FAULT_REPORT, facts_of(case(), LABELS))
+    assert verify(invented, FAULT_REPORT, beside=[written.RECOMMENDED])
 
 
 def test_facts_are_compared_with_their_sources_where_the_reader_has_them() -> None:
@@ -303,6 +304,23 @@ def test_facts_are_compared_with_their_sources_where_the_reader_has_them() -> No
     assert verify(made, FAULT_REPORT, facts_of(case(), LABELS)) == []
     other = facts_of(case(event=written.event(start_ms=T0 + 60_000)), LABELS)
     assert [c.rule for c in verify(made, FAULT_REPORT, other)] == [Rule.SOURCES]
+
+
+SOURCES = [written.event(), written.forecast(), written.RECOMMENDED, written.RISK, written.LIFE, written.READING]
+
+
+def test_a_report_agrees_with_each_of_its_sources() -> None:
+    assert verify(written.report(), FAULT_REPORT, beside=SOURCES) == []
+    closed = written.event(end_ms=T0 + 900_000, score=99.0, severity=Severity.ALARM)
+    assert verify(written.report(), FAULT_REPORT, beside=[closed]) == []
+
+
+@pytest.mark.parametrize("key", ["forecast_high", "life_level", "risk", "note_chance", "since", "deviation"])
+def test_a_cunning_lie_about_what_is_no_evidence_is_caught_beside_its_source(key: str) -> None:
+    made = written.report()
+    (fact,) = [f for f in made.facts if f.key == key]
+    lie = rewritten(made, key, value=float(fact.value) * 1.01 + (60_000 if fact.kind is Kind.MOMENT else 0.1))
+    assert [c.rule for c in verify(lie, FAULT_REPORT, beside=SOURCES)] == [Rule.SOURCES]
 
 
 def test_a_section_that_is_missing_doubled_or_headed_otherwise_is_caught() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from edge_agent.skills.write_report import write
 from protocol.errors import BadFrames
 from protocol.names import MessageClass
-from protocol.reports import Report
+from protocol.reports import Recommendation, Report
 from protocol.sync import Batch, ClassAck, ClockConfidence, encode, envelope
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.frames import encode_frames
@@ -34,7 +34,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def send(database: Database, *reports: Report, known: Catalogues | None = None) -> ClassAck:
+def send(database: Database, *reports: Report | Recommendation, known: Catalogues | None = None) -> ClassAck:
     told = [
         envelope(r, site="s", gateway="g", seq=n, boot="b", clock=ClockConfidence.SYNCED, time_ms=T0)
         for n, r in enumerate(reports, start=1)
@@ -68,6 +68,15 @@ def test_an_old_report_without_facts_passes_and_is_counted(database: Database) -
     assert send(database, old).nack == []
     with database.begin() as session:
         assert count_everything(session)["reports_not_read_back"] == 1
+
+
+def test_a_report_of_a_part_that_its_recommendation_does_not_hold_is_refused(database: Database) -> None:
+    invented = written.recommendation(written.item("part:gold", 1))
+    report = written.report(recommendation=invented)
+    assert send(database, written.RECOMMENDED, report).nack[0].reason == "unverified_report"
+    with database.begin() as session:
+        (row,) = session.scalars(select(QuarantineRow))
+        assert "recommendation-1 says" in row.detail
 
 
 @pytest.mark.parametrize("gone", [{"facts": []}, {"frames": ""}, {"facts": [], "frames": ""}])
