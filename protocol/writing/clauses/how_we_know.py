@@ -139,7 +139,7 @@ HOW_WE_KNOW = [
         [
             "It was noticed by <model>, version <model_version>.",
             "The judgement is that of <model>, version <model_version>.",
-            "Here <model> (version <model_version>) kept watch.",
+            "The signal was watched by <model> (version <model_version>).",
         ],
         [
             "由<model>（版本 <model_version>）发现。",
@@ -151,7 +151,7 @@ HOW_WE_KNOW = [
     clause(
         "judged.model",
         SECTION,
-        ["It was noticed by <model>.", "The judgement is that of <model>.", "Here <model> kept watch."],
+        ["It was noticed by <model>.", "The judgement is that of <model>.", "The signal was watched by <model>."],
         ["由<model>发现。", "判断来自<model>。", "负责监测的是<model>。"],
         when={"relation": "unknown"},
         unless=["model_version"],
@@ -161,7 +161,7 @@ HOW_WE_KNOW = [
         SECTION,
         [
             "The deviation is <deviation> times its usual size.",
-            "That deviates <deviation> times as much as usual.",
+            "The value deviates <deviation> times as much as usual.",
             "Measured by what is usual, the deviation is <deviation> times as large.",
         ],
         ["偏差为平常的 <deviation> 倍。", "偏离程度是平常的 <deviation> 倍。", "与平常相比，偏差达到 <deviation> 倍。"],

@@ -221,7 +221,7 @@ WHAT_HAPPENED = [
         [
             "Since <since>, <signal> of <machine> has stood still at <peak> [1], although it used to vary.",
             "On <machine>, <signal> has not moved from <peak> [1] since <since>; until then it varied.",
-            "The reading of <signal> on <machine> froze at <peak> [1] on <since>; it had always varied before.",
+            "The reading of <signal> on <machine> froze at <peak> [1] on <since>; it had varied before.",
         ],
         [
             "自 <since> 起，<machine>的<signal>一直停在 <peak> [1]，而此前一直有变化。",
@@ -283,7 +283,7 @@ WHAT_HAPPENED = [
         SECTION,
         [
             "Its expected range is <expected_low> to <expected_high>.",
-            "Between <expected_low> and <expected_high> was expected.",
+            "Expected: between <expected_low> and <expected_high>.",
             "For comparison: <expected_low> to <expected_high> was expected.",
         ],
         [
