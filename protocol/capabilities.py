@@ -1,5 +1,5 @@
 """What a plant can make and mend: operations and their limits, machines, tools, products, remedies, and families of parts
-that differ in their measures alone. Sections of the plant's catalogue file; every step and quantity of a plan comes from here.
+that differ in their measures alone. Sections of the plant's catalogue file: every step and quantity of a plan is from here.
 
     [[operation]] may be done by what a [[capability]] names, at a [[machine]], with a [[tool]];
     a [[product]] and its [[feature]]s ask for operations; a [[remedy]] lists those that mend a failure, in order;
@@ -21,10 +21,28 @@ Minutes = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
 Names = Annotated[list[Name], msgspec.Meta(max_length=200)]
 MOST_PARAMETERS = 12
 """Of an operation or a family."""
-UNITS = frozenset(
-    "1 % ppm pcs mm mm² mm³ cm m m² m³ µm in g kg t s min h d 1/min 1/s Hz m/s m/min mm/s mm/min mm/rev mm/tooth m³/h l/min "
-    "l ml bar mbar Pa kPa MPa N kN Nm kNm J kJ kWh W kW A mA V kV Ω kΩ MΩ °C K ° dB kg/m³ cSt mm²/s".split()
-)
+_UNITS_OF = {
+    "share": ("1", "%", "ppm"),
+    "count": ("pcs",),
+    "length": ("mm", "cm", "m", "µm", "in"),
+    "area": ("mm²", "cm²", "m²"),
+    "volume": ("mm³", "cm³", "m³", "l", "ml"),
+    "mass": ("g", "kg", "t"),
+    "time": ("s", "min", "h", "d"),
+    "rate": ("1/min", "1/s", "Hz"),
+    "speed": ("m/s", "m/min", "mm/s", "mm/min", "mm/rev", "mm/tooth"),
+    "flow": ("m³/h", "l/min"),
+    "pressure": ("bar", "mbar", "Pa", "kPa", "MPa"),
+    "force": ("N", "kN"),
+    "torque": ("Nm", "kNm"),
+    "energy": ("J", "kJ", "kWh"),
+    "power": ("W", "kW"),
+    "electricity": ("A", "mA", "V", "kV", "Ω", "kΩ", "MΩ"),
+    "temperature": ("°C", "K"),
+    "angle": ("°",),
+    "material": ("kg/m³", "cSt", "mm²/s", "dB"),
+}
+UNITS = frozenset(unit for units in _UNITS_OF.values() for unit in units)
 """Units that are understood; `units` of a catalogue adds to them."""
 
 
@@ -44,7 +62,7 @@ class OperationUse(StrEnum):
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something to set, from lowest to highest, typically so; `levels`: the values that there are (a standard series); without
+    """Something to set, from lowest to highest, typically so. levels: the values that there are (a standard series); without
     them the lowest, the typical and the highest value may be chosen."""
 
     name: Name
@@ -113,7 +131,7 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """count: how many are there now (0: none, it is not planned with). machines: machines or types that it fits (none: any)."""
+    """count: how many are there now (0: not planned with). machines: machines or types that it fits (none: any)."""
 
     tool: Name
     en: Words = ""

@@ -1,5 +1,5 @@
-"""What is wrong with a catalogue's operations, capabilities, tools, products, remedies and families, before anything is planned
-with them. Every complaint names the section, the fact and the remedy. Linear in the size of the catalogue."""
+"""What is wrong with a catalogue's operations, capabilities, tools, products, remedies and families, before anything is
+planned with them. Every complaint names the section, the fact and the remedy. Linear in the size of the catalogue."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ def _minutes(operation: OperationType, where: str) -> Iterator[str]:
         made = formula(operation.minutes_by)
         unknown = names(made) - {one.name for one in operation.parameter}
         if unknown:
-            yield f"{where}: minutes_by asks for {sorted(unknown)}: its parameters are {[p.name for p in operation.parameter]}"
+            known = ", ".join(p.name for p in operation.parameter)
+            yield f"{where}: minutes_by asks for {sorted(unknown)}: its parameters are {known}"
             return
         for pick in ("lowest", "typical", "highest"):
             if value(made, {one.name: getattr(one, pick) for one in operation.parameter}) <= 0:
@@ -144,8 +145,8 @@ def _places(catalogue: Catalogue, operations: Mapping[str, OperationType]) -> It
         yield from _limits(one.limit, [operations[name] for name in told if name in operations], where)
     by_tool: dict[str, list[OperationType]] = {}
     for operation in catalogue.operation:
-        for tool in operation.tools:
-            by_tool.setdefault(tool, []).append(operation)
+        for name in operation.tools:
+            by_tool.setdefault(name, []).append(operation)
     for tool in catalogue.tool:
         where = f"[[tool]] {tool.tool!r}"
         for place in tool.machines:
