@@ -19,8 +19,8 @@ Unit = Annotated[str, msgspec.Meta(max_length=32)]
 FormulaText = Annotated[str, msgspec.Meta(max_length=300)]
 Minutes = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
 Names = Annotated[list[Name], msgspec.Meta(max_length=200)]
-MOST_PARAMETERS = 12
-"""Of an operation or a family."""
+MOST_PARAMETERS = 9
+"""Of an operation or a family; also most parts of an operation and most rules of a family: a sentence must hold them all."""
 _UNITS_OF = {
     "share": ("1", "%", "ppm"),
     "count": ("pcs",),
@@ -105,7 +105,7 @@ class OperationType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     use: OperationUse = OperationUse.ANY
     tools: Names = []
     parameter: Annotated[list[Parameter], msgspec.Meta(max_length=MOST_PARAMETERS)] = []
-    takes: Annotated[list[PartTaken], msgspec.Meta(max_length=20)] = []
+    takes: Annotated[list[PartTaken], msgspec.Meta(max_length=MOST_PARAMETERS)] = []
     minutes: Minutes
     minutes_by: FormulaText = ""
     must_follow: Names = []
@@ -157,6 +157,8 @@ class Product(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     en: Words = ""
     zh: Words = ""
     material: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    material_en: Words = ""
+    material_zh: Words = ""
     features: Names = []
     operations: Names = []
     optional: Names = []
@@ -191,7 +193,7 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DesignRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rule between parameters and derived values, "wall >= 0.1 * bore"; en, zh: what it is good for."""
+    """A rule between parameters and derived values, "wall >= 0.1 * bore"; en, zh: what it demands, in words."""
 
     rule: FormulaText
     en: Words = ""
@@ -206,7 +208,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     zh: Words = ""
     parameter: Annotated[list[Parameter], msgspec.Meta(min_length=1, max_length=MOST_PARAMETERS)]
     derived: Annotated[list[Derived], msgspec.Meta(max_length=20)] = []
-    rule: Annotated[list[DesignRule], msgspec.Meta(max_length=20)] = []
+    rule: Annotated[list[DesignRule], msgspec.Meta(max_length=MOST_PARAMETERS)] = []
 
 
 def called(name: str, en: str, zh: str) -> tuple[str, str]:

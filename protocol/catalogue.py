@@ -7,7 +7,18 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from protocol.capabilities import Capability, Family, Feature, OperationType, PlantMachine, Product, Remedy, Tool, Unit
+from protocol.capabilities import (
+    Capability,
+    Family,
+    Feature,
+    OperationType,
+    PlantMachine,
+    Product,
+    Remedy,
+    Tool,
+    Unit,
+    Words,
+)
 from protocol.names import MessageClass
 from protocol.observations import Name, Text, TimeMs
 
@@ -33,10 +44,13 @@ class Supplier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A spare part or material. holding_share: cost of keeping one unit for a year, as a share of its price. shortage_cost:
-    what one unit costs that is asked for and not there (a stopped line, an express delivery)."""
+    """A spare part or material; en, zh: what it is called in plans. holding_share: cost of keeping one unit for a year, as
+    a share of its price. shortage_cost: what one unit costs that is asked for and not there (a stopped line, an express
+    delivery)."""
 
     part: Name
+    en: Words = ""
+    zh: Words = ""
     unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
     suppliers: Annotated[list[Supplier], msgspec.Meta(min_length=1, max_length=50)]
     holding_share: YearsShare = 0.2

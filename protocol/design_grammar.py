@@ -15,7 +15,7 @@ from protocol.expressions import Node, Range, Rule, formula, holds, may_hold, na
 from protocol.planning_grammar import Choice, Pick, level_word
 from protocol.plans import DesignValue
 
-MOST_NEEDS = 20
+MOST_NEEDS = 9
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Is this plan, is this design, right? Rules over what is written and the catalogue; whoever made the plan is not asked, and
 nothing here knows how plans are made. Every break of a rule is a complaint with the rule's name and the step.
 
-    rules of a plan     subject · operations · covered · repeated · capability · available · tools · settings · limits · units ·
-                        parts · order · sequence · durations
+    rules of a plan     subject · operations · covered · repeated · capability · available · tools · settings · limits ·
+                        units · parts · order · sequence · durations
     rules of a design   family · values · limits · units · derived · rules · needs"""
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from protocol.capabilities import Limit, OperationType, OperationUse, Parameter, PlanKind, Remedy
 from protocol.catalogue import Catalogue
@@ -280,7 +281,7 @@ class _PlanCheck:
 
     def _remedy_order(self, remedy: Remedy, place: dict[str, int], waits: list[set[int]]) -> Iterator[Complaint]:
         told = [name for name in remedy.operations if name in place]
-        for first, then in zip(told, told[1:], strict=False):
+        for first, then in pairwise(told):
             if place[first] > place[then] or place[first] not in waits[place[then]]:
                 yield Complaint("sequence", place[then] + 1, f"the remedy does {first!r} before {then!r}")
 

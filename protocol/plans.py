@@ -10,7 +10,7 @@ import msgspec
 
 from protocol.capabilities import MOST_PARAMETERS, Minutes, PlanKind, Unit
 from protocol.names import MessageClass
-from protocol.observations import Name, TimeMs
+from protocol.observations import Name, Text, TimeMs
 from protocol.reports import Evidence, ModelRef, Section
 from protocol.writing.facts import Fact
 
@@ -29,6 +29,15 @@ class Aim(StrEnum):
     LARGE = "large"
     OTHER = "other"
     MODEL = "model"
+
+
+class Asked(StrEnum):
+    """What was behind a plan: a fault event, a predicted failure, an answer that accepted a remedy, a person's request."""
+
+    EVENT = "event"
+    RISK = "risk"
+    ANSWER = "answer"
+    REQUEST = "request"
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -54,7 +63,7 @@ class PlanStep(msgspec.Struct, frozen=True, kw_only=True):
     machine: Name
     tool: Annotated[str, msgspec.Meta(max_length=128)] = ""
     settings: Annotated[list[Setting], msgspec.Meta(max_length=MOST_PARAMETERS)] = []
-    parts: Annotated[list[PlanPart], msgspec.Meta(max_length=20)] = []
+    parts: Annotated[list[PlanPart], msgspec.Meta(max_length=MOST_PARAMETERS)] = []
     minutes: Minutes
     after: Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=MOST_STEPS)]], msgspec.Meta(max_length=MOST_STEPS)] = []
 
@@ -65,6 +74,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     for each step, or for each value of a design."""
 
     document: Name
+    title_en: Text
+    title_zh: Text
     frames: Annotated[str, msgspec.Meta(max_length=256)]
     facts: Annotated[list[Fact], msgspec.Meta(max_length=200)]
     sections: Annotated[list[Section], msgspec.Meta(min_length=1, max_length=20)]
@@ -78,11 +89,12 @@ _Sources = Annotated[list[Name], msgspec.Meta(max_length=20)]
 
 class WorkPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to make a product, or how to put right a failure of a machine: one of `candidates` alternatives, `candidate` being
-    its place after ranking and `score` the recommender's.
+    its place after ranking and `score` the recommender's (None: it was not ranked).
 
     item: what a recommender calls a plan with these very steps, whichever machine they are for. machine: the one that is
-    mended ("*": of a process plan, whose steps name theirs). action: the remedy's item. asked_by: the event, risk or request
-    behind it; sources: what else it rests on (a recommendation, a forecast, an answer). checks: rules that it was found to
+    mended ("*": of a process plan, whose steps name theirs). action: the remedy's item. asked_by: id of the event, risk or
+    answer behind it ("": a person's request), of `asked_ms`; place: the remedy's in the recommendation (0: in none);
+    sources: ids of what else it rests on (a recommendation, a forecast). checks: rules that it was found to
     keep. minutes: of all steps together. fallback: why rules chose where a model should have ("": they did not have to)."""
 
     type_name: ClassVar[str] = "millwright.work_plan.v1"
@@ -100,9 +112,12 @@ class WorkPlan(msgspec.Struct, frozen=True, kw_only=True):
     candidate: _Place = 1
     candidates: _Place = 1
     aim: Aim = Aim.USUAL
-    score: float = 0.0
+    score: float | None = None
     steps: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MOST_STEPS)]
     minutes: Annotated[float, msgspec.Meta(gt=0)]
+    asked: Asked = Asked.REQUEST
+    asked_ms: TimeMs | None = None
+    place: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
     asked_by: Annotated[str, msgspec.Meta(max_length=128)] = ""
     sources: _Sources = []
     evidence: Annotated[list[Evidence], msgspec.Meta(max_length=20)] = []
@@ -137,9 +152,11 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     candidate: _Place = 1
     candidates: _Place = 1
     aim: Aim = Aim.USUAL
-    score: float = 0.0
+    score: float | None = None
     values: Annotated[list[DesignValue], msgspec.Meta(min_length=1, max_length=40)]
-    needs: Annotated[list[Annotated[str, msgspec.Meta(max_length=300)]], msgspec.Meta(max_length=20)] = []
+    needs: Annotated[list[Annotated[str, msgspec.Meta(max_length=300)]], msgspec.Meta(max_length=MOST_PARAMETERS)] = []
+    asked: Asked = Asked.REQUEST
+    asked_ms: TimeMs | None = None
     asked_by: Annotated[str, msgspec.Meta(max_length=128)] = ""
     sources: _Sources = []
     checks: _Rules = []
