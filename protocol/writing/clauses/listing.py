@@ -29,11 +29,11 @@ def listing(
             [_wording(words, slots, count) + stop for words in wordings] for wordings, stop in ((en, "."), (zh, "。"))
         ]
         unless = [following] if count < most else []
-        made.append(clause(f"{name}.{_NUMBERS[count]}", section, *texts, needs=[last], unless=unless))
+        made.append(clause(f"{name}.{NUMBERS[count]}", section, *texts, needs=[last], unless=unless))
     return made
 
 
-_NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def _wording(words: tuple[str, str, str], slots: Sequence[str], count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.writing.clauses.listing import listing
+from protocol.writing.clauses.listing import MOST_LISTED, NUMBERS, listing
 from protocol.writing.clauses.stating import clause
 from protocol.writing.frames import TITLE, Clause, Frames, Heading
 
@@ -200,6 +200,24 @@ def _choice(without: tuple[str, str]) -> list[Clause]:
     ]
 
 
+def _after_several() -> list[Clause]:
+    """A step that waits for two to nine others."""
+    made = []
+    for count in range(2, MOST_LISTED + 1):
+        slots = [f"<after_{number}>" for number in range(1, count + 1)]
+        en, zh = f"{', '.join(slots[:-1])} and {slots[-1]}", "、".join(slots)
+        made.append(
+            clause(
+                f"after.{NUMBERS[count]}",
+                "step",
+                [f"It can begin once steps {en} are done.", f"It waits for steps {en}."],
+                [f"步骤 {zh} 均完成后即可开始。", f"需等待步骤 {zh}。"],
+                unless=[f"after_{count + 1}"] if count < MOST_LISTED else [],
+            )
+        )
+    return made
+
+
 _HEADINGS = [
     Heading(section="purpose", en="What it is for", zh="目的"),
     Heading(section="glance", en="At a glance", zh="概要"),
@@ -270,16 +288,14 @@ PLAN_STEP = Frames(
             ["<operation>。", "操作：<operation>。"],
             unless=["machine"],
         ),
-        *listing(
-            "after",
+        clause(
+            "after.one",
             "step",
-            ["after"],
-            [
-                ("Begin as soon as these steps are done: ", "{after}", ", "),
-                ("It waits only for step ", "{after}", " and "),
-            ],
-            [("以下步骤完成后即可开始：", "{after}", "、"), ("只需等待步骤 ", "{after}", " 和 ")],
+            ["It can begin once step <after_1> is done.", "It waits for step <after_1> alone."],
+            ["步骤 <after_1> 完成后即可开始。", "只需等待步骤 <after_1>。"],
+            unless=["after_2"],
         ),
+        *_after_several(),
         clause(
             "after.nothing",
             "step",
@@ -292,8 +308,8 @@ PLAN_STEP = Frames(
             "settings",
             "step",
             ["setting", "value"],
-            [("Set ", "{setting} to {value}", ", "), ("Settings: ", "{setting} {value}", "; ")],
-            [("设定", "{setting}为 {value}", "，"), ("参数：", "{setting} {value}", "；")],
+            [("Keep to: ", "{setting} {value}", "; "), ("Target values: ", "{setting} {value}", "; ")],
+            [("要求：", "{setting} {value}", "；"), ("目标值：", "{setting} {value}", "；")],
         ),
         *listing(
             "parts",
