@@ -70,8 +70,8 @@ class Cards:
 
 
 def with_words(model: LoadedModel, offered: Mapping[str, ItemCard], profile: Iterable[str]) -> LoadedModel:
-    """The model with the offered items and the case's tokens that its tables do not know, both by their words; the model itself
-    where it knows no words."""
+    """The model with the offered items and the case's tokens that its tables do not know, both by their words; the model
+    itself where it knows no words."""
     if model.hybrid is None or model.text is None or model.hybrid.content is None:
         return model
     new = [card for name, card in offered.items() if name not in model.hybrid.index]

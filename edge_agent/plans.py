@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.lists import Lists
+from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.recommend import Request
 from edge_agent.skills.write_plan import Behind, Voice, card_of, placed, write_plans
 from edge_agent.updates import write_durably
@@ -57,8 +58,8 @@ class Made:
 
 
 class Plans:
-    """Owner of plans.json below `folder`. `note` counts. types: a machine's type; machines: what machines are called; voice: a
-    language model that chooses among what the catalogue allows. Not thread-safe: the agent's thread only."""
+    """Owner of plans.json below `folder`. `note` counts. types: a machine's type; machines: what machines are called. voice:
+    a language model that chooses among what the catalogue allows. Not thread-safe: the agent's thread only."""
 
     def __init__(
         self,
@@ -93,8 +94,8 @@ class Plans:
         return self._made(lists, request, behind, shown, now_ms)
 
     def answered(self, lists: Lists, feedback: Feedback, shown: Recommendation | None, now_ms: int) -> Made | None:
-        """What an answer asks for: an accepted action its plans; an accepted plan its place among what may be recommended, and
-        its work among what is known of the future. None for any other answer."""
+        """What an answer asks for: an accepted action its plans; an accepted plan its place among what may be recommended,
+        and its work among what is known of the future. None for any other answer."""
         if shown is None or feedback.verdict not in (Verdict.ACCEPTED, Verdict.CORRECTED):
             return None
         corrected = feedback.correction if feedback.verdict is Verdict.CORRECTED else ""
@@ -116,24 +117,25 @@ class Plans:
     ) -> Made | None:
         try:
             plans = write_plans(self._catalogue, request, behind, now_ms, candidates=CANDIDATES, voice=self.voice)
+            cards = [card_of(plan, self._names, now_ms) for plan in plans]
+            ranking = lists.among(cards, self._case(request, shown), now_ms)
+            ranked = [write_plan(plan, self._names) for plan in placed(_not_rejected(plans, ranking), ranking)]
         except Refused as why:
             self._note("plans.impossible")
             log.warning("no plan for %s: %s", request.machine, why)
             return None
-        cards = [card_of(plan, self._names, now_ms) for plan in plans]
-        asked = Request(
+        self._remember(plans, cards)
+        self._note("plans.made")
+        return Made(ranked, ranking) if ranked else None
+
+    @staticmethod
+    def _case(request: PlanRequest, shown: Recommendation) -> Request:
+        return Request(
             asked_by=stable_id("plans", shown.event, *request.actions),
             machine=request.machine,
             profile=strengths(shown.profile),
             machine_type=request.machine_type,
         )
-        ranking = lists.among(cards, asked, now_ms)
-        rejected = {one.item for one in ranking.left_out if one.reason == "rejected"} if ranking is not None else set()
-        kept = [plan for plan in plans if plan.item not in rejected]
-        ranked = [write_plan(plan, self._names) for plan in placed(kept, ranking)]
-        self._remember(plans, cards)
-        self._note("plans.made")
-        return Made(ranked, ranking) if ranked else None
 
     def _remember(self, plans: list[WorkPlan], cards: list[ItemCard]) -> None:
         for plan, card in zip(plans, cards, strict=True):
@@ -146,6 +148,21 @@ class Plans:
         except OSError as error:
             self._note("not_saved.plans")
             log.warning("%s was not saved: %s", self._path, error)
+
+
+def voice_of(model: LoadedModel, document: str) -> Voice | None:
+    """A language model's bundle as one that chooses, if it was taught this kind of document ("work_plan", "design")."""
+    taught = model.passport.writer is not None and document in model.passport.writer.documents
+    if not taught or model.decoder is None or model.tokenizer is None:
+        return None
+    tokenizer = model.tokenizer
+    return Voice(model.decoder, lambda text: tokenizer.encode(text)[0], model.ref)
+
+
+def _not_rejected(plans: list[WorkPlan], ranking: Recommendation | None) -> list[WorkPlan]:
+    """Without those that people rejected for this very case."""
+    rejected = {one.item for one in ranking.left_out if one.reason == "rejected"} if ranking is not None else set()
+    return [plan for plan in plans if plan.item not in rejected]
 
 
 def _work(feedback: Feedback, shown: Recommendation, offered: Offered) -> list[KnownInput]:

@@ -256,7 +256,7 @@ def _plan(
     content = stable_id("plan", request.kind, request.product, failure, action, msgspec.json.encode(told).hex())
     about = (action.partition(":")[2] or request.product)[:80]
     return WorkPlan(
-        id=stable_id("plan", content, request.machine, behind.asked_by or now_ms),
+        id=stable_id("plan", content, request.machine, behind.asked, behind.asked_by or now_ms),
         item=f"plan:{about}-{content[-8:]}",
         kind=request.kind,
         machine=request.machine if mends else "*",

@@ -159,15 +159,15 @@ def _choice(without: tuple[str, str]) -> list[Clause]:
         clause(
             "aim.small",
             "choice",
-            ["As small as the rules allow."],
-            ["在规则允许范围内取最小尺寸。"],
+            ["Each measure in turn is the smallest that the rules allow."],
+            ["各尺寸依次取规则允许的最小值。"],
             when={"aim": "small"},
         ),
         clause(
             "aim.large",
             "choice",
-            ["As large as the rules allow."],
-            ["在规则允许范围内取最大尺寸。"],
+            ["Each measure in turn is the largest that the rules allow."],
+            ["各尺寸依次取规则允许的最大值。"],
             when={"aim": "large"},
         ),
         clause(
