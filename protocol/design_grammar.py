@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from protocol.capabilities import Family, Parameter, levels
 from protocol.catalogue import Catalogue
 from protocol.errors import Reason, Refused
-from protocol.expressions import Node, Range, Rule, formula, holds, may_hold, names, reach, rule, value
+from protocol.expressions import Node, Range, Rule, formula, holds, may_hold, names, reach, rule, size, value
 from protocol.planning_grammar import Choice, Pick, level_word
 from protocol.plans import DesignValue
 
 MOST_NEEDS = 9
+MOST_WORK = 1_000_000
+"""Parts of formulas that are computed for one grammar: a few seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,8 @@ class DesignGrammar:
         self._levels = [levels(one, one.lowest, one.highest) for one in found.parameter]
         self._derived: list[tuple[str, Node]] = [(one.name, formula(one.formula)) for one in found.derived]
         self._rules = [rule(one.rule) for one in found.rule] + self._needs()
+        self._cost = sum(size(node) for _, node in self._derived) + sum(size(one) for one in self._rules) + 1
+        self._left = MOST_WORK
 
     def start(self) -> Sketch:
         """Nothing said yet."""
@@ -77,11 +81,13 @@ class DesignGrammar:
 
     def take(self, sketch: Sketch, choice: Choice) -> Sketch:
         """The sketch with one more choice. Raises ValueError for one that is not offered."""
-        if choice not in self.choices(sketch):
-            raise ValueError(f"{choice} may not follow here")
-        path = (*sketch.path, choice)
-        if choice.pick is Pick.END:
+        at, path = len(sketch.chosen), (*sketch.path, choice)
+        whole = at == len(self.family.parameter)
+        if choice.pick is Pick.END and whole and not sketch.ended and self._kept(sketch.chosen):
             return replace(sketch, path=path, ended=True)
+        offered = choice.pick is Pick.LEVEL and not whole and choice.value in self._levels[at]
+        if not offered or not self._may_be((*sketch.chosen, choice.value)):
+            raise ValueError(f"{choice} may not follow here")
         return replace(sketch, path=path, chosen=(*sketch.chosen, choice.value))
 
     def parameter(self, sketch: Sketch) -> Parameter:
@@ -121,6 +127,12 @@ class DesignGrammar:
         return all(holds(one, known) for one in self._rules)
 
     def _may_be(self, chosen: tuple[float, ...]) -> bool:
+        self._left -= self._cost
+        if self._left < 0:
+            raise Refused(
+                Reason.NOT_ELIGIBLE,
+                "no design was found in the time allowed: ask for more of it, or take levels or rules away",
+            )
         ranges: dict[str, Range] = {}
         for at, parameter in enumerate(self.family.parameter):
             if at < len(chosen):

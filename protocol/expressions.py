@@ -78,6 +78,13 @@ def names(node: Node | Rule) -> set[str]:
     return {node.name} if node.what == "name" else set().union(*(names(part) for part in node.parts))
 
 
+def size(node: Node | Rule) -> int:
+    """How many parts it has: what it costs to compute."""
+    if isinstance(node, Rule):
+        return size(node.left) + size(node.right)
+    return 1 + sum(size(part) for part in node.parts)
+
+
 def value(node: Node, known: Mapping[str, float]) -> float:
     """Its value. Raises Refused for a name that is not known and for what has none (a division by zero, a root of less than
     zero, infinity)."""
