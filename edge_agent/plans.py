@@ -15,7 +15,7 @@ import msgspec
 from edge_agent.lists import Lists
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.recommend import Request
-from edge_agent.skills.write_plan import Behind, Voice, card_of, placed, write_plans
+from edge_agent.skills.write_plan import USUAL_WISH, Behind, Voice, card_of, placed, write_plans
 from edge_agent.updates import write_durably
 from protocol.capabilities import PlanKind
 from protocol.catalogue import Catalogue, ItemCard
@@ -133,7 +133,7 @@ class Plans:
         return Request(
             asked_by=stable_id("plans", shown.event, *request.actions),
             machine=request.machine,
-            profile=strengths(shown.profile),
+            profile=strengths([*shown.profile, USUAL_WISH]),
             machine_type=request.machine_type,
         )
 

@@ -23,7 +23,7 @@ from edge_agent.lists import rank_alone
 from edge_agent.plans import voice_of
 from edge_agent.runtimes import LoadedModel, load
 from edge_agent.skills.recommend import Request
-from edge_agent.skills.write_plan import Behind, Voice, card_of, placed, write_designs, write_plans
+from edge_agent.skills.write_plan import USUAL_WISH, Behind, Voice, card_of, placed, write_designs, write_plans
 from edge_agent.stores import load_catalogue
 from edge_agent.updates import write_durably
 from protocol.bundles import MAX_BUNDLE_BYTES, digest
@@ -162,7 +162,7 @@ def _designs(catalogue: Catalogue, given: argparse.Namespace, bundles: Bundles, 
 
 
 def _case(machine: str, kind: str, profile: list[str], prefer: str, now_ms: int) -> Request:
-    wishes = [f"wish:{prefer[:200]}"] if prefer else []
+    wishes = [f"wish:{prefer[:100]}" if prefer else USUAL_WISH]
     return Request(
         asked_by=f"request-{now_ms}", machine=machine, profile=strengths([*profile, *wishes]), machine_type=kind
     )

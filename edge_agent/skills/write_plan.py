@@ -49,6 +49,8 @@ _AIM_WORDS = {
     Aim.MODEL: "chosen by a model 模型",
 }
 """What a recommender hears of an aim, so that a wish in words finds it."""
+USUAL_WISH = "wish:usual typical standard 常规 典型"
+"""What nobody said otherwise."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def write_plan(
 def write_design(
     design: Design, names: PlantNames, writer: Writer = template, checked: Checked | None = None
 ) -> Design:
-    """The design with its text. Raises Refused for an unknown family."""
+    """The design with its text. Raises Refused where a fact cannot be rendered."""
     return msgspec.structs.replace(design, passages=_passages(design_facts(design, names), writer, checked))
 
 
@@ -118,7 +118,7 @@ def plan_facts(plan: WorkPlan, names: PlantNames) -> Told:
 
 
 def design_facts(design: Design, names: PlantNames) -> Told:
-    """(document, facts) of each passage: the whole design first, then every value. Raises Refused for an unknown family."""
+    """(document, facts) of each passage: the whole design first, then every value."""
     family = next(
         (one for one in names.catalogue.family if one.family == design.family), Family(family="?", parameter=[])
     )
@@ -126,16 +126,15 @@ def design_facts(design: Design, names: PlantNames) -> Told:
     labels = {one.name: (called(one.name, one.en, one.zh), one.unit) for one in family.parameter}
     labels |= {one.name: (called(one.name, one.en, one.zh), one.unit) for one in family.derived}
     source = f"catalogue/family/{design.family}"[:128]
-    facts = [_name("family", design.family, words, source, first=True)]
+    facts = [_name("family", design.family, words, source)]
     facts += [
-        Fact(key=f"need_{at}", kind=Kind.NAME, value=need[:128], en=en, zh=zh, source=design.asked_by)
+        _name(f"need_{at}", need[:128], _rule_words(need, "", "", labels), design.asked_by or "request", first=at == 1)
         for at, need in enumerate(design.needs, 1)
-        for en, zh in [_asked(need, labels)]
     ]
     if not design.needs:
         facts.append(_category("needs", "none"))
     facts += [
-        _name(f"rule_{at}", one.rule[:128], _rule_words(one.rule, one.en, one.zh, labels), source)
+        _name(f"rule_{at}", one.rule[:128], _rule_words(one.rule, one.en, one.zh, labels), source, first=at == 1)
         for at, one in enumerate(family.rule, 1)
     ]
     values = [(VALUE, _value_facts(one, family, labels, source)) for one in design.values]
@@ -286,12 +285,8 @@ def _quantity(key: str, value: float, unit: str, source: str = "") -> Fact:
     return Fact(key=key, kind=Kind.NAME, value=text, en=text, zh=text, source=source)
 
 
-def _asked(need: str, labels: Mapping[str, tuple[Words, str]]) -> Words:
-    """A need in words where it is a name and a number; else as it was written."""
-    return _rule_words(need, "", "", labels)
-
-
 def _rule_words(text: str, en: str, zh: str, labels: Mapping[str, tuple[Words, str]]) -> Words:
+    """A rule in its own words; without any, what it says where it is a name and a number; else as it was written."""
     if en:
         return en, zh or en
     try:

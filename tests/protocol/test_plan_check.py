@@ -1,5 +1,5 @@
-"""Rules judge plans and designs without knowing how they were made: every decoded one passes, every broken one is caught by the
-rule that it breaks."""
+"""Rules judge plans and designs without knowing how they were made: every decoded one passes, every broken one is caught by
+the rule that it breaks."""
 
 from __future__ import annotations
 
@@ -80,10 +80,9 @@ def _steps(plan: WorkPlan, fits: Callable[[PlanStep], bool]) -> list[int]:
 
 def another_machine(plan: WorkPlan, draw: np.random.Generator) -> WorkPlan | None:
     at = int(draw.integers(len(plan.steps)))
-    able = {one.machine for one in PLANT.machine for c in PLANT.capability
-            if (plan.steps[at].operation in c.operations and one.machine in (c.machine,)) or (one.machine_type == c.machine_type != ""
-            and plan.steps[at].operation in c.operations)}  # fmt: skip
-    others = [one.machine for one in PLANT.machine if one.machine not in able]
+    offers = [one for one in PLANT.capability if plan.steps[at].operation in one.operations]
+    able = {one.machine for one in offers} | {one.machine_type for one in offers}
+    others = [one.machine for one in PLANT.machine if not {one.machine, one.machine_type} & able]
     return with_step(plan, at, machine=str(draw.choice([*others, "ghost"])))
 
 
@@ -136,12 +135,10 @@ def dropped_step(plan: WorkPlan, draw: np.random.Generator) -> WorkPlan | None:
     kept = [step for i, step in enumerate(plan.steps) if i != at]
     shifted = [msgspec.structs.replace(s, after=[a - (a > at) for a in s.after if a != at]) for s in kept]
     total = sum(step.minutes for step in shifted)
-    optional = {name for r in PLANT.remedy for name in r.optional} | {n for f in PLANT.feature for n in f.optional}
-    return (
-        None
-        if plan.steps[at].operation in optional or not shifted
-        else msgspec.structs.replace(plan, steps=shifted, minutes=total)
-    )
+    optional = {name for one in (*PLANT.remedy, *PLANT.feature) for name in one.optional}
+    if plan.steps[at].operation in optional or not shifted:
+        return None
+    return msgspec.structs.replace(plan, steps=shifted, minutes=total)
 
 
 def repeated_step(plan: WorkPlan, draw: np.random.Generator) -> WorkPlan | None:
@@ -152,11 +149,8 @@ def repeated_step(plan: WorkPlan, draw: np.random.Generator) -> WorkPlan | None:
 
 def stray_step(plan: WorkPlan, draw: np.random.Generator) -> WorkPlan | None:
     stray = "calibrate-controller" if plan.machine != "V-401" else "find-leak"
-    last = [len(plan.steps) - 1]
-    return msgspec.structs.replace(
-        plan, steps=[*plan.steps, PlanStep(operation=stray, machine="V-401", tool="reference-thermometer", minutes=60, after=last)],
-        minutes=plan.minutes + 60,
-    )  # fmt: skip
+    step = PlanStep(operation=stray, machine="V-401", minutes=60, after=[len(plan.steps) - 1])
+    return msgspec.structs.replace(plan, steps=[*plan.steps, step], minutes=plan.minutes + 60)
 
 
 def made_up_step(plan: WorkPlan, draw: np.random.Generator) -> WorkPlan | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -42,8 +42,8 @@ def mend(failure: str = "", machine: str = "P-101", kind: str = "pump", **more: 
     return PlanRequest(kind=PlanKind.MAINTENANCE, machine=machine, machine_type=kind, failure=failure, **more)
 
 
-REQUESTS = [PROCESS, *(mend(r.failure, {"pump": "P-101", "conveyor": "C-201", "press": "R-301", "oven": "V-401"}[r.machine_type],
-                            r.machine_type) for r in PLANT.remedy)]  # fmt: skip
+OF_TYPE = {"pump": "P-101", "conveyor": "C-201", "press": "R-301", "oven": "V-401"}
+REQUESTS = [PROCESS, *(mend(r.failure, OF_TYPE[r.machine_type], r.machine_type) for r in PLANT.remedy)]
 
 
 def as_plan(grammar: PlanGrammar, draft: Draft) -> WorkPlan:
@@ -127,11 +127,11 @@ def test_a_formula_is_read_as_it_is_written(text: str, result: float) -> None:
     assert value(formula(text), {"a": 5.0}) == pytest.approx(result)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "1 +", "(1", "1)", "a b", "__import__('os')", "a.b", "a[0]", "open(1)", "1 if a else 2", "a ** 2", "lambda: 1", "(" * 40 + "1" + ")" * 40,
-     "1" * 400, "sqrt(1, 2)", "a; b"],
-)  # fmt: skip
+NO_FORMULAS = ["", "1 +", "(1", "1)", "a b", "__import__('os')", "a.b", "a[0]", "open(1)", "1 if a else 2", "a ** 2"]
+NO_FORMULAS += ["lambda: 1", "(" * 40 + "1" + ")" * 40, "1" * 400, "sqrt(1, 2)", "a; b"]
+
+
+@pytest.mark.parametrize("text", NO_FORMULAS)
 def test_what_is_no_formula_is_refused_with_the_place(text: str) -> None:
     with pytest.raises(Refused, match="formula"):
         formula(text)
@@ -157,14 +157,13 @@ def test_rules_compare_and_forgive_rounding() -> None:
 numbers = st.floats(-50, 50, allow_nan=False).map(lambda x: round(x, 3))
 
 
-def trees(depth: int = 3) -> st.SearchStrategy[Node]:
-    leaf = st.one_of(
-        st.sampled_from(["a", "b"]).map(lambda n: Node("name", name=n)), numbers.map(lambda v: Node("number", value=v))
-    )
+def trees() -> st.SearchStrategy[Node]:
+    named = st.sampled_from(["a", "b"]).map(lambda name: Node("name", name=name))
+    leaf = st.one_of(named, numbers.map(lambda number: Node("number", value=number)))
+    signs = st.sampled_from(["+", "-", "*", "/", "min", "max"])
     return st.recursive(
-        leaf, lambda inner: st.builds(lambda what, x, y: Node(what, (x, y)), st.sampled_from(["+", "-", "*", "/", "min", "max"]), inner, inner),
-        max_leaves=8,
-    )  # fmt: skip
+        leaf, lambda inner: st.builds(lambda sign, x, y: Node(sign, (x, y)), signs, inner, inner), max_leaves=8
+    )
 
 
 @settings(deadline=None)
@@ -267,7 +266,7 @@ def test_remedies_stand_in_the_order_of_the_recommendation() -> None:
     assert [choice.name.partition("/")[2] for choice in grammar.choices(grammar.start())] == list(order)
 
 
-@pytest.mark.parametrize(("aim", "words"), [(Aim.SHORT, 75.0), (Aim.USUAL, 107.0), (Aim.THOROUGH, 113.0)])
+@pytest.mark.parametrize(("aim", "words"), [(Aim.SHORT, 81.0), (Aim.USUAL, 113.0), (Aim.THOROUGH, 119.0)])
 def test_an_aim_is_reached(aim: Aim, words: float) -> None:
     grammar = PlanGrammar(PLANT, PROCESS)
     assert sum(step.minutes for step in decode(grammar, PlanRules(grammar, aim)).steps) == words
@@ -282,7 +281,7 @@ def test_an_aim_is_reached(aim: Aim, words: float) -> None:
         (PlanRequest(kind=PlanKind.PROCESS, product="nothing"), "known are cover-panel, blank-panel"),
         (mend("rust"), "known failures of it are bearing wear, cavitation"),
         (mend("bearing wear", "X", "mill"), "known failures of it are none"),
-        (PlanRequest(kind=PlanKind.PROCESS, product="cover-panel", unavailable=frozenset({"V-401"})), "V-401 is not available"),
+        (replace(PROCESS, unavailable=frozenset({"V-401"})), "V-401 is not available"),
         (mend("bearing wear", unavailable=frozenset({"W-601"})), "W-601 is not available"),
     ],
 )  # fmt: skip
@@ -361,8 +360,8 @@ def many(count: int, chain: bool) -> Catalogue:
         machine=[PlantMachine(machine=f"M-{n}", machine_type="mill") for n in range(200)],
         operation=operations,
         capability=[Capability(machine_type="mill", operations=[one.operation for one in operations])],
-        product=[Product(product="x", operations=["op-9" if count > 9 else "op-0"]), Product(product="all", operations=[f"op-{count - 1}"])],
-    )  # fmt: skip
+        product=[Product(product="x", operations=["op-9"]), Product(product="all", operations=[f"op-{count - 1}"])],
+    )
 
 
 def test_ten_thousand_operations_take_no_time() -> None:
@@ -437,11 +436,15 @@ class Mute(Parrot):
         return np.full((len(ids), 64), np.nan, dtype=np.float32)
 
 
-@pytest.mark.parametrize(
-    ("decoder", "cut", "words"),
-    [(Mute(), encode, "no numbers"), (Parrot(room=8), encode, "do not fit the model's context"), (Parrot(size=4), encode, "another model"),
-     (Parrot(), lambda _text: [], "makes nothing")],
-)  # fmt: skip
+SILENT = [
+    (Mute(), encode, "no numbers"),
+    (Parrot(room=8), encode, "do not fit the model's context"),
+    (Parrot(size=4), encode, "another model"),
+    (Parrot(), lambda _text: [], "makes nothing"),
+]
+
+
+@pytest.mark.parametrize(("decoder", "cut", "words"), SILENT, ids=["nan", "context", "vocabulary", "nothing"])
 def test_a_model_that_cannot_choose_says_so(decoder: Parrot, cut: Any, words: str) -> None:
     grammar = PlanGrammar(PLANT, PROCESS)
     with pytest.raises(Silent, match=words):
@@ -465,8 +468,8 @@ def test_what_a_model_holds_already_is_not_fed_again() -> None:
 # designs --------------------------------------------------------------------------------------------------------------
 
 
-def design(needs: Sequence[str] = (), aim: Aim = Aim.USUAL) -> dict[str, float]:
-    grammar = DesignGrammar(PLANT, DesignRequest(family="hydraulic-cylinder", needs=tuple(needs)))
+def design(needs: Sequence[str] = (), aim: Aim = Aim.USUAL, family: str = "hydraulic-cylinder") -> dict[str, float]:
+    grammar = DesignGrammar(PLANT, DesignRequest(family=family, needs=tuple(needs)))
     sketch = decode(grammar, DesignRules(grammar, aim))
     return {one.name: one.value for one in grammar.values(sketch.chosen)}
 
@@ -499,8 +502,7 @@ def test_the_smallest_design_is_smaller_than_the_largest() -> None:
 )
 def test_a_design_that_cannot_be_is_refused_with_the_reason(family: str, needs: list[str], words: str) -> None:
     with pytest.raises(Refused, match=words):
-        grammar = DesignGrammar(PLANT, DesignRequest(family=family, needs=tuple(needs)))
-        decode(grammar, DesignRules(grammar))
+        design(needs, family=family)
 
 
 def test_a_family_of_endless_combinations_ends_in_bounded_time() -> None:
@@ -511,7 +513,7 @@ def test_a_family_of_endless_combinations_ends_in_bounded_time() -> None:
     together = " * ".join(f"p{n}" for n in range(9))
     plant = Catalogue(family=[Family(family="x", parameter=parameters, rule=[DesignRule(rule=f"{together} = 1.5")])])
     began = time.process_time()
-    with pytest.raises(Refused, match="in the time allowed|nothing found"):
-        grammar = DesignGrammar(plant, DesignRequest(family="x"))
+    grammar = DesignGrammar(plant, DesignRequest(family="x"))
+    with pytest.raises(Refused, match="in the time allowed"):
         decode(grammar, DesignRules(grammar))
     assert time.process_time() - began < 20.0

@@ -18,7 +18,7 @@ _PURPOSE = [
             "For <failure> on <machine>.",
             "<machine> is to be freed of <failure>.",
         ],
-        ["用于处理<machine>的<failure>。", "针对<machine>的<failure>。", "目的：排除<machine>的<failure>。"],
+        ["用于处理 <machine> 的<failure>。", "针对 <machine> 的<failure>。", "目的：排除 <machine> 的<failure>。"],
     ),
     clause(
         "origin.event",
@@ -132,8 +132,8 @@ _GLANCE = [
 ]
 
 
-def _choice(without: tuple[str, str]) -> list[Clause]:
-    """Which alternative this is. without: how a usual one is described."""
+def _choice(usual: tuple[str, str], other: tuple[str, str]) -> list[Clause]:
+    """Which alternative this is. usual, other: how one that is typical and one that is not are described."""
     return [
         clause(
             "choice.place",
@@ -141,7 +141,7 @@ def _choice(without: tuple[str, str]) -> list[Clause]:
             ["Alternative <candidate> of <candidates>.", "This is number <candidate> of <candidates> alternatives."],
             ["方案 <candidate>，共 <candidates> 个。", "这是 <candidates> 个备选方案中的第 <candidate> 个。"],
         ),
-        clause("aim.usual", "choice", [without[0]], [without[1]], when={"aim": "usual"}),
+        clause("aim.usual", "choice", [usual[0]], [usual[1]], when={"aim": "usual"}),
         clause(
             "aim.thorough",
             "choice",
@@ -173,8 +173,8 @@ def _choice(without: tuple[str, str]) -> list[Clause]:
         clause(
             "aim.other",
             "choice",
-            ["It differs from the first choice of the rules, and keeps all of them."],
-            ["与规则的首选方案不同，但同样符合全部规则。"],
+            [other[0]],
+            [other[1]],
             when={"aim": "other"},
         ),
         clause(
@@ -223,7 +223,13 @@ _HEADINGS = [
     Heading(section="glance", en="At a glance", zh="概要"),
     Heading(section="choice", en="This alternative", zh="本方案"),
 ]
-_PLAN_CHOICE = _choice(("Typical settings, nothing optional.", "采用典型参数，不含可选步骤。"))
+_PLAN_CHOICE = _choice(
+    ("Typical settings, nothing optional.", "采用典型参数，不含可选步骤。"),
+    (
+        "Typical settings; another remedy, machine, tool or order of steps than usual.",
+        "采用典型参数；措施、设备、工具或步骤顺序与常规方案不同。",
+    ),
+)
 MAINTENANCE_PLAN = Frames(
     document=MAINTENANCE,
     version=VERSION,
@@ -233,7 +239,7 @@ MAINTENANCE_PLAN = Frames(
             "title.plan",
             TITLE,
             ["Maintenance plan for <machine>: <action>", "<action> on <machine>"],
-            ["<machine>维护计划：<action>", "<action>（<machine>）"],
+            ["<machine> 维护计划：<action>", "<action>（<machine>）"],
         ),
         *_PURPOSE,
         *_GLANCE,
@@ -342,8 +348,8 @@ DESIGN_PROPOSAL = Frames(
             "needs",
             "purpose",
             ["need"],
-            [("Asked for: ", "{need}", ", "), ("The part must have ", "{need}", " and ")],
-            [("要求：", "{need}", "、"), ("零件须满足：", "{need}", "，")],
+            [("", "{need}", "; "), ("Asked for: ", "{need}", ", ")],
+            [("", "{need}", "；"), ("须满足：", "{need}", "，")],
         ),
         clause(
             "needs.none",
@@ -359,7 +365,13 @@ DESIGN_PROPOSAL = Frames(
             [("", "{rule}", "; "), ("Kept: ", "{rule}", ", ")],
             [("", "{rule}", "；"), ("已满足：", "{rule}", "，")],
         ),
-        *_choice(("Values as near to the typical ones as the rules allow.", "在规则允许范围内取最接近典型值的尺寸。")),
+        *_choice(
+            (
+                "Each measure in turn is as near to its typical value as the rules allow.",
+                "各尺寸依次取规则允许的最接近典型值的数值。",
+            ),
+            ("Other measures than the usual ones, within the same rules.", "与常规方案不同的尺寸，同样符合规则。"),
+        ),
     ],
 )
 DESIGN_VALUE = Frames(
