@@ -28,6 +28,8 @@ from protocol.plans import Asked, WorkPlan
 from protocol.recommending import strengths
 from protocol.reports import Recommendation
 from protocol.writing.plan_text import PlantNames, Words, write_plan
+from protocol.writing.realise import Writer, template
+from protocol.writing.verify import complaints_of
 
 log = logging.getLogger(__name__)
 CANDIDATES = 4
@@ -59,7 +61,8 @@ class Made:
 
 class Plans:
     """Owner of plans.json below `folder`. `note` counts. types: a machine's type; machines: what machines are called. voice:
-    a language model that chooses among what the catalogue allows. Not thread-safe: the agent's thread only."""
+    a language model that chooses among what the catalogue allows; writer: who chooses the words. Not thread-safe: the
+    agent's thread only."""
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Plans:
         self._names = PlantNames(catalogue, machines or {})
         self._offered = _restored(self._path, note)
         self.voice: Voice | None = None
+        self.writer: Writer = template
 
     def for_list(
         self, lists: Lists, shown: Recommendation, asked: Asked, asked_ms: int, now_ms: int, only: str = ""
@@ -119,7 +123,7 @@ class Plans:
             plans = write_plans(self._catalogue, request, behind, now_ms, candidates=CANDIDATES, voice=self.voice)
             cards = [card_of(plan, self._names, now_ms) for plan in plans]
             ranking = lists.among(cards, self._case(request, shown), now_ms)
-            ranked = [write_plan(plan, self._names) for plan in placed(_not_rejected(plans, ranking), ranking)]
+            ranked = [self._written(plan) for plan in placed(_not_rejected(plans, ranking), ranking)]
         except Refused as why:
             self._note("plans.impossible")
             log.warning("no plan for %s: %s", request.machine, why)
@@ -127,6 +131,9 @@ class Plans:
         self._remember(plans, cards)
         self._note("plans.made")
         return Made(ranked, ranking) if ranked else None
+
+    def _written(self, plan: WorkPlan) -> WorkPlan:
+        return write_plan(plan, self._names, self.writer, complaints_of)
 
     @staticmethod
     def _case(request: PlanRequest, shown: Recommendation) -> Request:

@@ -94,7 +94,8 @@ class WorkPlan(msgspec.Struct, frozen=True, kw_only=True):
     item: what a recommender calls a plan with these very steps, whichever machine they are for. machine: the one that is
     mended ("*": of a process plan, whose steps name theirs). action: the remedy's item. asked_by: id of the event, risk or
     answer behind it ("": a person's request), of `asked_ms`; place: the remedy's in the recommendation (0: in none);
-    sources: ids of what else it rests on (a recommendation, a forecast). checks: rules that it was found to
+    sources: ids of what else it rests on (a recommendation, a forecast). ranking: the list that ranked it: an answer's
+    target, with `item` as the answer's item. checks: rules that it was found to
     keep. minutes: of all steps together. fallback: why rules chose where a model should have ("": they did not have to)."""
 
     type_name: ClassVar[str] = "millwright.work_plan.v1"
@@ -123,6 +124,7 @@ class WorkPlan(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Annotated[list[Evidence], msgspec.Meta(max_length=20)] = []
     checks: _Rules = []
     model: ModelRef
+    ranking: Annotated[str, msgspec.Meta(max_length=128)] = ""
     ranked_by: ModelRef | None = None
     fallback: Annotated[str, msgspec.Meta(max_length=200)] = ""
     passages: _Passages = []
@@ -161,6 +163,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     sources: _Sources = []
     checks: _Rules = []
     model: ModelRef
+    ranking: Annotated[str, msgspec.Meta(max_length=128)] = ""
     ranked_by: ModelRef | None = None
     fallback: Annotated[str, msgspec.Meta(max_length=200)] = ""
     passages: _Passages = []

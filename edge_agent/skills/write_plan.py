@@ -158,6 +158,7 @@ def placed(documents: Sequence[Document], ranking: Recommendation | None) -> lis
             candidate=place,
             candidates=len(documents),
             score=scores.get(documents[at].item),
+            ranking=ranking.id if ranking is not None and documents[at].item in scores else "",
             ranked_by=ranking.model if ranking is not None and documents[at].item in scores else None,
         )
         for place, at in enumerate(order, 1)

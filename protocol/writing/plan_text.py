@@ -21,7 +21,7 @@ from protocol.reports import Section
 from protocol.writing.clauses.listing import MOST_LISTED
 from protocol.writing.clauses.plans import DESIGN, MAINTENANCE, PLAN_CATALOGUES, PROCESS, STEP, VALUE
 from protocol.writing.facts import Fact, Kind, Mode, Said, number
-from protocol.writing.frames import TITLE, Clause, reference
+from protocol.writing.frames import TITLE, Clause, Frames, reference
 from protocol.writing.realise import Alternatives, Checked, Facts, Writer, licensed, template, write_document
 from protocol.writing.verify import complaints_of
 
@@ -101,7 +101,7 @@ def text_complaints(document: WorkPlan | Design, names: PlantNames) -> list[str]
         return [f"{len(document.passages)} passages, not {len(told)}"]
     found: list[str] = []
     for at, ((name, facts), passage) in enumerate(zip(told, document.passages, strict=True)):
-        found += [f"passage {at}: {fault}" for fault in _passage_complaints(name, facts, passage)]
+        found += [f"passage {at}: {fault}" for fault in passage_complaints(passage, name, facts)]
     return found
 
 
@@ -327,15 +327,25 @@ def _passages(told: Told, writer: Writer, checked: Checked | None) -> list[Passa
     return found
 
 
-def _passage_complaints(name: str, facts: list[Fact], passage: Passage) -> list[str]:
-    frames = PLAN_CATALOGUES[name]
-    if passage.document != name or passage.frames != reference(frames):
-        return [f"written with {passage.frames or passage.document}; this is {reference(frames)}"]
+def passage_complaints(passage: Passage, document: str = "", facts: Sequence[Fact] | None = None) -> list[str]:
+    """What in a passage is not so. document, facts: what it is to be about; without them it is read against its own facts
+    alone, as a reader can who does not have the plant's catalogue."""
+    name, facts = document or passage.document, passage.facts if facts is None else list(facts)
+    frames = PLAN_CATALOGUES.get(name)
+    if frames is None or passage.document != name or passage.frames != reference(frames):
+        return [f"written with {passage.frames[:80] or passage.document}, a catalogue that is not known here"]
     if passage.facts != facts:
         pairs = zip(passage.facts, facts, strict=False)
         differ = (f"{a.key} {a.value!r}, not {b.key} {b.value!r}" for a, b in pairs if a != b)
         wrong = next(differ, "their number differs")
         return [f"its facts are not the plan's: {wrong}"]
+    try:
+        return _read_back(passage, frames, facts)
+    except Refused as why:
+        return [why.detail]
+
+
+def _read_back(passage: Passage, frames: Frames, facts: list[Fact]) -> list[str]:
     known = Facts(facts)
     said = licensed(frames, known)
     titles = [(known.fill(c, 0, "en").text, known.fill(c, 0, "zh").text) for c in said.get(TITLE, ())]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import millwright
 from edge_agent.devices.store import catalogue_toml
+from edge_agent.once import plan as once
+from protocol.catalogue import Catalogue
+from protocol.plan_check import DESIGN_RULES, PLAN_RULES
 
 ROOT = Path(__file__).parents[2]
 AT = ["--at", "2026-09-01T08:00Z"]
@@ -154,6 +159,21 @@ def test_planning_needs_only_the_base_install(plant: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+def test_the_documentation_names_every_option_and_its_catalogue_can_be_read() -> None:
+    page = (ROOT / "docs" / "plans.md").read_text(encoding="utf-8")
+    options = {
+        option for action in once._parser()._actions for option in action.option_strings if option.startswith("--")
+    }
+    told = {"--help", "--catalogue", "--for", "--failure"}
+    assert sorted(option for option in options - told if f"`{option}" not in page) == []
+    example = page.split("```toml")[1].split("```")[0]
+    read = msgspec.convert(tomllib.loads(example), Catalogue)
+    assert [len(part) > 0 for part in (read.operation, read.capability, read.remedy, read.family, read.product)] == [
+        True
+    ] * 5
+    assert sorted(rule for rule in (*PLAN_RULES, *DESIGN_RULES) if f"`{rule}`" not in page) == []
 
 
 def test_the_examples_in_the_docs_are_what_the_command_says(

@@ -35,7 +35,7 @@ from protocol.reports import FaultEvent, ModelRef, Recommendation, RecommendedIt
 from protocol.sync import Batch, Message, decode, decode_message, encode
 from protocol.writing.clauses.plans import PLAN_CATALOGUES
 from protocol.writing.frames import check
-from protocol.writing.plan_text import PlantNames, text_complaints, write_design, write_plan
+from protocol.writing.plan_text import PlantNames, passage_complaints, text_complaints, write_design, write_plan
 
 PLANT: Catalogue = msgspec.convert(tomllib.loads(catalogue_toml()), Catalogue)
 NAMES = PlantNames(PLANT)
@@ -206,6 +206,16 @@ def test_a_text_that_was_touched_does_not_read_back() -> None:
         assert text_complaints(case, NAMES), case
 
 
+def test_a_passage_reads_back_without_the_plants_catalogue() -> None:
+    (plan, *_) = written(WEAR)
+    assert [fault for one in plan.passages for fault in passage_complaints(one)] == []
+    one = plan.passages[1]
+    section = msgspec.structs.replace(one.sections[0], text_en=one.sections[0].text_en.replace("10", "11"))
+    assert passage_complaints(msgspec.structs.replace(one, sections=[section]))
+    assert passage_complaints(msgspec.structs.replace(one, document="plan_of_attack"))
+    assert passage_complaints(msgspec.structs.replace(one, facts=[*one.facts, one.facts[0]]))
+
+
 def test_values_are_written_exactly_as_the_catalogue_has_them() -> None:
     operation = next(one for one in PLANT.operation if one.operation == "align-coupling")
     fine = msgspec.structs.replace(operation.parameter[0], lowest=0.0125, typical=0.0125, highest=0.0125)
@@ -272,6 +282,7 @@ def test_alternatives_are_ranked_by_content_and_carry_their_scores(tmp_path: Pat
     assert None not in scores
     assert scores == sorted(scores, key=lambda score: -(score or 0))
     assert [one.item for one in made.ranking.items] == [one.item for one in made.plans]
+    assert {one.ranking for one in made.plans} == {made.ranking.id}  # what an answer names
     assert all(abs(sum(c.amount for c in one.contributions) - one.score) < 1e-6 for one in made.ranking.items)
     assert {one.action for one in made.plans} == {"action:replace-impeller", "action:clean-suction-strainer"}
     assert made.plans[0].action == "action:clean-suction-strainer"  # whose card speaks of low flow and pressure

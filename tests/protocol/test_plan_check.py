@@ -9,14 +9,25 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.devices.store import catalogue_toml
 from edge_agent.skills.write_plan import Behind, write_designs, write_plans
-from protocol.capabilities import PlanKind
+from protocol.capabilities import (
+    Capability,
+    Limit,
+    OperationType,
+    Parameter,
+    PlanKind,
+    PlantMachine,
+    Product,
+    Remedy,
+    Tool,
+)
 from protocol.catalogue import Catalogue
 from protocol.design_grammar import DesignGrammar, DesignRequest
+from protocol.errors import Refused
 from protocol.plan_check import DESIGN_RULES, PLAN_RULES, design_complaints, plan_complaints
 from protocol.plan_decoding import DesignRules, PlanRules, decode
 from protocol.planning_grammar import PlanGrammar, PlanRequest
@@ -303,3 +314,76 @@ def test_every_design_that_could_be_made_passes(seed: int) -> None:
     sketch = decode(grammar, DesignRules(grammar, loose=True), np.random.default_rng(seed))
     made = msgspec.structs.replace(DESIGNS[0], values=grammar.values(sketch.chosen), needs=[])
     assert design_complaints(PLANT, made) == []
+
+
+# any plant ----------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def plants(draw: st.DrawFn) -> Catalogue:
+    """A small plant with operations in some order, tools that are there or not, machines that can do this or that, limits."""
+    count = draw(st.integers(1, 9))
+    names = [f"op-{n}" for n in range(count)]
+    numbers = st.integers(0, 12).map(float)
+
+    def span(least: float = 0.0, most: float = 12.0) -> tuple[float, float]:
+        low, high = sorted((draw(numbers), draw(numbers)))
+        return max(low, least), min(max(high, least), most)
+
+    operations = []
+    for at, name in enumerate(names):
+        low, high = span()
+        value = draw(st.sampled_from([low, high, (low + high) / 2]))
+        series = draw(st.sampled_from([[], [low, high], [low]]))
+        parameter = Parameter(name="p", unit="mm", lowest=low, typical=value, highest=high, levels=series)
+        earlier = st.lists(st.sampled_from(names[:at]), unique=True, max_size=2) if at else st.just([])
+        operations.append(
+            OperationType(
+                operation=name,
+                minutes=1 + at,
+                minutes_by=draw(st.sampled_from(["", "1 + 0 * 2"])),
+                tools=draw(st.sampled_from([[], ["t-0"], ["t-0", "t-1"]])),
+                parameter=draw(st.sampled_from([[], [parameter]])),
+                must_follow=draw(earlier),
+                may_not_precede=draw(earlier),
+            )
+        )
+    some = st.lists(st.sampled_from(names), unique=True, min_size=1)
+    limit = Limit(parameter="p", lowest=span()[0], highest=12.0)
+    fits: list[str] = draw(st.sampled_from([[], ["M-0"], ["type-1"]]))
+    asked = draw(some)
+    rest = [name for name in names if name not in asked]
+    return Catalogue(
+        machine=[PlantMachine(machine=f"M-{n}", machine_type=f"type-{n % 2}") for n in range(3)],
+        operation=draw(st.permutations(operations)),
+        tool=[Tool(tool="t-0", count=draw(st.integers(0, 1)), machines=fits), Tool(tool="t-1", limit=[limit])],
+        capability=[
+            Capability(machine_type="type-0", operations=draw(some)),
+            Capability(machine_type="type-1", operations=draw(some)),
+            Capability(machine="M-2", operations=names, limit=draw(st.sampled_from([[], [limit]]))),
+        ],
+        product=[Product(product="x", operations=asked, optional=rest)],
+        remedy=[Remedy(failure="f", action="action:a", machine_type="type-0", operations=asked, optional=rest)],
+    )
+
+
+def planned(plant: Catalogue, request: PlanRequest, seed: int) -> tuple[list[WorkPlan], str]:
+    """Plans, or why there are none."""
+    try:
+        return write_plans(plant, request, Behind(), 1, candidates=6, seed=seed), ""
+    except Refused as why:
+        return [], why.detail
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(plants(), st.sampled_from(PlanKind), st.integers(0, 1000))
+def test_of_any_plant_a_plan_is_right_or_refused_with_a_reason(plant: Catalogue, kind: PlanKind, seed: int) -> None:
+    request = PlanRequest(kind=kind, product="x")
+    if kind is PlanKind.MAINTENANCE:
+        request = PlanRequest(kind=kind, machine="M-0", machine_type="type-0")
+    made, why = planned(plant, request, seed)
+    event("made" if made else "refused")
+    assert made or "nothing can do" in why or "round in a circle" in why
+    for plan in made:
+        assert plan_complaints(plant, plan) == []
+        assert PlanGrammar(plant, request).path_of(plan) is not None
