@@ -22,6 +22,7 @@ from protocol.capabilities import (
 from protocol.catalogue import Catalogue
 from protocol.errors import Refused
 from protocol.expressions import formula, names, rule, value
+from protocol.writing.facts import LONGEST_NAME
 
 MOST_TOLD = 200
 """Complaints after which reading on helps nobody."""
@@ -61,24 +62,56 @@ def _problems(catalogue: Catalogue) -> Iterator[str]:
 
 def _names(catalogue: Catalogue) -> Iterator[str]:
     for section, named in (
-        ("machine", [(one.machine, one.en, one.zh) for one in catalogue.machine]),
-        ("operation", [(one.operation, one.en, one.zh) for one in catalogue.operation]),
-        ("tool", [(one.tool, one.en, one.zh) for one in catalogue.tool]),
-        ("product", [(one.product, one.en, one.zh) for one in catalogue.product]),
-        ("family", [(one.family, one.en, one.zh) for one in catalogue.family]),
-        ("remedy", [("/".join((r.machine_type, r.failure, r.action)), r.do_en, r.do_zh) for r in catalogue.remedy]),
-        ("remedy", [(f"{r.failure} of {r.action} {r.machine_type}", r.en, r.zh) for r in catalogue.remedy]),
+        ("machine", [one.machine for one in catalogue.machine]),
+        ("operation", [one.operation for one in catalogue.operation]),
+        ("tool", [one.tool for one in catalogue.tool]),
+        ("product", [one.product for one in catalogue.product]),
+        ("family", [one.family for one in catalogue.family]),
+        ("remedy", ["/".join((one.machine_type, one.failure, one.action)) for one in catalogue.remedy]),
     ):
-        for name, count in Counter(one[0] for one in named).items():
-            if count > 1 and section != "feature":
+        for name, count in Counter(named).items():
+            if count > 1:
                 yield f"[[{section}]] {name!r} stands {count} times: keep one"
-        for texts in named:
-            for text in texts:
-                if text != text.strip() or any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs") for c in text):
-                    yield f"[[{section}]] {texts[0]!r}: {text[:40]!r} holds control characters or outer blanks: take them out"
+    for where, texts in _said(catalogue):
+        yield from (f"{where}: {fault}" for text in texts for fault in _unreadable(text))
     known = {one.feature for one in catalogue.feature}
     for product in catalogue.product:
         yield from _unknown(product.features, known, f"[[product]] {product.product!r}: feature", "[[feature]]")
+
+
+def _said(catalogue: Catalogue) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Everything that a plan shows, by where it stands."""
+    for machine in catalogue.machine:
+        yield f"[[machine]] {machine.machine!r}", (machine.machine, machine.en, machine.zh)
+    for part in catalogue.part:
+        yield f"[[part]] {part.part!r}", (part.en, part.zh)
+    for tool in catalogue.tool:
+        yield f"[[tool]] {tool.tool!r}", (tool.tool, tool.en, tool.zh)
+    for operation in catalogue.operation:
+        yield f"[[operation]] {operation.operation!r}", (operation.operation, operation.en, operation.zh)
+        for one in operation.parameter:
+            yield f"[[operation]] {operation.operation!r}: {one.name!r}", (one.name, one.en, one.zh)
+    for product in catalogue.product:
+        about = (product.material, product.material_en, product.material_zh)
+        yield f"[[product]] {product.product!r}", (product.product, product.en, product.zh, *about)
+    for remedy in catalogue.remedy:
+        done = (remedy.do_en, remedy.do_zh)
+        yield f"[[remedy]] {remedy.action!r}", (remedy.failure, remedy.action, remedy.en, remedy.zh, *done)
+    for family in catalogue.family:
+        yield f"[[family]] {family.family!r}", (family.family, family.en, family.zh)
+        for each in family.rule:
+            yield f"[[family]] {family.family!r}: rule {each.rule[:40]!r}", (each.en, each.zh)
+        measures = [(one.name, one.en, one.zh) for one in family.parameter]
+        for words in [*measures, *((one.name, one.en, one.zh) for one in family.derived)]:
+            yield f"[[family]] {family.family!r}: {words[0]!r}", words
+
+
+def _unreadable(text: str) -> Iterator[str]:
+    """Why a plan could not show a text as it is."""
+    if text != text.strip() or any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs") for c in text):
+        yield f"{text[:40]!r} holds control characters or outer blanks: take them out"
+    if len(text) > LONGEST_NAME:
+        yield f"{text[:40]!r}… has {len(text)} characters; a plan shows {LONGEST_NAME}: shorten it"
 
 
 def _unknown(asked: Iterable[str], known: Iterable[str], where: str, section: str) -> Iterator[str]:

@@ -130,22 +130,24 @@ def write_designs(
 
 def card_of(document: WorkPlan | Design, names: PlantNames, now_ms: int) -> ItemCard:
     """How a recommender knows it before anybody has chosen it: what it is for, what it does, with what, and its aim. What is
-    known of the remedy's own item speaks for the plan too."""
+    known of the remedy's own item speaks for the plan too, and so does that nobody experiments on it."""
     if isinstance(document, Design):
         return _design_card(document, names, now_ms)
     about = called(document.action or document.product, "", "")[0]
-    known = next((one.text for one in names.catalogue.card if one.item == document.action), "")
-    words = [about, document.failure, known, _AIM_WORDS[document.aim]]
+    known = next((one for one in names.catalogue.card if one.item == document.action), None)
+    safety = document.action in names.catalogue.safety or (known is not None and known.safety)
+    words = [about, document.failure, known.text if known is not None else "", _AIM_WORDS[document.aim]]
     for step in document.steps:
         words += [*names.operation(step.operation), step.tool.replace("-", " ")]
     attributes = {
         "type": document.machine_type,
+        "machine_type": document.machine_type,
         "failure": token(document.failure) if document.failure else "",
         "action": document.action.partition(":")[2],
         "product": document.product,
         "aim": document.aim.value,
     }
-    return _card(document.item, attributes, words, now_ms)
+    return _card(document.item, attributes, words, now_ms, safety=safety)
 
 
 def placed(documents: Sequence[Document], ranking: Recommendation | None) -> list[Document]:
@@ -314,10 +316,12 @@ def _design_card(design: Design, names: PlantNames, now_ms: int) -> ItemCard:
     return _card(design.item, attributes, words, now_ms)
 
 
-def _card(item: str, attributes: Mapping[str, str], words: Sequence[str], now_ms: int) -> ItemCard:
+def _card(
+    item: str, attributes: Mapping[str, str], words: Sequence[str], now_ms: int, *, safety: bool = False
+) -> ItemCard:
     kept = {key: value[:128] for key, value in attributes.items() if value}
     text = ". ".join(word for word in words if word)[:4000]
-    return ItemCard(id=stable_id("card", item), item=item, issued_ms=now_ms, attributes=kept, text=text)
+    return ItemCard(id=stable_id("card", item), item=item, issued_ms=now_ms, attributes=kept, text=text, safety=safety)
 
 
 def _refuse_broken(item: str, complaints: Sequence[object]) -> None:

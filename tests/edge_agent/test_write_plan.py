@@ -251,6 +251,17 @@ def test_a_plan_says_what_is_behind_it() -> None:
     assert (plan.asked_by, plan.sources) == ("event-1", ["recommendation-1"])
 
 
+def test_nobody_experiments_on_a_plan_of_a_safety_relevant_action_nor_offers_it_to_other_machines() -> None:
+    request = PlanRequest(
+        kind=PlanKind.MAINTENANCE, machine="V-401", machine_type="oven", actions=("action:recalibrate-controller",)
+    )
+    (plan,) = write_plans(PLANT, request, Behind(), NOW, candidates=1)
+    card = card_of(plan, NAMES, NOW)
+    assert card.safety
+    assert card.attributes["machine_type"] == "oven"
+    assert not card_of(written(WEAR)[0], NAMES, NOW).safety
+
+
 # ranking --------------------------------------------------------------------------------------------------------------
 
 

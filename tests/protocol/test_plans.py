@@ -336,6 +336,7 @@ def broken(old: str, new: str) -> list[str]:
         ('rule = "rod >= 0.4 * bore"', 'rule = "rot >= 0.4 * bore"', "asks for"),
         ('formula = "bore + 2 * wall"', 'formula = "bore + (2 * wall"', "is missing"),
         ('en = "cover panel"', 'en = "cover\\u202e panel"', "control characters"),
+        ('en = "holding time"', f'en = "{"long " * 20}time"', "a plan shows 80: shorten it"),
         ('machine = "D-52LINE"'.replace("LINE", "1"), 'machine = "D-511"', "stands 2 times"),
         ('features = ["laminate", "fixing-holes"]', 'features = ["laminate", "fixing-hole"]', "feature 'fixing-hole'"),
     ],
