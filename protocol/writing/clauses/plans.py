@@ -145,15 +145,15 @@ def _choice(usual: tuple[str, str], other: tuple[str, str]) -> list[Clause]:
         clause(
             "aim.thorough",
             "choice",
-            ["Typical settings, and every optional step as well."],
-            ["采用典型参数，并包含全部可选步骤。"],
+            ["Settings as typical as the limits allow, and every optional step that is possible here."],
+            ["参数取限值内最接近典型值的数值，并包含所有可行的可选步骤。"],
             when={"aim": "thorough"},
         ),
         clause(
             "aim.short",
             "choice",
-            ["The settings that take the least time, nothing optional."],
-            ["采用耗时最短的参数，不含可选步骤。"],
+            ["Each setting in turn is the one that takes the least time, nothing optional."],
+            ["各参数依次取耗时最短的数值，不含可选步骤。"],
             when={"aim": "short"},
         ),
         clause(
@@ -224,10 +224,10 @@ _HEADINGS = [
     Heading(section="choice", en="This alternative", zh="本方案"),
 ]
 _PLAN_CHOICE = _choice(
-    ("Typical settings, nothing optional.", "采用典型参数，不含可选步骤。"),
+    ("Settings as typical as the limits allow, nothing optional.", "参数取限值内最接近典型值的数值，不含可选步骤。"),
     (
-        "Typical settings; another remedy, machine, tool or order of steps than usual.",
-        "采用典型参数；措施、设备、工具或步骤顺序与常规方案不同。",
+        "Settings as typical as the limits allow; another remedy, machine, tool or order of steps than usual.",
+        "参数取限值内最接近典型值的数值；措施、设备、工具或步骤顺序与常规方案不同。",
     ),
 )
 MAINTENANCE_PLAN = Frames(
