@@ -137,10 +137,15 @@ class Plans:
 
     @staticmethod
     def _case(request: PlanRequest, shown: Recommendation) -> Request:
+        """What the alternatives are compared with: the case, that nothing but the usual was wished for, and the recommended
+        actions, each as strongly as it was recommended."""
+        scores = {one.item: one.score for one in shown.items if one.item in request.actions and one.score > 0}
+        best = max(scores.values(), default=1.0)
+        wanted = {item: score / best for item, score in scores.items()}
         return Request(
             asked_by=stable_id("plans", shown.event, *request.actions),
             machine=request.machine,
-            profile=strengths([*shown.profile, USUAL_WISH]),
+            profile={**strengths([*shown.profile, USUAL_WISH]), **wanted},
             machine_type=request.machine_type,
         )
 

@@ -283,9 +283,9 @@ def plans(folder: Path, plant: Catalogue = PLANT) -> Plans:
 
 
 def test_alternatives_are_ranked_by_content_and_carry_their_scores(tmp_path: Path) -> None:
-    seen = ("flow:low", "discharge pressure:low")
-    asked = shown("P-101", "replace-impeller", "clean-suction-strainer", symptoms=seen)
-    made = plans(tmp_path).for_list(lists(tmp_path), asked, Asked.EVENT, NOW, NOW)
+    made = plans(tmp_path).for_list(
+        lists(tmp_path), shown("P-101", "replace-impeller", "clean-suction-strainer"), Asked.EVENT, NOW, NOW
+    )
     assert made is not None
     assert made.ranking is not None
     assert [one.candidate for one in made.plans] == [1, 2, 3, 4]
@@ -296,7 +296,15 @@ def test_alternatives_are_ranked_by_content_and_carry_their_scores(tmp_path: Pat
     assert {one.ranking for one in made.plans} == {made.ranking.id}  # what an answer names
     assert all(abs(sum(c.amount for c in one.contributions) - one.score) < 1e-6 for one in made.ranking.items)
     assert {one.action for one in made.plans} == {"action:replace-impeller", "action:clean-suction-strainer"}
-    assert made.plans[0].action == "action:clean-suction-strainer"  # whose card speaks of low flow and pressure
+
+
+@pytest.mark.parametrize("first", ["replace-bearing", "clean-suction-strainer"])
+def test_the_remedy_that_is_recommended_most_is_planned_first(tmp_path: Path, first: str) -> None:
+    others = [name for name in ("replace-bearing", "clean-suction-strainer", "replace-impeller") if name != first]
+    made = plans(tmp_path).for_list(lists(tmp_path), shown("P-101", first, *others), Asked.EVENT, NOW, NOW)
+    assert made is not None
+    assert (made.plans[0].action, made.plans[0].aim) == (f"action:{first}", Aim.USUAL)
+    assert made.plans[0].place == 1
 
 
 def test_a_wish_in_words_moves_the_order(tmp_path: Path) -> None:
