@@ -1,5 +1,5 @@
 """What a language model is told before it chooses words: the document, its language, the categories that hold and which facts
-are known. Training and writing build it here, so both say it alike.
+are known (by topic: "forecast" for all facts of a forecast). Training and writing build it here, so both say it alike.
 
 Only words of the catalogue come in: keys that its clauses ask for, and values that their conditions name. A machine's name,
 a number or a note never does, so nothing that a plant's people or machines wrote can speak to the model; a category's value
@@ -8,7 +8,7 @@ that the catalogue does not know is called `other`.
     fault_report en
     kind above_expected
     severity alarm
-    known high low peak
+    known expected peak since
     what_happened<|write|> Alarm: since <start>, …<|end|>
     how_we_know<|write|> …<|end|>"""
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from protocol.writing.facts import Fact, Kind
+from protocol.writing.facts import Fact
 from protocol.writing.frames import Frames
 
 Language = Literal["en", "zh"]
@@ -37,10 +37,8 @@ def prefix(frames: Frames, facts: Sequence[Fact], language: Language) -> str:
     for key in sorted(values.keys() & told.keys()):
         value = told[key].value
         lines.append(f"{key} {value if value in values[key] else OTHER}")
-    known = sorted(
-        key for key in asked_keys(frames) & told.keys() if key not in values and told[key].kind is not Kind.CATEGORY
-    )
-    return "\n".join([*lines, " ".join(["known", *known])]) + "\n"
+    known = {topic(key) for key in asked_keys(frames) & told.keys() if key not in values}
+    return "\n".join([*lines, " ".join(["known", *sorted(known)])]) + "\n"
 
 
 def lead(section: str) -> str:
@@ -55,6 +53,11 @@ def named_values(frames: Frames) -> dict[str, set[str]]:
         for key, values in clause.when.items():
             found.setdefault(key, set()).update(values)
     return found
+
+
+def topic(key: str) -> str:
+    """What a key is about, the same for "forecast_low" and "forecast_high"."""
+    return key.partition("_")[0]
 
 
 def asked_keys(frames: Frames) -> set[str]:

@@ -48,12 +48,13 @@ class Why(StrEnum):
     CONTEXT = "context"
     TOKENIZER = "tokenizer"
     LOGITS = "logits"
+    PROSE = "prose"
     REFUSED = "refused"
     NOTHING = "nothing"
 
 
-class Stopped(Exception):
-    """No section came about. Not an error of the program: the template takes over."""
+class Stopped(Exception):  # noqa: N818 - no fault of the program: the template takes over
+    """No section came about; `why` is counted and shown."""
 
     def __init__(self, why: Why, detail: str) -> None:
         super().__init__(detail)
@@ -280,8 +281,8 @@ def _picked(pen: Pen, allowed: Sequence[int], pick: Pick | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """What may be said about a clause: the probability of each wording and, last, of leaving it out (0 where it is mandatory);
-    `chosen`: what `greedy` says, an index into them."""
+    """What may be said about a clause. chances: the probability of each wording and, last, of leaving it out (0 where it is
+    mandatory). chosen: what `greedy` says, an index into them."""
 
     chances: NDArray[np.float64]
     chosen: int

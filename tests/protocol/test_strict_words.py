@@ -86,8 +86,8 @@ def random(seed: int) -> TableDecoder:
     return TableDecoder(np.random.default_rng(seed).normal(0, 5, (13, VOCABULARY)).astype(np.float32))
 
 
-def clause(id: str, *en: str, mandatory: bool = True) -> Clause:
-    return Clause(id=id, section="s", en=list(en), zh=["好" + text for text in en], mandatory=mandatory)
+def clause(name: str, *en: str, mandatory: bool = True) -> Clause:
+    return Clause(id=name, section="s", en=list(en), zh=["好" + text for text in en], mandatory=mandatory)
 
 
 CLAUSES = [
