@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.writing.decoder import Decoder
-from protocol.writing.frames import Clause
-from protocol.writing.prompt import JOINT, Language
+from protocol.writing.facts import Language
+from protocol.writing.frames import Clause, wordings
+from protocol.writing.prompt import words
 
 Encode = Callable[[str], Sequence[int]]
 Pick = Callable[[NDArray[np.float32]], int]
@@ -79,19 +80,18 @@ class Turn:
     root: Node
 
 
-def turn(clause: Clause, language: Language, encode: Encode) -> Turn:
+def turn(clause: Clause, language: Language, encode: Encode, *, optional: bool) -> Turn:
     """A clause's wordings as tokens. Raises ValueError for a wording that the tokenizer makes nothing of."""
-    texts = clause.en if language == "en" else clause.zh
-    wordings = tuple(tuple(encode(JOINT[language] + text)) for text in texts)
-    if not all(wordings):
+    ids = tuple(tuple(encode(words(text, language))) for text in wordings(clause, language))
+    if not all(ids):
         raise ValueError(f"a wording of {clause.id} has no tokens: the tokenizer does not fit the catalogue")
     root = Node()
-    for index, ids in enumerate(wordings):
+    for index, row in enumerate(ids):
         node = root
-        for token in ids:
+        for token in row:
             node = node.children.setdefault(token, Node())
         node.ends.append(index)
-    return Turn(clause.id, wordings, not clause.mandatory, root)
+    return Turn(clause.id, ids, optional, root)
 
 
 _Place = tuple[int, Node, Path]

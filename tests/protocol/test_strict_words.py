@@ -99,7 +99,7 @@ CLAUSES = [
 
 
 def turns(encoder: object = encode, clauses: Sequence[Clause] = CLAUSES) -> list[Turn]:
-    return [turn(each, "en", encoder) for each in clauses]  # type: ignore[arg-type]
+    return [turn(each, "en", encoder, optional=not each.mandatory) for each in clauses]  # type: ignore[arg-type]
 
 
 def every_path(made: Sequence[Turn]) -> list[Path]:

@@ -33,7 +33,7 @@ CLAUSES = [
     Clause(id="usual", section="s", mandatory=False, en=["It was low."], zh=["低"]),
     Clause(id="end", section="s", en=["Stop."], zh=["停"]),
 ]
-TURNS = tuple(turn(clause, "en", encode) for clause in CLAUSES)
+TURNS = tuple(turn(clause, "en", encode, optional=not clause.mandatory) for clause in CLAUSES)
 SHORT: Path = ((0, 1), (2, 0))
 LONG: Path = ((0, 2), (1, 0), (2, 0))
 
