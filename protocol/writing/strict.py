@@ -211,7 +211,10 @@ class Pen:
                 f"token {max(self.waiting)} is none of the model's {self.decoder.vocabulary}: "
                 "the tokenizer belongs to another model",
             )
-        logits = self.decoder.feed(self.waiting)
+        try:
+            logits = self.decoder.feed(self.waiting)
+        except ValueError as error:
+            raise Stopped(Why.REFUSED, f"the model did not take {len(self.waiting)} tokens: {error}") from error
         self.calls += 1
         if logits.shape != (len(self.waiting), self.decoder.vocabulary):
             raise Stopped(Why.LOGITS, f"logits {logits.shape} for {len(self.waiting)} tokens")
