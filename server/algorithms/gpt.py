@@ -99,7 +99,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(s.width, (s.heads + 2 * s.kv) * s.each, bias=bias)
         self.out = nn.Linear(s.heads * s.each, s.width, bias=s.bias)
 
-    def forward(self, x: Tensor, past: Tensor | None, turn: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, past: Tensor | None, turn: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """x [B, T, width], past [2, B, kv, P, each], turn [2, T, each], mask [T, P + T] (None: causal, nothing past)."""
         batch, steps, _ = x.shape
         parts = self.qkv(x).view(batch, steps, self.heads + 2 * self.kv, self.each).transpose(1, 2)
@@ -144,7 +146,9 @@ class Block(nn.Module):
         self.norm_2, self.feed_forward = _norm(s), FeedForward(s)
         self.drop = nn.Dropout(s.dropout)
 
-    def forward(self, x: Tensor, past: Tensor | None, turn: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, past: Tensor | None, turn: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         seen, present = self.attention(self.norm_1(x), past, turn, mask)
         x = x + self.drop(seen)
         return x + self.drop(self.feed_forward(self.norm_2(x))), present
