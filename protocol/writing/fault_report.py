@@ -20,8 +20,8 @@ from protocol.reports import (
     FaultEvent,
     FaultRisk,
     Forecast,
-    RecommendedItem,
     Recommendation,
+    RecommendedItem,
     RemainingLife,
     Report,
 )
@@ -304,8 +304,11 @@ _SOURCED = {
     **{f"action_{n}{part}": Kind.NAME for n in range(1, MOST_ACTIONS + 1) for part in ("", "_why", "_also")},
 }
 _MEASURED = frozenset(
-    "peak peak_is relation expected_low expected_high margin beyond readings samples measured_from measured_until"
-    " model model_version usual usual_samples usual_is change".split()
+    {
+        *("peak", "peak_is", "relation", "expected_low", "expected_high", "margin", "beyond"),
+        *("readings", "samples", "measured_from", "measured_until", "model", "model_version"),
+        *("usual", "usual_samples", "usual_is", "change"),
+    }
 )
 _DERIVED = frozenset({"trend", "life", "actions"})
 _ORDERED = (
@@ -386,9 +389,9 @@ def _same(facts: Mapping[str, Fact], known: Sequence[Fact], keys: frozenset[str]
         if told == true:
             continue
         if told is None or true is None:
-            yield f"fact {key!r} is {'missing' if told is None else 'made up'}: {by} {'say' if by.endswith('s') else 'says'} otherwise"
+            yield f"fact {key!r} is {'missing' if told is None else 'made up'} by {by}"
         else:
-            yield f"fact {key!r} is {_shown(told)}, {by} {'say' if by.endswith('s') else 'says'} {_shown(true)}"
+            yield f"fact {key!r} is {_shown(told)}; by {by} it is {_shown(true)}"
 
 
 def _shown(fact: Fact) -> str:

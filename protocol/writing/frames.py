@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
@@ -151,7 +152,8 @@ def _check_clause(clause: Clause) -> Iterator[str]:
     if set(clause.needs) & set(clause.unless):
         yield f"{name} needs what it forbids: {sorted(set(clause.needs) & set(clause.unless))}"
     if set(first) & set(clause.when):
-        yield f"{name} shows the category {sorted(set(first) & set(clause.when))} through a slot; write one clause for each value"
+        shown = sorted(set(first) & set(clause.when))
+        yield f"{name} shows the category {shown} through a slot; write one clause for each value"
     cited = sorted(set(markers(clause.en[0])))
     for language in LANGUAGES:
         for at, wording in enumerate(wordings(clause, language)):
@@ -187,6 +189,6 @@ def _check_alike(frames: Frames) -> Iterator[str]:
                 if clause.section == section
                 for at, wording in enumerate(wordings(clause, language))
             )
-            for (text, name), (following, other) in zip(said, said[1:], strict=False):
+            for (text, name), (following, other) in pairwise(said):
                 if following.startswith(text):
                     yield f"{language} wordings {name} and {other} say the same or begin alike: {text[:60]!r}"

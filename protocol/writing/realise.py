@@ -172,13 +172,10 @@ def write_document(
     known = Facts(facts)
     said = licensed(frames, known)
     if TITLE not in said:
-        needs = sorted(
-            {key for c in frames.clauses if c.section == TITLE for key in (*c.needs, *c.when) if key not in known}
-        )
-        raise Refused(
-            Reason.MISSING_FACT,
-            f"{frames.document} version {frames.version} has no title for these facts; not known: {', '.join(needs) or 'none of its clauses fits'}",
-        )
+        keys = {key for c in frames.clauses if c.section == TITLE for key in (*c.needs, *c.when)}
+        unknown = ", ".join(sorted(key for key in keys if key not in known)) or "none of its conditions holds"
+        what = f"{frames.document} version {frames.version} has no title for these facts; not known: {unknown}"
+        raise Refused(Reason.MISSING_FACT, what)
     fell_back: dict[tuple[str, Language], str] = {}
     sections = [
         _section(heading, Alternatives(heading.section, "en", known, said[heading.section]), writer, checked, fell_back)
@@ -200,7 +197,7 @@ def _section(
     in_chinese = replace(asked, language="zh")
     same = in_chinese.only(name.partition("#")[0] for name in en.clauses) if en.clauses else in_chinese
     zh = writer(same)
-    for language, which, answer in (("en", asked, en), ("zh", same, zh)):
+    for which, answer in ((asked, en), (same, zh)):
         wrong = checked(which, answer) if checked is not None else ()
         if wrong:
             fell_back[heading.section, which.language] = str(wrong[0])

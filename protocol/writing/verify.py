@@ -12,7 +12,7 @@ from enum import StrEnum
 from protocol.errors import Refused
 from protocol.reports import Report, Section
 from protocol.writing import fault_report
-from protocol.writing.facts import LANGUAGES, Fact, Kind, Language, Mode, Said, Span, render
+from protocol.writing.facts import LANGUAGES, Fact, Kind, Mode, Said, Span, render
 from protocol.writing.frames import TITLE, Clause, Frames, markers, reference, wordings
 from protocol.writing.prose import doubts
 from protocol.writing.realise import BETWEEN, Alternatives, Facts, licensed, outside, say
