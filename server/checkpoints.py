@@ -109,7 +109,7 @@ class Folder:
 
     def _open(self, shard: str) -> None:
         try:
-            file = safe_open(self.path / shard, framework="pt")
+            file: Any = safe_open(self.path / shard, framework="pt")
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 part = file.get_slice(name)
                 if name in self._holds or part.get_dtype() not in _FLOATS:
