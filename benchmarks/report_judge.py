@@ -23,9 +23,9 @@ from protocol.reports import Report, Section
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.fault_report import ALGORITHMS
 
-NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?"
-MOMENT = r"\d{4,}-\d\d-\d\d \d\d:\d\d UTC"
-SHARE = r"(?:under |over |不到 )?\d+ ?%(?: 以上)?"
+NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?"
+MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2} UTC"
+SHARE = r"(?:under |over |不到 )?[0-9]+ ?%(?: 以上)?"
 WORDINGS = {clause.id: {"en": clause.en, "zh": clause.zh} for clause in FAULT_REPORT.clauses}
 SECTION_OF = {clause.id: clause.section for clause in FAULT_REPORT.clauses}
 
@@ -290,6 +290,7 @@ DOWN = re.compile(
     r"\b(?:lower than|below|too low|under the lower|lower limit|fallen|falls?|gone down|go down|downwards|stayed under)\b"
     r"|低于|偏低|低出|下降|向下|下限低|最低降至"
 )
+NEGATION = re.compile(r"\b(?:no|not|never|nothing|without|none)\b|[不没无未非]", re.IGNORECASE)
 SEVERITIES = {
     "alarm": re.compile(r"\balarm\b|报警", re.IGNORECASE),
     "warning": re.compile(r"\bwarning\b|警告", re.IGNORECASE),
@@ -334,7 +335,8 @@ def _judge_clauses(text: str, clauses: list[str], language: str, section: str, t
         if name not in MEANINGS or SECTION_OF[name] != section or not MEANINGS[name].so(truth):
             verdict.claim_errors.append(f"{section}/{language}: {name} is not so")
     for name, meaning in MEANINGS.items():
-        if SECTION_OF[name] == section and not meaning.may_go and meaning.so(truth) and said.count(name) != 1:
+        must = SECTION_OF[name] == section and not meaning.may_go and meaning.so(truth)
+        if said.count(name) > 1 or (must and name not in said):
             verdict.claim_errors.append(f"{section}/{language}: {name} is said {said.count(name)} times")
     wordings = [WORDINGS[name][language][int(which)] for name, _, which in (c.partition("#") for c in clauses)]
     for name, wording in zip(said, wordings, strict=True):
@@ -368,7 +370,7 @@ def _pattern(wording: str, keys: list[str], language: str, truth: Truth) -> str:
             continue
         keys.append(part)
         unit = tidy(value.unit, 32)
-        figure = {"number": NUMBER, "count": r"\d+", "moment": MOMENT, "share": SHARE}[value.kind]
+        figure = {"number": NUMBER, "count": "[0-9]+", "moment": MOMENT, "share": SHARE}[value.kind]
         made.append(f"({figure})" + (re.escape(f" {unit}") if unit else ""))
     return "".join(made)
 
@@ -378,8 +380,7 @@ def _right(there: str, value: Value) -> bool:
     if value.kind == "name":
         return True
     if value.kind == "moment":
-        read = datetime.strptime(there, "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC).timestamp() * 1000
-        return 0 <= value.value - read < 60_000
+        return there == datetime.fromtimestamp(value.value // 60_000 * 60, UTC).strftime("%Y-%m-%d %H:%M UTC")
     if value.kind == "share":
         return _share(there, value.value)
     if value.kind == "count":
@@ -430,6 +431,8 @@ def _judge_prose(text: str, language: str, section: str, truth: Truth, verdict: 
     bare = re.sub(f"{MOMENT}|{SHARE}|{NUMBER}", " ", words)
     severity = truth.case.event.severity.value if section == "what_happened" else ""
     verdict.claim_errors += [f"{where}: prose {what}" for what in _directions(bare, says, severity)]
+    if NEGATION.search(bare) and not any(NEGATION.search(w) for name in live for w in WORDINGS[name][language]):
+        verdict.claim_errors.append(f"{where}: prose denies: {bare!r}")
     for first, second in re.findall(rf"({NUMBER})[^\d]{{0,40}}? (?:to|and|至|和|与) ({NUMBER})", words):
         pairs = (("expected_low", "expected_high"), ("forecast_low", "forecast_high"), ("life_low", "life_high"))
         known = [tuple(truth.values[key] for key in pair) for pair in pairs if pair[0] in keys]
