@@ -119,8 +119,9 @@ class Resend(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[MessageClass, Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)]]
 
 
-HEARTBEAT, ANSWER = "heartbeat", "answer"
-"""Commands: say how it goes at once; take this Feedback, which was given on the server's console, as if given here."""
+HEARTBEAT, ANSWER, NOTE = "heartbeat", "answer", "note"
+"""Commands: say how it goes at once; take this Feedback or this Note, which was given on the server's console, as if given
+here."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

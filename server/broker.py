@@ -16,11 +16,13 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from protocol.errors import BadTopic, Refused
+from protocol.feedback import Feedback
 from protocol.names import MessageClass
-from protocol.sync import ANSWER, Ack, ClassAck, Command, encode
+from protocol.reading.notes import Note
+from protocol.sync import ANSWER, NOTE, Ack, ClassAck, Command, encode
 from protocol.topics import Channel, Topic
 from server import feedback as answers
-from server import intake, rollouts
+from server import intake, notes, rollouts
 from server.config import Settings
 from server.database import Database, Gateway
 from server.retention import forget_old_forecasts
@@ -40,7 +42,7 @@ class Intake:
         self._arrivals: queue.SimpleQueue[mqtt.MQTTMessage] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._told: dict[str, int] = {}
-        self._answers_told = 0
+        self._answers_told = self._notes_told = 0
         self._forgot_s = time.monotonic()
         self.refused = 0
         self.failures = 0
@@ -83,7 +85,7 @@ class Intake:
             log.warning("broker refused the connection: %s", reason)
             return
         self._told.clear()
-        self._answers_told = 0
+        self._answers_told = self._notes_told = 0
         client.subscribe([(Topic.every(channel, self._settings.root), 1) for channel in HEARD])
 
     def _run(self) -> None:
@@ -94,7 +96,7 @@ class Intake:
                 if time.monotonic() - looked_s >= 0.5:
                     looked_s = time.monotonic()
                     self._look_after_twins()
-                    self._tell_answers()
+                    self._tell_gateways()
             except SQLAlchemyError:
                 # nothing was acknowledged: gateways send again when the database is back
                 self.failures += 1
@@ -158,9 +160,9 @@ class Intake:
                 self._client.publish(topic.text, encode_json(desired), qos=1, retain=True)
                 self._told[gateway] = version
 
-    def _tell_answers(self) -> None:
-        """What people answered on the console goes to its gateway, so that the very next list knows it. A gateway knows an
-        answer by its id: telling it again after a reconnection does no harm."""
+    def _tell_gateways(self) -> None:
+        """What people answered or wrote on the console goes to its gateway, so that the very next list knows it. A gateway
+        knows an answer and a note by its id: telling it again after a reconnection does no harm."""
         if not self.connected:
             return
         now_ms = time.time_ns() // 1_000_000
@@ -168,16 +170,21 @@ class Intake:
             sites = {g.id: g.site for g in session.scalars(select(Gateway))}
             rows = answers.from_console(session, now_ms - ANSWER_LASTS_MS, self._answers_told)
             told = [(row.id, row.gateway, answers.as_told(row)) for row in rows]
+            waiting = notes.from_console(session, now_ms - ANSWER_LASTS_MS, self._notes_told)
+            written = [(row.id, row.gateway, msgspec.convert(row.body, Note)) for row in waiting]
         for number, gateway, feedback in told:
-            command = Command(
-                id=feedback.id,
-                name=ANSWER,
-                expires_ms=now_ms + ANSWER_LASTS_MS,
-                arguments=msgspec.Raw(encode(feedback)),
-            )
-            topic = Topic(sites[gateway], gateway, Channel.DOWN_COMMAND, self._settings.root)
-            self._client.publish(topic.text, encode(command), qos=1)
+            self._command(sites[gateway], gateway, ANSWER, feedback, now_ms)
             self._answers_told = number
+        for number, gateway, note in written:
+            self._command(sites[gateway], gateway, NOTE, note, now_ms)
+            self._notes_told = number
+
+    def _command(self, site: str, gateway: str, name: str, what: Feedback | Note, now_ms: int) -> None:
+        command = Command(
+            id=what.id, name=name, expires_ms=now_ms + ANSWER_LASTS_MS, arguments=msgspec.Raw(encode(what))
+        )
+        topic = Topic(site, gateway, Channel.DOWN_COMMAND, self._settings.root)
+        self._client.publish(topic.text, encode(command), qos=1)
 
 
 def encode_json(document: dict[str, Any]) -> bytes:

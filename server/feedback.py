@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from protocol.feedback import Feedback, Verdict
 from protocol.purchases import PurchaseProposal
+from protocol.reading.notes import NoteReading
 from protocol.schedules import Schedule
 from server.database import FeedbackRow, RecommendationRow, ReportRow, StatementRow
 
@@ -40,7 +41,7 @@ def store(session: Session, feedback: Feedback, gateway: str, seq: int | None, n
 
 
 def kind_of(session: Session, gateway: str, target: str) -> str:
-    """report, recommendation, purchase, schedule, or '' while the target has not arrived."""
+    """report, recommendation, purchase, schedule, reading, or '' while the target has not arrived."""
     found = judged(session, target, gateway)
     return found[0] if found is not None else ""
 
@@ -52,6 +53,7 @@ def judged(session: Session, target: str, gateway: str = "") -> tuple[str, str] 
         ("report", ReportRow, ReportRow.report_id == target),
         ("purchase", StatementRow, _statement(PurchaseProposal.type_name, target)),
         ("schedule", StatementRow, _statement(Schedule.type_name, target)),
+        ("reading", StatementRow, _statement(NoteReading.type_name, target)),
     ):
         query = select(table.gateway).where(named).limit(1)
         found = session.scalar(query.where(table.gateway == gateway) if gateway else query)

@@ -16,6 +16,7 @@ from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
 from protocol.purchases import PurchaseProposal, StockLevel
+from protocol.reading.notes import Note, NoteReading
 from protocol.reports import (
     DemandForecast,
     FaultEvent,
@@ -173,6 +174,12 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
         case Schedule():
             kept = _keep_statement(session, message, message.solver.algorithm, message.issued_ms, arrived)
             answers.meet(session, gateway, message.id, "schedule")
+            return kept
+        case Note():
+            return _keep_statement(session, message, message.about, message.time_ms, arrived)
+        case NoteReading():
+            kept = _keep_statement(session, message, message.note, message.issued_ms, arrived)
+            answers.meet(session, gateway, message.id, "reading")
             return kept
         case Heartbeat():
             row = session.get_one(Gateway, gateway)

@@ -201,6 +201,9 @@ def run_plant(options: argparse.Namespace, stopped: list[bool]) -> int:
                     books.note(made.name, work_orders=1)
                     taken = [stores[made.name].take(part, now_ms) for part in order.parts]
                     publish_stock(made.name, [level for level in taken if level is not None], publisher)
+                for note in made.notes(now_ms - step_ms, now_ms):
+                    publisher.publish(f"plant/{made.name}/notes", encode(note))
+                    books.note(made.name, notes=1)
                 publish_orders(made, now_ms - step_ms, now_ms, options.seed, publisher)
                 if now_ms // DAY_MS != (now_ms - step_ms) // DAY_MS:
                     publish_stock(made.name, list(stores[made.name].levels(now_ms)), publisher)

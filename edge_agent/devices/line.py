@@ -14,8 +14,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from edge_agent.devices.scribbles import scribble
 from protocol.covariates import EVERY_MACHINE, KnownInput, Source
 from protocol.observations import WorkOrder
+from protocol.reading.notes import Note
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -206,6 +208,7 @@ class Line:
     def __init__(self, number: int, seed: int, days: float = 60.0) -> None:
         self.name = f"line-{number}"
         self.machines = [Machine(name[:-1] + str(number), kind) for name, kind in MACHINES]
+        self._seed = seed
         self._random = random.Random(f"{seed}/{number}")
         self.episodes = list(self._plan(days, number))
         wearing = random.Random(f"wear/{seed}/{number}")
@@ -248,7 +251,36 @@ class Line:
                         failure_mode="bearing wear" if life.failed else "",
                         actions=["replace-bearing"],
                         parts=["bearing-6204"],
+                        note=scribble("bearing wear", machine, random.Random(f"{self._seed}/{life.end_ms}"))
+                        if life.failed
+                        else "",
                     )
+
+    def notes(self, after_ms: int, until_ms: int) -> Iterator[Note]:
+        """What operators write in (after, until]: on three faults in four, half an hour to two hours after it began, and now
+        and then on nothing in particular."""
+        for episode in self.episodes:
+            if not after_ms < episode.start_ms + 2 * HOUR_MS <= until_ms + 2 * HOUR_MS:
+                continue
+            chance = random.Random(f"note/{self._seed}/{episode.machine}/{episode.start_ms}")
+            at_ms = episode.start_ms + int(chance.uniform(0.5, 2.0) * HOUR_MS)
+            if chance.random() < 0.75 and after_ms < at_ms <= until_ms:
+                yield self._note(episode.machine, at_ms, episode.fault.name, chance)
+        for machine in self.machines:
+            for day in range(max(after_ms - START_MS, 0) // DAY_MS, (until_ms - START_MS) // DAY_MS + 1):
+                chance = random.Random(f"round/{self._seed}/{machine.name}/{day}")
+                at_ms = START_MS + day * DAY_MS + int(chance.uniform(6.0, 22.0) * HOUR_MS)
+                if chance.random() < 0.3 and after_ms < at_ms <= until_ms:
+                    yield self._note(machine.name, at_ms, "", chance)
+
+    def _note(self, machine: str, at_ms: int, fault: str, chance: random.Random) -> Note:
+        return Note(
+            id=f"note-{self.name}-{machine}-{at_ms}",
+            machine=machine,
+            time_ms=at_ms,
+            text=scribble(fault, machine, chance),
+            author=f"crew-{self.name}",
+        )
 
     def sample(self, time_ms: int) -> Iterator[tuple[str, dict[str, tuple[float, str]]]]:
         """(machine, signal -> (value, unit)) of every machine; call with times that grow."""
@@ -296,6 +328,7 @@ class Line:
             fault = self._random.choice(FAULTS[machine.kind])
             usual = self._random.random() < 0.9
             at_ms = START_MS - int((count - i) * 182 / count * DAY_MS)
+            chance = random.Random(f"order/{self._seed}/{i}")
             yield WorkOrder(
                 id=f"WO-{self.name}-{i:04d}",
                 machine=machine.name,
@@ -305,6 +338,7 @@ class Line:
                 failure_mode=fault.name,
                 actions=[fault.habit if usual else fault.action],
                 parts=[fault.part],
+                note=scribble(fault.name, machine.name, chance),
             )
 
 
@@ -364,6 +398,8 @@ def mapping_toml(line: Line) -> str:
         f'topic = "plant/{line.name}/orders"',
         "[[item_cards]]",
         f'topic = "plant/{line.name}/items"',
+        "[[notes]]",
+        f'topic = "plant/{line.name}/notes"',
     ]
     for machine in line.machines:
         en, zh = TYPE_NAMES[machine.kind]

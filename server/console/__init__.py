@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from protocol.feedback import Feedback
 from protocol.reports import ForecastExplanation
+from server import notes
 from server.config import Settings
 from server.database import (
     Database,
@@ -42,6 +43,7 @@ from server.routes.api import (
     newest_orders,
     small_body,
     store_answer,
+    write_down,
 )
 
 HERE = Path(__file__).parent
@@ -84,10 +86,20 @@ def console_routes(database: Database, settings: Settings) -> APIRouter:
             body = signals_of(session, gateway, machine)
         return Response(msgspec.json.encode(body), media_type="application/json")
 
+    @router.get("/console/samples/{gateway}/{machine}/{signal}", dependencies=[Depends(admin)])
+    def samples(gateway: str, machine: str, signal: str, start_ms: int, end_ms: int) -> Response:
+        with database.begin() as session:
+            body = shared_samples(session, (gateway, machine, signal), start_ms, end_ms)
+        return Response(msgspec.json.encode(body), media_type="application/json")
+
+    @router.post("/console/note", dependencies=[Depends(admin)])
+    async def note(request: Request) -> dict[str, Any]:
+        sent_by_the_console(request, "POST /api/v1/notes")
+        return write_down(database, await small_body(request))
+
     @router.post("/console/feedback", dependencies=[Depends(admin)])
     async def answer(request: Request) -> dict[str, Any]:
-        if request.headers.get("x-millwright") != "console":
-            raise HTTPException(403, {"error": "not sent by the console", "remedy": "use POST /api/v1/feedback"})
+        sent_by_the_console(request, "POST /api/v1/feedback")
         try:
             told = msgspec.json.decode(await small_body(request), type=dict[str, str])
             feedback = msgspec.convert(
@@ -108,6 +120,32 @@ def console_routes(database: Database, settings: Settings) -> APIRouter:
         return {"stored": store_answer(database, feedback)}
 
     return router
+
+
+def sent_by_the_console(request: Request, otherwise: str) -> None:
+    """403 unless the page itself asks: a foreign page cannot set this header."""
+    if request.headers.get("x-millwright") != "console":
+        raise HTTPException(403, {"error": "not sent by the console", "remedy": f"use {otherwise}"})
+
+
+def shared_samples(session: Session, key: tuple[str, str, str], start_ms: int, end_ms: int) -> dict[str, Any]:
+    """What a gateway shared of one signal around a span: {unit, step_ms, points [[ms, value]]}, a quarter of the span on
+    either side; no points where nothing was shared. Raw observations stay on the gateway."""
+    b = SignalBlockRow
+    margin = max((end_ms - start_ms) // 4, 1)
+    longest = 10_000
+    start_ms, end_ms = max(start_ms, 0) - margin, min(end_ms, start_ms + 366 * 86_400_000) + margin
+    mine = (b.gateway == key[0], b.machine == key[1], b.signal == key[2])
+    newest = select(b).where(*mine, b.start_ms <= end_ms).order_by(b.start_ms.desc()).limit(200)
+    points: list[tuple[int, float]] = []
+    unit, step_ms = "", 0
+    for block in session.scalars(newest):
+        unit, step_ms = block.unit, block.step_ms
+        at = ((block.start_ms + i * block.step_ms, v) for i, v in enumerate(block.values) if v is not None)
+        points += [(ms, v) for ms, v in at if start_ms <= ms <= end_ms]
+        if block.start_ms + longest * block.step_ms < start_ms:
+            break
+    return {"unit": unit, "step_ms": step_ms, "points": sorted(points)[:2000]}
 
 
 def overview(session: Session, now_ms: int) -> dict[str, Any]:
@@ -135,6 +173,7 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
         "lives": [_with_list(session, row, answers) for row in latest_lives(session)],
         "purchases": [_answered(row, answers) for row in purchases],
         "schedules": [_answered(row, answers) for row in schedules],
+        "notes": notes.newest(session, 12),
         "events": [
             e.body | {"gateway": e.gateway}
             for e in session.scalars(select(EventRow).order_by(EventRow.start_ms.desc()).limit(30))

@@ -16,11 +16,12 @@ from protocol.bundles import Passport
 from protocol.errors import Refused
 from protocol.feedback import Feedback, Verdict
 from protocol.purchases import PurchaseProposal
+from protocol.reading.notes import Note
 from protocol.reports import RemainingLife
 from protocol.schedules import Schedule
 from protocol.twin import Role
 from server import feedback as answers
-from server import rollouts
+from server import notes, rollouts
 from server.config import Settings
 from server.database import (
     AuditRow,
@@ -145,6 +146,15 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
         with database.begin() as session:
             return [row.body | {"gateway": row.gateway} for row in latest_schedules(session)]
 
+    @guarded.get("/notes", summary="The newest notes, each with what was read in it and what people said of that")
+    def newest_notes(limit: Limit = 50) -> list[dict[str, Any]]:
+        with database.begin() as session:
+            return notes.newest(session, limit)
+
+    @guarded.post("/notes", status_code=201, summary="Write a note on a machine: {gateway, machine, text}")
+    async def write_note(request: Request) -> dict[str, Any]:
+        return write_down(database, await small_body(request))
+
     @guarded.get("/models/{number}/passport", summary="A model's passport")
     def passport(number: int) -> dict[str, Any]:
         with database.begin() as session:
@@ -256,8 +266,8 @@ def store_answer(database: Database, feedback: Feedback) -> bool:
             raise HTTPException(
                 404,
                 {
-                    "error": f"no report, recommendation, purchase or schedule {feedback.target!r}",
-                    "remedy": "GET /api/v1/reports, /api/v1/recommendations, /api/v1/purchases or /api/v1/schedules",
+                    "error": f"no report, recommendation, purchase, schedule or reading {feedback.target!r}",
+                    "remedy": "GET /api/v1/reports, …/recommendations, …/purchases, …/schedules or …/notes lists them",
                 },
             )
         _, gateway = found
@@ -265,6 +275,34 @@ def store_answer(database: Database, feedback: Feedback) -> bool:
             return answers.store(session, feedback, gateway, None, now_ms())
         except Refused as why:
             raise HTTPException(422, {"error": why.detail, "remedy": "send it again, corrected"}) from why
+
+
+def write_down(database: Database, body: bytes) -> dict[str, Any]:
+    """A note from the console or the API, kept for its gateway, which reads it; 422 with the remedy, 404 if there is no such
+    gateway."""
+    try:
+        told = msgspec.json.decode(body, type=dict[str, str])
+        note = msgspec.convert(
+            {
+                "id": f"note-{uuid.uuid4().hex}",
+                "machine": told["machine"],
+                "time_ms": int(told.get("time_ms") or now_ms()),
+                "text": told["text"].strip(),
+                "about": told.get("about", ""),
+                "via": "console",
+            },
+            Note,
+        )
+        gateway = told["gateway"]
+    except (msgspec.ValidationError, msgspec.DecodeError, KeyError, ValueError) as error:
+        raise HTTPException(
+            422, {"error": f"not a note: {error}", "remedy": "send gateway, machine and a text of 1 to 4000 characters"}
+        ) from error
+    with database.begin() as session:
+        if session.get(Gateway, gateway) is None:
+            raise missing("gateway", gateway)
+        notes.keep(session, note, gateway, now_ms())
+    return {"stored": True, "id": note.id}
 
 
 def count_everything(session: Session) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
 from protocol.purchases import DemandSource, OpenOrder, PurchaseProposal, StockLevel, SupplierOption
+from protocol.reading.notes import About, Class, Entity, Judged, LikeNote, Note, NoteReading
 from protocol.reports import (
     Contribution,
     DemandForecast,
@@ -425,6 +426,29 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         because_en="Buy 5.",
         because_zh="购买 5 件。",
         model=ModelRef("supply.demand", "factors", 1, DIGEST),
+    ),
+    "note": Note(
+        id="note-1", machine="P-101", time_ms=T0, text="brg noisy, 轴承异响", author="crew-a", about="report-1"
+    ),
+    "note_reading": NoteReading(
+        id="reading-1",
+        note="note-1",
+        machine="P-101",
+        issued_ms=T0,
+        judged=[
+            Judged(
+                about=About.FAILURE,
+                classes=[Class("noise", 0.81), Class("vibration", 0.12)],
+                sure=True,
+                score=1.9,
+                baseline=0.4,
+                words=[Contribution("4:9", 1.1), Contribution("11:15", 0.4)],
+            )
+        ],
+        entities=[Entity(start=0, end=3, kind="physical_object", probability=0.97)],
+        normalised="bearing noisy, 轴承异响",
+        like=[LikeNote(case="order-1", similarity=0.74, text="bearing noise", failure="noise", fixed_by=["a"])],
+        model=ModelRef("notes.reader", "words", 1, DIGEST),
     ),
     "schedule": Schedule(
         id="schedule-1",

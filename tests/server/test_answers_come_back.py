@@ -1,4 +1,5 @@
-"""Answers to purchases and schedules meet what they judge; what is answered on the console reaches the gateway."""
+"""Answers to purchases, schedules and readings meet what they judge; what is answered or written on the console reaches the
+gateway."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from sqlalchemy import select
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.purchases import PurchaseProposal
+from protocol.reading.notes import Note, NoteReading
 from protocol.schedules import Schedule
-from protocol.sync import ANSWER, Batch, ClockConfidence, Command, Message, decode, encode, envelope
+from protocol.sync import ANSWER, NOTE, Batch, ClockConfidence, Command, Message, decode, encode, envelope
 from server import feedback as answers
-from server import intake
+from server import intake, notes
 from server.broker import Intake
 from server.config import BrokerSettings, Settings
 from server.database import Database, FeedbackRow, Table
@@ -34,6 +36,8 @@ assert _spec is not None
 assert _spec.loader is not None
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
+NOTE_WRITTEN: Note = _module.EXAMPLES["note"]
+READING: NoteReading = _module.EXAMPLES["note_reading"]
 PROPOSAL: PurchaseProposal = _module.EXAMPLES["purchase_proposal"]
 SCHEDULE: Schedule = _module.EXAMPLES["schedule"]
 
@@ -55,10 +59,10 @@ def send(database: Database, lane: MessageClass, *told: Message) -> None:
         intake.store_batch(session, "s", "g", lane, encode(Batch(envelopes=wrapped)), NOW)
 
 
-@pytest.mark.parametrize(("judged", "kind"), [(PROPOSAL, "purchase"), (SCHEDULE, "schedule")])
+@pytest.mark.parametrize(("judged", "kind"), [(PROPOSAL, "purchase"), (SCHEDULE, "schedule"), (READING, "reading")])
 @pytest.mark.parametrize("answer_first", [True, False])
 def test_an_answer_meets_a_purchase_or_a_schedule_whichever_comes_first(
-    database: Database, judged: PurchaseProposal | Schedule, kind: str, answer_first: bool
+    database: Database, judged: PurchaseProposal | Schedule | NoteReading, kind: str, answer_first: bool
 ) -> None:
     yes = Feedback(id="f-1", target=judged.id, verdict=Verdict.ACCEPTED, time_ms=NOW)
     steps = [(MessageClass.FEEDBACK, yes), (MessageClass.REPORT, judged)]
@@ -80,12 +84,33 @@ def test_the_latest_proposal_of_a_part_and_the_latest_schedule_of_a_gateway_are_
         assert [row.body["id"] for row in latest_schedules(session)] == ["schedule-2"]
 
 
+def test_a_note_stands_beside_what_was_read_in_it_and_what_people_said_of_that(database: Database) -> None:
+    with database.begin() as session:
+        notes.keep(session, NOTE_WRITTEN, "g", NOW)
+        assert [one["reading"] for one in notes.newest(session, 5)] == [None]
+    wrong = Feedback(
+        id="f-2", target=READING.id, verdict=Verdict.CORRECTED, correction="failure:leaking", time_ms=NOW, via="console"
+    )
+    send(database, MessageClass.FEEDBACK, NOTE_WRITTEN, wrong)
+    send(database, MessageClass.REPORT, READING)
+    with database.begin() as session:
+        (one,) = notes.newest(session, 5)
+        assert one["note"]["id"] == NOTE_WRITTEN.id
+        assert one["reading"]["id"] == READING.id
+        assert [a["correction"] for a in one["answers"]] == ["failure:leaking"]
+        assert [row.statement_id for row in notes.from_console(session, NOW, 0)] == [NOTE_WRITTEN.id]
+        assert notes.from_console(session, NOW + 1, 0) == []
+
+
 @pytest.mark.broker
-def test_an_answer_given_on_the_console_is_told_to_its_gateway(mosquitto_port: int, database: Database) -> None:
+def test_what_is_answered_and_written_on_the_console_is_told_to_its_gateway(
+    mosquitto_port: int, database: Database
+) -> None:
     send(database, MessageClass.REPORT, PROPOSAL)
     given = Feedback(id="fb-7", target=PROPOSAL.id, verdict=Verdict.REJECTED, time_ms=NOW, via="console")
     with database.begin() as session:
         answers.store(session, given, "g", None, time.time_ns() // 1_000_000)
+        notes.keep(session, NOTE_WRITTEN, "g", time.time_ns() // 1_000_000)
     server = Intake(
         Settings(admin_token=TOKEN, gateway_token=TOKEN, broker=BrokerSettings(port=mosquitto_port)), database
     )
@@ -98,11 +123,12 @@ def test_an_answer_given_on_the_console_is_told_to_its_gateway(mosquitto_port: i
     time.sleep(0.3)
     server.start()
     until = time.monotonic() + 10
-    while not heard and time.monotonic() < until:
+    while len(heard) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     server.stop()
     client.disconnect()
     client.loop_stop()
-    (command,) = heard
-    assert command.name == ANSWER
-    assert decode(command.arguments, Feedback) == given
+    answered, written = sorted(heard, key=lambda command: command.name)
+    assert (answered.name, written.name) == (ANSWER, NOTE)
+    assert decode(answered.arguments, Feedback) == given
+    assert decode(written.arguments, Note) == NOTE_WRITTEN

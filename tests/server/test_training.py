@@ -20,7 +20,7 @@ from protocol.recommending import CANDIDATES
 from protocol.tables import Hybrid, StateSpace
 from protocol.twin import Role
 from protocol.windows import WindowSpec, windows
-from server import datasets, evaluation, training, worker
+from server import datasets, evaluation, jobs, kinds, training, worker
 from server.cases import Case
 from server.database import (
     Database,
@@ -344,7 +344,7 @@ def test_shared_blocks_come_back_from_the_frozen_set_and_tampering_is_seen(
     share_history(database, grid)
     with database.begin() as session:
         collected = datasets.collect_signals(session, STEP_MS)
-        assert worker.shared_buckets(session, STEP_MS) == 520
+        assert kinds.shared_buckets(session, STEP_MS) == 520
     snapshot = datasets.freeze_signals(collected, tmp_path)
     assert datasets.freeze_signals(collected, tmp_path) == snapshot
     back = datasets.read_signals(tmp_path / snapshot.path, snapshot.digest)
@@ -453,14 +453,14 @@ def test_a_job_whose_worker_died_is_taken_up_three_times_then_failed(database: D
     now = 1_000
     for attempt in (1, 2, 3):
         with database.begin() as session:
-            job = worker.lease(session, now)
+            job = jobs.lease(session, now)
             assert job is not None
             assert job.attempts == attempt
         with database.begin() as session:
-            assert worker.lease(session, now) is None  # leased: nobody else may have it
-        now += worker.LEASE_MS + 1
+            assert jobs.lease(session, now) is None  # leased: nobody else may have it
+        now += jobs.LEASE_MS + 1
     with database.begin() as session:
-        assert worker.lease(session, now) is None
+        assert jobs.lease(session, now) is None
     with database.begin() as session:
         (job,) = session.scalars(select(Job))
         assert job.status == "failed"
@@ -475,7 +475,7 @@ def test_a_cancelled_training_is_killed_and_leaves_no_model(
         session.add(Job(kind="forecast", status="cancelled", arguments={}, result={}, created_ms=0))
         grid_now = datasets.collect_signals(session, STEP_MS)
     snapshot = datasets.freeze_signals(grid_now, tmp_path)
-    task = worker.Task(
+    task = kinds.Task(
         kind="forecast",
         dataset=tmp_path / snapshot.path,
         digest=snapshot.digest,

@@ -2,8 +2,10 @@
 import { because, cases, headings } from "./because.js";
 import { buyingTitle, headline, noPurchase, options, optionsTitle, sentences } from "./buying.js";
 import { bar, chart } from "./chart.js";
+import { claimTitle, modeWords, origin, said, samplesChart, samplesTitle } from "./claims.js";
 import { criticalSentence, gantt, noSchedule, scheduleSentence, scheduleTitle, windowSentences } from "./gantt.js";
 import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
+import { meanings, noteLines, noteWords, weighed } from "./notes.js";
 import { leftOut, reasons } from "./reasons.js";
 import { item, lang, moment, number, setLanguage, t } from "./words.js";
 
@@ -129,11 +131,53 @@ function showReports() {
   put("reports", key, () => state.reports.length ? state.reports.map((r) => {
     const zh = lang() === "zh", parts = r.sections.filter((s) => !(r.list && s === r.sections.at(-1)));
     return el("article", { class: "report" }, el("header", {}, tag(r.severity), el("h3", {}, zh ? r.title_zh : r.title_en), el("span", { class: "muted small" }, `${moment(r.issued_ms)} · ${r.gateway}`)),
-      ...parts.flatMap((s) => [el("h4", {}, zh ? s.title_zh : s.title_en), el("p", {}, zh ? s.text_zh : s.text_en)]),
+      ...parts.flatMap((s) => {
+        const claim = el("div", { class: "opened" });
+        return [el("h4", { title: s.section ? modeWords(zh ? s.mode_zh : s.mode_en) : undefined }, zh ? s.title_zh : s.title_en), el("p", {}, ...said(s, (fact) => openClaim(claim, r, fact))), claim];
+      }),
       r.list ? el("h4", {}, t("recommended")) : null, ...(r.list ? recommended(r) : []),
       el("details", {}, el("summary", {}, t("evidence")), table([{ text: "#" }, { text: t("value"), n: true }, { text: t("expected"), n: true }, { text: t("samples"), n: true }, { text: t("model") }],
         r.evidence.map((e, i) => [String(i + 1), `${e.statistic} ${number(e.value)} ${e.unit}`, e.expected_low === null ? "–" : `${number(e.expected_low)} – ${number(e.expected_high)}`, String(e.samples), e.model ? `${algorithm(e.model.algorithm)} v${e.model.version} ${e.model.digest.slice(0, 8)}` : "–"]))), answers(r));
   }) : empty(t("noReport")));
+}
+
+// What a claim stands on, under its section; the same claim again closes it.
+async function openClaim(place, report, number) {
+  if (place.dataset.fact === String(number)) { place.replaceChildren(); delete place.dataset.fact; return; }
+  place.dataset.fact = String(number);
+  const fact = report.facts[number], e = report.evidence[fact.evidence ?? -1];
+  place.replaceChildren(el("b", { class: "small" }, `${claimTitle()}: ${fact.key}`), ...origin(fact, report).map((line) => el("span", { class: "muted small line" }, line)));
+  if (!e) return;
+  const answer = await fetch(`/console/samples/${[report.gateway, e.machine, e.signal].map(encodeURIComponent).join("/")}?start_ms=${e.start_ms}&end_ms=${e.end_ms}`);
+  if (!answer.ok || place.dataset.fact !== String(number)) return;
+  const shared = await answer.json();
+  place.append(...(shared.points.length > 1 ? [samplesChart(e, shared)] : []), el("span", { class: "muted small line" }, samplesTitle(shared)));
+}
+
+function showNotes() {
+  $("notes-title").textContent = noteWords("title");
+  $("words").placeholder = noteWords("write", chosen?.machine ?? "…");
+  $("send-note").textContent = noteWords("send");
+  put("notes", [state.notes.map((n) => [n.note.id, n.reading?.id, n.answers.length, answered.get(n.reading?.id)])], () => state.notes.length ? state.notes.map((n) => {
+    const r = n.reading, first = r?.judged.find((j) => j.about === "failure"), given = r ? pending(r.id, n.answers.map((a) => tag(a.verdict, `${t(a.verdict)}${a.correction ? ": " + item(a.correction) : ""}`))) : [];
+    const answer = (verdict, correction) => send(r.id, { target: r.id, verdict, item: first ? `failure:${first.classes[0].name}` : "", correction: correction ?? "", time_ms: String(r.issued_ms) });
+    const correct = () => { const right = prompt(noteWords("which"), first?.classes[1]?.name ?? ""); if (right) answer("corrected", `failure:${right.trim().slice(0, 80)}`); };
+    return el("article", { class: "report" }, el("header", {}, el("h3", {}, n.note.machine), el("span", { class: "muted small" }, `${moment(n.note.time_ms)} · ${n.gateway}`)),
+      el("p", { class: "note" }, ...weighed(n.note.text, first).map((part) => part.amount ? el("mark", { class: part.amount > 0 ? "for" : "against", title: number(part.amount) }, part.text) : part.text)),
+      ...(r ? [...meanings(r).map((m) => el("span", { class: "small line" }, m.text)), ...noteLines(r, n.note.text).map((line) => el("span", { class: "muted small line" }, line)),
+        first ? el("div", { class: "answers" }, ...(given.length ? given : [el("button", { type: "button", class: "good", onclick: () => answer("accepted") }, noteWords("right")), ...first.classes.slice(1, 3).map((c) => el("button", { type: "button", onclick: () => answer("corrected", `failure:${c.name}`) }, item(c.name))), el("button", { type: "button", onclick: correct }, noteWords("other"))])) : null]
+        : [el("span", { class: "muted small line" }, noteWords("waiting"))]));
+  }) : empty(noteWords("none")));
+}
+
+async function writeNote(event) {
+  event.preventDefault();
+  const text = $("words").value.trim();
+  if (!text || !chosen) return;
+  const answer = await fetch("/console/note", { method: "POST", headers: { "Content-Type": "application/json", "X-Millwright": "console" }, body: JSON.stringify({ gateway: chosen.gateway, machine: chosen.machine, text }) });
+  if (!answer.ok) return alert((await answer.json()).error);
+  $("words").value = "";
+  poll();
 }
 
 // Coverage of the near, the middle and the far third of the horizon.
@@ -174,7 +218,7 @@ function show() {
   $("schedules-title").textContent = scheduleTitle();
   $("language").textContent = lang() === "zh" ? "English" : "中文";
   if (!state) return;
-  showLoop(); showMachines(); showSchedules(); showReports(); showBuying(); showModels(); showRollouts(); showRest();
+  showLoop(); showMachines(); showSchedules(); showReports(); showNotes(); showBuying(); showModels(); showRollouts(); showRest();
 }
 
 async function poll() {
@@ -193,6 +237,7 @@ theme(new URLSearchParams(location.search).get("theme") || localStorage.getItem(
 setLanguage(lang());
 $("theme").addEventListener("click", () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 $("language").addEventListener("click", () => { setLanguage(lang() === "zh" ? "en" : "zh"); shown.clear(); show(); charts(); });
+$("write").addEventListener("submit", writeNote);
 show();
 poll();
 setInterval(poll, 2000);

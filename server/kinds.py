@@ -1,0 +1,246 @@
+"""Kinds of training: what makes one due, what it learns from, and how it learns. One entry of `KINDS` a family."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from protocol.errors import Refused
+from protocol.windows import WindowSpec
+from server import datasets, jobs, lives
+from server.database import Database, FeedbackRow, Model, SignalBlockRow, WorkOrderRow
+
+if TYPE_CHECKING:
+    from server.training import Candidate, Circumstances, Progress
+
+FORECAST, RECOMMEND, LIFE = datasets.FORECAST, datasets.RECOMMEND, lives.LIFE
+MONITOR = "fault.monitor"
+"""One slot a machine, trained with the forecasters: `fault.monitor.P-101`."""
+JUDGED = ("accepted", "rejected", "corrected")
+Due = tuple[str, dict[str, Any]]
+"""Why, and what was there to learn from then."""
+
+log = logging.getLogger(__name__)
+
+
+class Plan(Protocol):
+    """The settings that the worker reads (section [training] of the server's configuration)."""
+
+    @property
+    def step_ms(self) -> int: ...
+    @property
+    def season_steps(self) -> int: ...
+    @property
+    def window_length(self) -> int: ...
+    @property
+    def horizon_steps(self) -> int: ...
+    @property
+    def first_after_buckets(self) -> int: ...
+    @property
+    def retrain_after_buckets(self) -> int: ...
+    @property
+    def retrain_after_feedback(self) -> int: ...
+    @property
+    def first_recommend_after_orders(self) -> int: ...
+    @property
+    def lstm_epochs(self) -> int: ...
+    @property
+    def lives(self) -> str: ...
+    @property
+    def life_settings(self) -> tuple[str, ...]: ...
+    @property
+    def life_conditions(self) -> int: ...
+    @property
+    def life_cap_h(self) -> float: ...
+    @property
+    def life_renewed_by(self) -> tuple[str, ...]: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the child process is given: everything but a database."""
+
+    kind: str
+    dataset: Path
+    digest: str
+    rows: int
+    window: WindowSpec
+    epochs: int
+    seed: int
+    versions: dict[str, int]
+    champions: dict[str, bytes]
+    because: str
+    now_ms: int
+    life_settings: tuple[str, ...] = ()
+    life_conditions: int = 1
+    life_cap_h: float = 0.0
+    life_renewed_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """slots: what it trains. due: why it should run now, if it should. freeze: what it learns from, as a file, and the slots
+    that it trains beside. train: in a process of its own."""
+
+    slots: tuple[str, ...]
+    due: Callable[[Session, Plan], Due | None]
+    freeze: Callable[[Database, Plan, Path], tuple[datasets.Snapshot, list[str]]]
+    train: Callable[[Task, Circumstances, Progress], list[Candidate]]
+
+
+def _forecast_due(session: Session, plan: Plan) -> Due | None:
+    buckets = shared_buckets(session, plan.step_ms)
+    last = jobs.last(session, FORECAST)
+    arguments = {"buckets": buckets}
+    if last is None:
+        return (f"first training on {buckets} buckets", arguments) if buckets >= plan.first_after_buckets else None
+    more = buckets - int(last.arguments.get("buckets", 0))
+    if more < plan.retrain_after_buckets:
+        return None
+    return f"{more} buckets since {_since(session, FORECAST)}", arguments
+
+
+def shared_buckets(session: Session, step_ms: int) -> int:
+    """Longest stretch of history that any signal has shared, in buckets of the training grid."""
+    span = func.max(SignalBlockRow.start_ms) - func.min(SignalBlockRow.start_ms)
+    longest = session.execute(
+        select(
+            SignalBlockRow.gateway,
+            SignalBlockRow.machine,
+            SignalBlockRow.signal,
+            func.min(SignalBlockRow.start_ms),
+        )
+        .group_by(SignalBlockRow.gateway, SignalBlockRow.machine, SignalBlockRow.signal)
+        .order_by(span.desc())
+        .limit(1)
+    ).first()
+    if longest is None:
+        return 0
+    gateway, machine, signal, first_ms = longest
+    newest = session.scalars(
+        select(SignalBlockRow)
+        .where(
+            SignalBlockRow.gateway == gateway,
+            SignalBlockRow.machine == machine,
+            SignalBlockRow.signal == signal,
+        )
+        .order_by(SignalBlockRow.start_ms.desc())
+        .limit(1)
+    ).one()
+    return int((newest.start_ms + newest.step_ms * len(newest.values) - first_ms) // step_ms)
+
+
+def _recommend_due(session: Session, plan: Plan) -> Due | None:
+    orders = session.scalar(select(func.count()).select_from(WorkOrderRow)) or 0
+    last = jobs.last(session, RECOMMEND)
+    newest = session.scalar(select(func.max(FeedbackRow.id))) or 0
+    arguments = {"orders": orders, "feedback_id": newest}
+    if last is None:
+        return (
+            (f"first training on {orders} work orders", arguments)
+            if orders >= plan.first_recommend_after_orders
+            else None
+        )
+    seen = int(last.arguments.get("feedback_id", 0))
+    verdicts = Counter(
+        session.scalars(
+            select(FeedbackRow.verdict).where(
+                FeedbackRow.id > seen, FeedbackRow.target_kind != "", FeedbackRow.verdict.in_(JUDGED)
+            )
+        )
+    )
+    if verdicts.total() < plan.retrain_after_feedback:
+        return None
+    parts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("rejected", "corrected") if verdicts[verdict])
+    return f"{verdicts.total()} answers since {_since(session, RECOMMEND)}" + (
+        f" ({parts})" if parts else ""
+    ), arguments
+
+
+def _life_due(session: Session, plan: Plan) -> Due | None:
+    """Once when the folder holds recorded lives, and again whenever its files change."""
+    if not plan.lives:
+        return None
+    files, last = lives.fingerprint(Path(plan.lives)), jobs.last(session, LIFE)
+    if not files or (last is not None and last.arguments.get("files") == files):
+        return None
+    because = "first training on recorded lives" if last is None else "the recorded lives have changed"
+    return because, {"files": files}
+
+
+def _since(session: Session, kind: str) -> str:
+    version = session.scalar(select(func.max(Model.version)).where(Model.slot.in_(KINDS[kind].slots)))
+    return f"v{version}" if version else "the last attempt"
+
+
+def _freeze_forecast(database: Database, plan: Plan, artifacts: Path) -> tuple[datasets.Snapshot, list[str]]:
+    with database.begin() as session:
+        grid = datasets.collect_signals(session, plan.step_ms)
+    machines = sorted({machine for machine, _ in grid.series})
+    return datasets.freeze_signals(grid, artifacts), [f"{MONITOR}.{machine}" for machine in machines]
+
+
+def _train_forecast(task: Task, world: Circumstances, progress: Progress) -> list[Candidate]:
+    from server import training
+
+    grid = datasets.read_signals(task.dataset, task.digest)
+    plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed)
+    found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
+    try:
+        found += training.train_monitors(
+            grid, training.MonitorPlan(seed=task.seed), world, lambda s, step: progress(0.95 + 0.05 * s, step)
+        )
+    except Refused as why:
+        log.info("no monitors yet: %s", why)
+    return found
+
+
+def _freeze_lives(_database: Database, plan: Plan, artifacts: Path) -> tuple[datasets.Snapshot, list[str]]:
+    if not plan.lives:
+        raise ValueError("no folder of recorded lives: set [training] lives")
+    return lives.freeze_lives(lives.read_folder(Path(plan.lives), plan.step_ms), artifacts), []
+
+
+def _train_life(task: Task, world: Circumstances, progress: Progress) -> list[Candidate]:
+    from server import training
+
+    plan = training.LifePlan(
+        settings=task.life_settings,
+        conditions=task.life_conditions,
+        cap_h=task.life_cap_h,
+        renewed_by=task.life_renewed_by,
+        seed=task.seed,
+    )
+    return training.train_life(lives.read_lives(task.dataset, task.digest), plan, world, progress)
+
+
+def _freeze_cases(database: Database, _plan: Plan, artifacts: Path) -> tuple[datasets.Snapshot, list[str]]:
+    with database.begin() as session:
+        book = datasets.collect_casebook(session)
+    return datasets.freeze_casebook(book, artifacts), []
+
+
+def _train_recommend(task: Task, world: Circumstances, progress: Progress) -> list[Candidate]:
+    from server import training
+
+    book = datasets.read_casebook(task.dataset, task.digest)
+    return training.train_recommend(book.cases, task.seed, world, progress, cards=book.cards, trials=book.trials)
+
+
+KINDS = {
+    LIFE: Kind(("fault.life",), _life_due, _freeze_lives, _train_life),
+    FORECAST: Kind(
+        ("forecast.arima", "forecast.lstm", "forecast.ridge"), _forecast_due, _freeze_forecast, _train_forecast
+    ),
+    RECOMMEND: Kind(("recommend.items",), _recommend_due, _freeze_cases, _train_recommend),
+}
+"""In the order in which they are created when several are due."""
