@@ -1,6 +1,6 @@
-"""The simple reference of a language model: how often these tokens followed those. Interpolated Kneser-Ney with three discounts
-(Kneser & Ney 1995; Chen & Goodman 1998, "modified"), over the same tokens as the network, on integers: a context is known by
-its number, and a pair (context, token) is one 64-bit key in a sorted array.
+"""The simple reference of a language model: how often these tokens followed those. Interpolated Kneser-Ney with three
+discounts (Kneser & Ney 1995; Chen & Goodman 1998, "modified"), over the same tokens as the network, on integers: a context
+is known by its number, and a pair (context, token) is one 64-bit key in a sorted array.
 
 p_n(w | h) = (count(h w) - D(count)) / count(h) + gamma(h) * p_(n-1)(w | h without its first), where below the highest order a
 count is in how many different contexts the run occurred; the lowest order falls back on 1 / V."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_bigram_is_the_formula_by_hand() -> None:
     """Too few counts for three discounts, so D = 1/2; the unigram counts contexts, not occurrences."""
     text = [0, 1, 0, 1, 0, 2]
     model = fit([text], 3, order=2)
-    pairs = Counter(zip(text, text[1:], strict=False))
+    pairs = Counter(pairwise(text))
     assert pairs == {(0, 1): 2, (1, 0): 2, (0, 2): 1}
     unigram = [(1 - 0.5) / 3 + 1.5 / 3 / 3] * 3
     expected = [0.0 + 1.0 / 3 * unigram[0], 1.5 / 3 + 1.0 / 3 * unigram[1], 0.5 / 3 + 1.0 / 3 * unigram[2]]
