@@ -31,6 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,7 +134,7 @@ def strictly(
 
 
 def _faith(sheet: contract.Sheet, what: str, told: Told) -> None:
-    shares = {
+    shares: dict[str, Any] = {
         f"share_{mode.value}": round(told.tally[f"reports.{mode.value}"] / max(told.sections, 1), 4) for mode in Mode
     }
     for metric, errors, n in (

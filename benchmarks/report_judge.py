@@ -19,9 +19,8 @@ from datetime import UTC, datetime
 from fault_cases import Made
 
 from edge_agent.explain import Labels
-
-from protocol.reading.notes import About
-from protocol.reports import Report, Section
+from protocol.reading.notes import About, Judged
+from protocol.reports import Evidence, Forecast, RecommendedItem, Report, Section
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.fault_report import ALGORITHMS
 
@@ -44,6 +43,17 @@ class Value:
 
 class Truth:
     """What is so, read from the case alone."""
+
+    kind: str
+    value: float
+    ranged: bool
+    low: float
+    high: float
+    usual: Evidence | None
+    forecast: Forecast | None
+    reading: Judged | None
+    items: list[RecommendedItem]
+    values: dict[str, Value]
 
     def __init__(self, made: Made) -> None:
         case = self.case = made.case

@@ -38,7 +38,7 @@ from server.training.language import Examples, LoopSettings, learn, next_token_l
 
 FIRST_SEED = 1_000_000
 VOCABULARY, CONTEXT = 1200, 320
-SHAPE = {"layers": 4, "heads": 4, "width": 128}
+LAYERS, HEADS, WIDTH = 4, 4, 128
 Pair = tuple[list[int], list[int]]
 
 
@@ -71,7 +71,7 @@ class SmallWriter:
             head_width=s.each,
             vocabulary=s.vocabulary,
             context=s.context,
-            end=int(tokenizer.token_to_id(byte_pairs.END)),
+            end=byte_pairs.SPECIAL.index(byte_pairs.END),
             documents=[FAULT_REPORT.document],
             prefer={FAULT_REPORT.document: True},
         )
@@ -91,7 +91,11 @@ def taught(edited: Sequence[Edited], lesson: Lesson, say: Callable[[str], None],
     made = [row for number in range(lesson.cases) for row in random_report(FIRST_SEED + number)]
     keys = sorted({key for clause in FAULT_REPORT.clauses for key in slots(clause.en[0])})
     tokenizer = byte_pairs.learn((prompt + text for prompt, text in made), VOCABULARY, [f"<{key}>" for key in keys])
-    net = Gpt(GptSettings(vocabulary=tokenizer.get_vocab_size(), context=CONTEXT, dropout=0.1, seed=seed, **SHAPE))
+    net = Gpt(
+        GptSettings(
+            vocabulary=tokenizer.get_vocab_size(), context=CONTEXT, layers=LAYERS, heads=HEADS, width=WIDTH, seed=seed
+        )
+    )
     writer = SmallWriter(tokenizer, net)
     for name, rows, steps, rate in (
         ("made reports", made, lesson.steps, lesson.rate),
