@@ -8,7 +8,7 @@ what comes out is a row of licensed wordings (`Walk` admits nothing else), and a
 A choice is made token by token among the tokens that may follow, the largest logit winning and the earlier wording where
 two are equal. Of the model's probabilities only those are compared, renormalised over what may follow; a token without an
 alternative counts 1. So a wording is not punished for being long: its probability is the product over the points where it
-parts from the others, and the probabilities of all licensed sections add up to one. `alternatives` gives that distribution
+parts from the others, and the probabilities of all licensed sections add up to one. `ways_on` gives that distribution
 for one clause.
 
 A limit reached (tokens, time, the model's context), ids that the model does not know and logits that are not numbers end
@@ -313,7 +313,7 @@ def _picked(pen: Pen, allowed: Sequence[int], pick: Pick | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternatives:
+class WayOn:
     """What may be said about a clause. chances: the probability of each wording and, last, of leaving it out (0 where it is
     mandatory). chosen: what `greedy` says, an index into them."""
 
@@ -321,7 +321,7 @@ class Alternatives:
     chosen: int
 
 
-def alternatives(pen: Pen, turns: Sequence[Turn], end: int, said: Path, k: int) -> Alternatives:
+def ways_on(pen: Pen, turns: Sequence[Turn], end: int, said: Path, k: int) -> WayOn:
     """What the model thinks of each way to go on with clause k of a section, of which `said` came before. The pen stands at
     the section's beginning, and does so again afterwards. Raises Stopped."""
     start = pen.length
@@ -334,7 +334,7 @@ def alternatives(pen: Pen, turns: Sequence[Turn], end: int, said: Path, k: int) 
         chances[way] += chance
         chosen = way if first else chosen
     pen.rewind(start)
-    return Alternatives(chances, chosen % len(chances))
+    return WayOn(chances, chosen % len(chances))
 
 
 def _ways(pen: Pen, walk: Walk, k: int, chance: float, first: bool) -> Iterator[tuple[int, float, bool]]:
