@@ -11,7 +11,7 @@ turned upside down and now and then infinitely sure.
 
 strict      slot and claim errors, judged by a second reader (report_judge.py) that shares no code with who writes or verifies
 free        prose over slots: how often it is untrue before it is verified, and what is left afterwards; how many sections
-            stay prose, are written strictly after all, or fall to the template. On every tenth case (--quick: the first 6)
+            stay prose, are written strictly after all, or fall to the template. On every 25th case (--quick: the first 6)
 verifier    seeded falsehoods (report_mutations.py) in reports worded at random: the share that it catches; and its false
             alarms over the true reports
 worth       22 held-out edited reports in each language: log-likelihood a report of what the person chose, among what was
@@ -55,7 +55,7 @@ from protocol.writing.verify import complaints_of, verify
 from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
 
 CASES, QUICK_CASES = 1000, 40
-FREE_EVERY, QUICK_FREE = 10, 6
+FREE_EVERY, QUICK_FREE = 25, 6
 LIED_ABOUT, QUICK_LIED = 200, 10
 CAUGHT, FALSE_ALARMS = 0.99, 0.001
 GRAPHS = ("float32", "int8", "int4")

@@ -93,10 +93,12 @@ class Turn:
 
 
 def turn(clause: Clause, language: Language, encode: Encode, *, optional: bool) -> Turn:
-    """A clause's wordings as tokens. Raises ValueError for a wording that the tokenizer makes nothing of."""
+    """A clause's wordings as tokens. Raises Stopped for a wording that the tokenizer makes nothing of."""
     ids = tuple(tuple(encode(words(text, language))) for text in wordings(clause, language))
     if not all(ids):
-        raise ValueError(f"a wording of {clause.id} has no tokens: the tokenizer does not fit the catalogue")
+        raise Stopped(
+            Why.TOKENIZER, f"a wording of {clause.id} has no tokens: the tokenizer does not fit the catalogue"
+        )
     root = Node()
     for index, row in enumerate(ids):
         node = root

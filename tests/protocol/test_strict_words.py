@@ -226,7 +226,7 @@ def test_limits_and_broken_models_end_a_section_with_the_reason() -> None:
     assert stopped(TableDecoder(np.zeros((1, 90), dtype=np.float32))) is Why.TOKENIZER
     assert stopped(flat(), made=[]) is Why.NOTHING
     assert stopped(flat(), made=turns(lambda text: [END, 5])) is Why.TOKENIZER
-    with pytest.raises(ValueError, match="no tokens"):
+    with pytest.raises(Stopped, match="no tokens"):
         turns(lambda text: [])
 
 
