@@ -324,6 +324,16 @@ MEANINGS: dict[str, Meaning] = {
     "note.fix": Meaning(lambda t: "note_fix" in t.values, may_go=True),
 }
 """What each clause asserts, written down by hand beside the catalogue."""
+TITLES: dict[str, Callable[[Truth], bool]] = {
+    "title.above": lambda t: t.kind == "above_expected" and t.above,
+    "title.high": lambda t: t.kind == "above_expected" and not t.above,
+    "title.below": lambda t: t.kind == "below_expected" and t.below,
+    "title.low": lambda t: t.kind == "below_expected" and not t.below,
+    "title.stuck": _kind("stuck"),
+    "title.silent": _kind("silent"),
+    "title.unusual": _kind("machine_unusual"),
+    "title.other": _kind("other"),
+}
 UP = re.compile(
     r"\b(?:higher|above(?! all)|too high|exceed\w*|over the upper|risen|rises?|gone up|go up|upwards)\b"
     r"|高于|偏高|超出|高出|上升|向上|上限高|最高达到"
@@ -351,7 +361,7 @@ class Verdict:
 
 
 def judge(report: Report, made: Made) -> Verdict:
-    """Reads both languages of every section."""
+    """Reads the title and both languages of every section."""
     truth, verdict = Truth(made), Verdict()
     for section in report.sections:
         for language, text, clauses in (
@@ -363,11 +373,20 @@ def judge(report: Report, made: Made) -> Verdict:
             else:
                 judge_prose(text, language, section.section, truth, verdict)
         _judge_cites(section, report, verdict)
+    _judge_title(report, truth, verdict)
     expected = {SECTION_OF[name] for name, meaning in MEANINGS.items() if meaning.so(truth)}
     told = {section.section for section in report.sections}
     if told != expected:
         verdict.claim_errors.append(f"sections {sorted(told)}, not {sorted(expected)}")
     return verdict
+
+
+def _judge_title(report: Report, truth: Truth, verdict: Verdict) -> None:
+    for language, title in (("en", report.title_en), ("zh", report.title_zh)):
+        verdict.claims += 1
+        so = [w for name, holds in TITLES.items() if holds(truth) for w in WORDINGS[name][language]]
+        if not any(re.fullmatch(_pattern(wording, [], language, truth), title) for wording in so):
+            verdict.claim_errors.append(f"title/{language}: {title[:120]!r} is not so")
 
 
 def _judge_clauses(text: str, clauses: list[str], language: str, section: str, truth: Truth, verdict: Verdict) -> None:
