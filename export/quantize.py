@@ -1,5 +1,6 @@
 """A float graph becomes an int8 one: weights per channel, activations scaled at run time, so that a window
-far outside of the training data (a fault) is not clipped as fixed ranges would."""
+far outside of the training data (a fault) is not clipped as fixed ranges would. For language models there are blocks of
+weights, too."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from protocol.errors import BadBundle, Reason
 
+BLOCKS = "MatMulNBits"
 RECURRENT = {"LSTM": "DynamicQuantizeLSTM"}
 """Operators that must not stay float, and what they become."""
 
@@ -34,6 +36,27 @@ def quantize(graph: bytes) -> bytes:
                 Reason.UNSUPPORTED_RUNTIME,
                 f"{name} was not quantized: expected {becomes}; check onnxruntime's version",
             )
+    return small
+
+
+def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
+    """The graph with its matrices in blocks of `block` weights of 4 or 8 bits, each with a scale of its own; what flows
+    through it stays float, so that no row depends on another. Embeddings stay float: they are read, not multiplied.
+    Raises BadBundle if no matrix was found."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
+        source.write_bytes(graph)
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        packer = MatMulNBitsQuantizer(
+            onnx.load(str(prepared)), bits=bits, block_size=block, is_symmetric=True, accuracy_level=4
+        )
+        packer.process()
+        small = bytes(packer.model.model.SerializeToString())
+    if BLOCKS not in operators(small):
+        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"no matrix became {BLOCKS}; check onnxruntime's version")
     return small
 
 

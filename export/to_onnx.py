@@ -9,6 +9,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,18 @@ def to_onnx(module: nn.Module, example: Tensor, who: Tensor | None = None) -> by
             f"example batch of {example.shape[0]}: give two rows or more, one would be frozen into the graph"
         )
     inputs = (example,) if who is None else (example, who)
+    free = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
+    return exported(module, inputs, free, [INPUT, WHO][: len(inputs)], [OUTPUT])
+
+
+def exported(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    free: tuple[dict[int, Any], ...],
+    input_names: list[str],
+    output_names: list[str],
+) -> bytes:
+    """The bytes of a module's graph. free: for each input, its axes of any size; an example needs two or more there."""
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)  # it warns of operators of packages that are not installed
@@ -40,9 +53,9 @@ def to_onnx(module: nn.Module, example: Tensor, who: Tensor | None = None) -> by
                 inputs,
                 str(path),
                 dynamo=True,
-                dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),
-                input_names=[INPUT, WHO][: len(inputs)],
-                output_names=[OUTPUT],
+                dynamic_shapes=free,
+                input_names=input_names,
+                output_names=output_names,
                 external_data=False,
                 verbose=False,
             )

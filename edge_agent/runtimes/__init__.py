@@ -1,19 +1,21 @@
-"""Runs bundles: a graph by onnxruntime, tables by numpy. The only file that imports an inference engine.
+"""Runs bundles: a graph by onnxruntime, tables by numpy. The only folder that imports an inference engine.
 
 `load` proves a bundle on this very CPU before anything is answered with it: its golden vectors must come out."""
 
 from __future__ import annotations
 
-import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.bundles import Bundle, Golden, Passport, Runtime, unpack
+from edge_agent.runtimes.engine import session as graph_session
+from edge_agent.runtimes.text_graphs import OnnxDecoder
+from protocol.bundles import TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, BadMessage, Reason
+from protocol.reading.tokens import Tokenizer, tokenizer
 from protocol.reports import ModelRef
 from protocol.tables import Hybrid, Monitor, Neighbours, Ranker, Ridge, StateSpace, TableModel, Tables, Trees
 from protocol.text_vectors import TextVectors
@@ -21,13 +23,17 @@ from protocol.text_vectors import TextVectors
 
 @dataclass
 class LoadedModel:
-    """A proven bundle: either `session` (a graph) or `table` is set; `text` understands the words of new items."""
+    """A proven bundle: `session` (a graph), `table` or `decoder` (a language model, with its `tokenizer`) is set; `text`
+    understands the words of new items; `texts` are the bundle's catalogues."""
 
     passport: Passport
     digest: str
     session: Any = None
     table: TableModel | None = None
     text: TextVectors | None = None
+    decoder: OnnxDecoder | None = None
+    tokenizer: Tokenizer | None = None
+    texts: dict[str, bytes] = field(default_factory=dict)
     latency_us: float = 0.0
 
     @property
@@ -91,12 +97,15 @@ def load(archive: bytes, expected_digest: str) -> LoadedModel:
     golden_mismatch) with the fact."""
     bundle = unpack(archive, expected_digest)
     passport = bundle.passport
-    model = LoadedModel(passport, expected_digest)
+    model = LoadedModel(passport, expected_digest, texts=bundle.texts)
     try:
         if passport.life is not None:
             passport.life.check()
         if passport.runtime is Runtime.ONNX:
-            model.session = _session(bundle.graph)
+            model.session = graph_session(bundle.graph)
+        elif passport.runtime is Runtime.DECODER:
+            model.tokenizer = _tokenizer(bundle)
+            model.decoder = _decoder(bundle, model.tokenizer)
         else:
             model.table = _table_model(passport, bundle.tables)
             model.text = TextVectors(bundle.tables) if "text_idf" in bundle.tables else None
@@ -141,25 +150,36 @@ def _table_model(passport: Passport, tables: Tables) -> TableModel:
     )
 
 
-def _session(graph: bytes) -> Any:
-    # onnxruntime has telemetry of its own, which starts at import: nothing leaves a gateway but through privacy.py
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no root but Exception
+def _tokenizer(bundle: Bundle) -> Tokenizer:
+    if TOKENIZER not in bundle.texts:
         raise BadBundle(
-            Reason.UNSUPPORTED_RUNTIME, f"onnxruntime {ort.__version__} cannot load the graph: {error}"
-        ) from error
+            Reason.BAD_ARCHIVE, f"the bundle has no {TOKENIZER}: pack the tokenizer that the model learned with"
+        )
+    return tokenizer(bundle.texts[TOKENIZER])
+
+
+def _decoder(bundle: Bundle, words: Tokenizer) -> OnnxDecoder:
+    spec = bundle.passport.writer
+    if spec is None:
+        raise BadBundle(Reason.BAD_ARCHIVE, "the passport of a language model says nothing of its graph (writer)")
+    if words.vocabulary > spec.vocabulary or spec.end >= spec.vocabulary:
+        raise BadBundle(
+            Reason.BAD_ARCHIVE,
+            f"the tokenizer knows {words.vocabulary} tokens and the section ends with {spec.end}; the model has "
+            f"{spec.vocabulary}: they were not made for one another",
+        )
+    return OnnxDecoder(graph_session(bundle.graph), spec)
 
 
 def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[str, NDArray[Any]]:
     """What this machine answers to a bundle's golden inputs; `outputs` tells how many steps and ranks are wanted."""
+    if model.decoder is not None:
+        rows = []
+        for ids in np.asarray(inputs["ids"], dtype=np.int64):
+            model.decoder.rewind(0)
+            rows.append(model.decoder.feed(ids.tolist())[-1])
+        model.decoder.rewind(0)
+        return {"logits": np.stack(rows)}
     if model.session is not None:
         who = np.asarray(inputs["who"], dtype=np.int64) if "who" in inputs else None
         return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32), who)}
