@@ -65,9 +65,7 @@ COMMANDS = (
     "It fell to 1.00 °C. Severity: notice. Trend: falling",
 )
 UNITS = ("", "%", "µm/s²·√Hz", "furlongs per fortnight and then some", "°F", "10^6/min", "<unit>", "台时")
-NAMES = Labels(
-    machines=MACHINES, signals={key: (en, zh) for key, (en, zh, *_) in SIGNALS.items()}, items={**ITEMS}
-)
+NAMES = Labels(machines=MACHINES, signals={key: (en, zh) for key, (en, zh, *_) in SIGNALS.items()}, items={**ITEMS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +78,13 @@ class Made:
 
 
 def ordinary_case(seed: int) -> Made:
-    """The case of a seed without any trick. benchmarks/edited_reports.json is about these: change nothing of what is drawn."""
-    return Made(_ordinary(random.Random(seed)), NAMES, ())
+    """The case of a seed without any trick. edited_reports.json is about these: change nothing that is drawn."""
+    return Made(_ordinary(random.Random(seed)), NAMES, ())  # noqa: S311 - cases, no secrets
 
 
 def made_case(seed: int) -> Made:
     """The case of a seed; the same one always."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311
     made = Made(_ordinary(draw), NAMES, ())
     if draw.random() < 0.5:
         for trick in draw.sample(sorted(TRICKS), draw.choice((1, 1, 2))):
@@ -101,7 +99,9 @@ def _ordinary(draw: random.Random) -> FaultCase:
     start = NOON_MS + draw.randrange(0, 10_000) * 60_000
     low, high = level - spread, level + spread
     far = spread * draw.uniform(0.05, 4)
-    value = {"above_expected": high + far, "below_expected": low - far}.get(kind, level + spread * draw.uniform(-0.9, 0.9))
+    value = {"above_expected": high + far, "below_expected": low - far}.get(
+        kind, level + spread * draw.uniform(-0.9, 0.9)
+    )
     model = ModelRef("forecast", draw.choice(("naive", "arima", "lstm", "ridge", "combined")), draw.randrange(0, 9))
     extreme = Evidence(
         machine=machine,
@@ -248,7 +248,9 @@ def _reading(draw: random.Random, event: FaultEvent) -> NoteReading:
             )
         ],
         normalised="the gland leaks",
-        like=[LikeNote(case="case-9", similarity=0.8, fixed_by=["action:tighten-gland"])] if draw.random() < 0.5 else [],
+        like=[LikeNote(case="case-9", similarity=0.8, fixed_by=["action:tighten-gland"])]
+        if draw.random() < 0.5
+        else [],
         model=ModelRef("reader", "words", 1),
     )
 
@@ -323,7 +325,9 @@ def _called(made: Made, machine: str, signal: str) -> Made:
 
 
 def _unseen_machine(made: Made, draw: random.Random) -> Made:
-    return _called(made, draw.choice(("炉 42 号", "Ω-машина 🤖", "7", "above_expected", "N/A")), draw.choice(("σ₃", "ch 08")))
+    return _called(
+        made, draw.choice(("炉 42 号", "Ω-машина 🤖", "7", "above_expected", "N/A")), draw.choice(("σ₃", "ch 08"))
+    )
 
 
 def _unseen_kind(made: Made, draw: random.Random) -> Made:

@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 
 from fault_cases import Made
 
-from protocol.reading.notes import About
-from protocol.reports import Report, Section
+from edge_agent.explain import Labels
+from protocol.reading.notes import About, Judged
+from protocol.reports import Evidence, Forecast, RecommendedItem, Report, Section
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.fault_report import ALGORITHMS
 
@@ -43,6 +44,17 @@ class Value:
 class Truth:
     """What is so, read from the case alone."""
 
+    kind: str
+    value: float
+    ranged: bool
+    low: float
+    high: float
+    usual: Evidence | None
+    forecast: Forecast | None
+    reading: Judged | None
+    items: list[RecommendedItem]
+    values: dict[str, Value]
+
     def __init__(self, made: Made) -> None:
         case = self.case = made.case
         names, event, extreme = made.names, case.event, case.extreme
@@ -53,7 +65,9 @@ class Truth:
         self.low, self.high = (low or 0.0, high or 0.0) if self.ranged else (math.nan, math.nan)
         self.usual = case.usual if case.usual is not None and math.isfinite(case.usual.value) else None
         self.forecast = case.forecast if case.forecast is not None and _whole_forecast(made) else None
-        self.reading = next((j for j in (case.reading.judged if case.reading else []) if j.about is About.FAILURE), None)
+        self.reading = next(
+            (j for j in (case.reading.judged if case.reading else []) if j.about is About.FAILURE), None
+        )
         self.items = case.recommendation.items[:3] if case.recommendation else []
         self.values = dict(_values(self, names))
 
@@ -76,7 +90,11 @@ class Truth:
 
     def moved(self, how: str) -> bool:
         """Whether the extreme went up, down or nowhere against the mean before, as far as digits and units tell."""
-        if self.usual is None or self.usual.statistic != "mean" or tidy(self.usual.unit) != tidy(self.case.extreme.unit):
+        if (
+            self.usual is None
+            or self.usual.statistic != "mean"
+            or tidy(self.usual.unit) != tidy(self.case.extreme.unit)
+        ):
             return False
         if shown(self.value) == shown(self.usual.value):
             return how == "same"
@@ -108,41 +126,39 @@ def _whole_forecast(made: Made) -> bool:
     return all(map(math.isfinite, (*ends, told.mean[0]))) and ends[0] <= ends[1] <= ends[2]
 
 
-def _values(truth: Truth, names: object) -> Iterator[tuple[str, Value]]:
-    case, labels = truth.case, names
+def _values(truth: Truth, labels: Labels) -> Iterator[tuple[str, Value]]:
+    case = truth.case
     event, extreme = case.event, case.extreme
-    number = lambda value, unit: Value("number", value, unit)  # noqa: E731 - five words instead of fifty
-    moment, count = (lambda ms: Value("moment", ms)), (lambda n: Value("count", n))
-    yield "machine", _named(labels.machine(event.machine), event.machine)  # type: ignore[attr-defined]
-    yield "signal", _named(labels.signal(event.signal), event.signal)  # type: ignore[attr-defined]
-    yield "since", moment(event.start_ms)
+    yield "machine", _named(labels.machine(event.machine), event.machine)
+    yield "signal", _named(labels.signal(event.signal), event.signal)
+    yield "since", _moment(event.start_ms)
     yield "seen_as", _named((event.kind.replace("_", " "), event.kind), event.kind)
-    yield "peak", number(truth.value, extreme.unit)
-    yield "samples", count(extreme.samples)
-    yield "measured_from", moment(extreme.start_ms)
-    yield "measured_until", moment(extreme.end_ms)
-    yield "deviation", number(abs(event.score), "")
+    yield "peak", _number(truth.value, extreme.unit)
+    yield "samples", _count(extreme.samples)
+    yield "measured_from", _moment(extreme.start_ms)
+    yield "measured_until", _moment(extreme.end_ms)
+    yield "deviation", _number(abs(event.score), "")
     if truth.ranged:
-        yield "expected_low", number(truth.low, extreme.unit)
-        yield "expected_high", number(truth.high, extreme.unit)
-        yield "beyond", number(max(truth.value - truth.high, truth.low - truth.value, 0.0), extreme.unit)
+        yield "expected_low", _number(truth.low, extreme.unit)
+        yield "expected_high", _number(truth.high, extreme.unit)
+        yield "beyond", _number(max(truth.value - truth.high, truth.low - truth.value, 0.0), extreme.unit)
     if extreme.model is not None:
         yield "model", _algorithm(extreme.model.algorithm)
-        yield "model_version", count(extreme.model.version)
+        yield "model_version", _count(extreme.model.version)
     if truth.usual is not None:
-        yield "usual", number(truth.usual.value, truth.usual.unit)
-        yield "usual_samples", count(truth.usual.samples)
+        yield "usual", _number(truth.usual.value, truth.usual.unit)
+        yield "usual_samples", _count(truth.usual.samples)
     yield from _values_ahead(truth, labels)
     for at, item in enumerate(truth.items, start=1):
-        yield f"action_{at}", _named(labels.item(item.item), item.item)  # type: ignore[attr-defined]
+        yield f"action_{at}", _named(labels.item(item.item), item.item)
         for which, reason in zip(("why", "also"), item.contributions, strict=False):
-            yield f"action_{at}_{which}", _named(labels.item(reason.because), reason.because)  # type: ignore[attr-defined]
+            yield f"action_{at}_{which}", _named(labels.item(reason.because), reason.because)
 
 
-def _values_ahead(truth: Truth, labels: object) -> Iterator[tuple[str, Value]]:
+def _values_ahead(truth: Truth, labels: Labels) -> Iterator[tuple[str, Value]]:
     """Of the forecast, the remaining life, the risk, the note and the spare part."""
     case, told = truth.case, truth.forecast
-    item = labels.item  # type: ignore[attr-defined]
+    item = labels.item
     if told is not None:
         shown_values = (told.mean[0], told.mean[-1], told.low[-1], told.high[-1])
         for key, value in zip(("start", "mean", "low", "high"), shown_values, strict=True):
@@ -150,7 +166,7 @@ def _values_ahead(truth: Truth, labels: object) -> Iterator[tuple[str, Value]]:
         yield "forecast_at", Value("moment", told.start_ms + told.step_ms * (len(told.mean) - 1))
         yield "forecast_level", Value("share", told.level)
         yield "forecast_model", _algorithm(told.model.algorithm)
-        yield "forecast_signal", _named(labels.signal(told.signal), told.signal)  # type: ignore[attr-defined]
+        yield "forecast_signal", _named(labels.signal(told.signal), told.signal)
     if case.life is not None:
         for key in ("low", "median", "high", "cap"):
             yield f"life_{key}", Value("number", getattr(case.life, key), case.life.unit)
@@ -169,6 +185,18 @@ def _values_ahead(truth: Truth, labels: object) -> Iterator[tuple[str, Value]]:
     parts = [i.item for i in (case.recommendation.items if case.recommendation else []) if i.item.startswith("part:")]
     if parts:
         yield "spare_part", _named(item(parts[0]), parts[0])
+
+
+def _number(value: float, unit: str) -> Value:
+    return Value("number", value, unit)
+
+
+def _moment(time_ms: float) -> Value:
+    return Value("moment", time_ms)
+
+
+def _count(n: float) -> Value:
+    return Value("count", n)
 
 
 def _algorithm(name: str) -> Value:
@@ -219,6 +247,14 @@ def _kind(name: str) -> Callable[[Truth], bool]:
     return lambda t: t.kind == name
 
 
+def _severity(name: str) -> Callable[[Truth], bool]:
+    return lambda t: t.case.event.severity.value == name
+
+
+def _listed(at: int, reasons: int) -> Callable[[Truth], bool]:
+    return lambda t: t.action(at, reasons)
+
+
 def _statistic(t: Truth, name: str) -> bool:
     return t.case.extreme.statistic == name
 
@@ -228,14 +264,20 @@ def _reported(t: Truth) -> bool:
 
 
 MEANINGS: dict[str, Meaning] = {
-    **{f"severity.{name}": Meaning(lambda t, n=name: t.case.event.severity == n, severity=name) for name in ("notice", "warning", "alarm")},  # type: ignore[misc]
+    "severity.notice": Meaning(_severity("notice"), severity="notice"),
+    "severity.warning": Meaning(_severity("warning"), severity="warning"),
+    "severity.alarm": Meaning(_severity("alarm"), severity="alarm"),
     "what.above": Meaning(lambda t: t.kind == "above_expected" and t.above and _statistic(t, "max"), says="u"),
-    "what.above.value": Meaning(lambda t: t.kind == "above_expected" and t.above and not _statistic(t, "max"), says="u"),
+    "what.above.value": Meaning(
+        lambda t: t.kind == "above_expected" and t.above and not _statistic(t, "max"), says="u"
+    ),
     "what.high": Meaning(lambda t: t.kind == "above_expected" and not t.ranged, says="u"),
     "what.above.inside": Meaning(lambda t: t.kind == "above_expected" and t.inside, says="u"),
     "what.above.contradicted": Meaning(lambda t: t.kind == "above_expected" and t.below, says="ud"),
     "what.below": Meaning(lambda t: t.kind == "below_expected" and t.below and _statistic(t, "min"), says="d"),
-    "what.below.value": Meaning(lambda t: t.kind == "below_expected" and t.below and not _statistic(t, "min"), says="d"),
+    "what.below.value": Meaning(
+        lambda t: t.kind == "below_expected" and t.below and not _statistic(t, "min"), says="d"
+    ),
     "what.low": Meaning(lambda t: t.kind == "below_expected" and not t.ranged, says="d"),
     "what.below.inside": Meaning(lambda t: t.kind == "below_expected" and t.inside, says="d"),
     "what.below.contradicted": Meaning(lambda t: t.kind == "below_expected" and t.above, says="ud"),
@@ -274,7 +316,7 @@ MEANINGS: dict[str, Meaning] = {
     "advice.no_case": Meaning(lambda t: t.case.recommendation is None),
     "advice.left_out": Meaning(lambda t: t.case.recommendation is not None and not t.items),
     **{
-        f"action_{at}.{name}": Meaning(lambda t, a=at, n=n: t.action(a, n))  # type: ignore[misc]
+        f"action_{at}.{name}": Meaning(_listed(at, n))
         for at in (1, 2, 3)
         for n, name in enumerate(("bare", "one", "two"))
     },
@@ -319,7 +361,7 @@ def judge(report: Report, made: Made) -> Verdict:
             if clauses:
                 _judge_clauses(text, clauses, language, section.section, truth, verdict)
             else:
-                _judge_prose(text, language, section.section, truth, verdict)
+                judge_prose(text, language, section.section, truth, verdict)
         _judge_cites(section, report, verdict)
     expected = {SECTION_OF[name] for name, meaning in MEANINGS.items() if meaning.so(truth)}
     told = {section.section for section in report.sections}
@@ -407,11 +449,13 @@ def _directions(words: str, says: str, severity: str) -> list[str]:
         wrong.append(f"says up: {words!r}")
     if DOWN.search(words) and "d" not in says:
         wrong.append(f"says down: {words!r}")
-    wrong += [f"says {name}: {words!r}" for name, found in SEVERITIES.items() if name != severity and found.search(words)]
+    wrong += [
+        f"says {name}: {words!r}" for name, found in SEVERITIES.items() if name != severity and found.search(words)
+    ]
     return wrong
 
 
-def _judge_prose(text: str, language: str, section: str, truth: Truth, verdict: Verdict) -> None:
+def judge_prose(text: str, language: str, section: str, truth: Truth, verdict: Verdict) -> None:
     """Prose has no clauses to go by: every figure must be one of the section's, every direction one that holds there."""
     where, at = f"{section}/{language}", 0 if language == "en" else 1
     live = [name for name, meaning in MEANINGS.items() if SECTION_OF[name] == section and meaning.so(truth)]

@@ -110,7 +110,9 @@ def swap_two_values_and_their_spans(report: Report, draw: random.Random) -> Repo
         for language in ("en", "zh"):
             half = Half(changed, at, language)
             if Half(report, at, language).text != half.text and old is not new:
-                by_text = {Half(report, at, language).shown(n): s.fact for n, s in enumerate(Half(report, at, language).spans)}
+                by_text = {
+                    Half(report, at, language).shown(n): s.fact for n, s in enumerate(Half(report, at, language).spans)
+                }
                 return half.put(spans=[Span(s.start, s.end, by_text[half.shown(n)]) for n, s in enumerate(half.spans)])
     return None
 
@@ -211,7 +213,14 @@ def change_the_evidence(report: Report, draw: random.Random) -> Report | None:
 # --- relations ------------------------------------------------------------------------------------------------------------
 
 FLIPS: dict[Language, tuple[tuple[str, str], ...]] = {
-    "en": (("higher", "lower"), ("above", "below"), ("over", "under"), ("risen", "fallen"), ("rises", "falls"), ("up", "down")),
+    "en": (
+        ("higher", "lower"),
+        ("above", "below"),
+        ("over", "under"),
+        ("risen", "fallen"),
+        ("rises", "falls"),
+        ("up", "down"),
+    ),
     "zh": (("高于", "低于"), ("偏高", "偏低"), ("上升", "下降"), ("上限", "下限"), ("最高", "最低"), ("向上", "向下")),
 }
 OPPOSITES = (
@@ -235,7 +244,9 @@ def flip_a_word(report: Report, draw: random.Random) -> Report | None:
     found = []
     for a, b in (*FLIPS[half.language], *((b, a) for a, b in FLIPS[half.language])):
         pattern = rf"\b{a}\b" if half.language == "en" else a
-        found += [(m, b) for m in re.finditer(pattern, half.text) if not any(s < m.end() and m.start() < e for s, e in facts)]
+        found += [
+            (m, b) for m in re.finditer(pattern, half.text) if not any(s < m.end() and m.start() < e for s, e in facts)
+        ]
     if not found:
         return None
     match, other = draw.choice(found)
@@ -405,7 +416,11 @@ def swap_the_languages(report: Report, draw: random.Random) -> Report | None:
 
 def drop_a_section(report: Report, draw: random.Random) -> Report | None:
     at = draw.randrange(len(report.sections))
-    return replace(report, sections=[s for n, s in enumerate(report.sections) if n != at]) if len(report.sections) > 1 else None
+    return (
+        replace(report, sections=[s for n, s in enumerate(report.sections) if n != at])
+        if len(report.sections) > 1
+        else None
+    )
 
 
 def change_a_mark(report: Report, draw: random.Random) -> Report | None:
@@ -428,7 +443,11 @@ def make_up_a_fact(report: Report, draw: random.Random) -> Report | None:
 
 
 def drop_a_fact(report: Report, draw: random.Random) -> Report | None:
-    needed = [n for n, fact in enumerate(report.facts) if fact.key in ("severity", "peak", "since", "kind", "advice", "samples")]
+    needed = [
+        n
+        for n, fact in enumerate(report.facts)
+        if fact.key in ("severity", "peak", "since", "kind", "advice", "samples")
+    ]
     gone = draw.choice(needed)
     return replace(report, facts=[fact for n, fact in enumerate(report.facts) if n != gone])
 
@@ -517,9 +536,7 @@ def mutations(report: Report, seed: int) -> Iterator[Mutated]:
     """Every falsehood that can be made of a report; what came out unchanged is left out."""
     for group, ways in GROUPS.items():
         for way in ways:
-            draw = random.Random(f"{seed} {way.__name__}")
+            draw = random.Random(f"{seed} {way.__name__}")  # noqa: S311 - a falsehood is no secret
             changed = way(report, draw)
             if changed is not None and changed != report:
                 yield Mutated(group, way.__name__.replace("_", " "), changed)
-
-

@@ -7,20 +7,23 @@ part). Both as (prompt, target) pairs, the target alone teaching."""
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from edited_reports import Edited, texts
 from fault_cases import made_case
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from edge_agent.runtimes.engine import session
+from edge_agent.runtimes.text_graphs import OnnxDecoder
+from export.quantize import weight_only
+from export.to_decoder import decoder_graph
+from protocol.reading import tokens
 from protocol.reports import ModelRef
-from protocol.writing.author import LanguageModel
+from protocol.writing.author import LanguageModel, language_model
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.decoder import Decoder, WriterSpec
 from protocol.writing.facts import LANGUAGES, Fact, Language, Mode
@@ -35,7 +38,7 @@ from server.training.language import Examples, LoopSettings, learn, next_token_l
 
 FIRST_SEED = 1_000_000
 VOCABULARY, CONTEXT = 1200, 320
-SHAPE = {"layers": 4, "heads": 4, "width": 128}
+LAYERS, HEADS, WIDTH = 4, 4, 128
 Pair = tuple[list[int], list[int]]
 
 
@@ -60,76 +63,62 @@ class SmallWriter:
     """A tokenizer and a network."""
 
     def __init__(self, tokenizer: Tokenizer, net: Gpt) -> None:
-        self.tokenizer, self.net = tokenizer, net
-        self.end = int(tokenizer.token_to_id(byte_pairs.END))
-        self.pieces = [piece(tokenizer, token) for token in range(net.settings.vocabulary)]
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids, nothing added."""
-        return byte_pairs.encode(self.tokenizer, text)
-
-    def model(self, decoder: Decoder, mode: Mode = Mode.STRICT, seconds: float = 60.0) -> LanguageModel:
-        """As a gateway loads it, behind any decoder of its vocabulary."""
-        s = self.net.settings
-        spec = WriterSpec(
+        self.words, self.net = tokens.tokenizer(byte_pairs.written(tokenizer)), net
+        s = net.settings
+        self.spec = WriterSpec(
             layers=s.layers,
             kv_heads=s.kv,
             head_width=s.each,
             vocabulary=s.vocabulary,
             context=s.context,
-            end=self.end,
+            end=byte_pairs.SPECIAL.index(byte_pairs.END),
             documents=[FAULT_REPORT.document],
             prefer={FAULT_REPORT.document: True},
         )
-        ref = ModelRef("writer", "gpt", 1)
-        return LanguageModel(decoder, self.encode, spec, ref, mode, self.pieces, Limits(seconds, 20_000))
 
+    def encode(self, text: str) -> list[int]:
+        """Token ids, as a gateway makes them."""
+        return self.words.encode(text)[0]
 
-def piece(tokenizer: Tokenizer, token: int) -> bytes:
-    """The bytes of a token of a byte-level vocabulary."""
-    text = tokenizer.id_to_token(token)
-    if text is None:
-        return b""
-    return text.encode() if text.startswith("<") and text.endswith(">") else bytes(_BYTES[c] for c in text)
-
-
-def _byte_letters() -> dict[str, int]:
-    """GPT-2's letters for bytes: printable ones stand for themselves, the others for code points from 256 on."""
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in kept]
-    return {chr(b): b for b in kept} | {chr(256 + n): b for n, b in enumerate(others)}
-
-
-_BYTES = _byte_letters()
+    def model(self, decoder: Decoder, mode: Mode = Mode.STRICT, seconds: float = 60.0) -> LanguageModel:
+        """As a gateway loads it, behind any decoder of its vocabulary."""
+        made = language_model(decoder, self.words, self.spec, ModelRef("writer", "gpt", 1), mode)
+        return replace(made, limits=Limits(seconds, 20_000))
 
 
 def taught(edited: Sequence[Edited], lesson: Lesson, say: Callable[[str], None], seed: int = 7) -> SmallWriter:
     """Tokenizer, first training, fine-tuning on the edited reports."""
     made = [row for number in range(lesson.cases) for row in random_report(FIRST_SEED + number)]
     keys = sorted({key for clause in FAULT_REPORT.clauses for key in slots(clause.en[0])})
-    tokenizer = byte_pairs.learn(
-        (prompt + text for prompt, text in made), VOCABULARY, [f"<{key}>" for key in keys]
+    tokenizer = byte_pairs.learn((prompt + text for prompt, text in made), VOCABULARY, [f"<{key}>" for key in keys])
+    net = Gpt(
+        GptSettings(
+            vocabulary=tokenizer.get_vocab_size(), context=CONTEXT, layers=LAYERS, heads=HEADS, width=WIDTH, seed=seed
+        )
     )
-    net = Gpt(GptSettings(vocabulary=tokenizer.get_vocab_size(), context=CONTEXT, dropout=0.1, seed=seed, **SHAPE))
     writer = SmallWriter(tokenizer, net)
     for name, rows, steps, rate in (
         ("made reports", made, lesson.steps, lesson.rate),
         ("edited reports", [row for each in edited for row in left_by_people(each)], lesson.tuning, lesson.tuning_rate),
     ):
         if steps:
-            examples = Examples([as_pair(writer, *row) for row in rows], pad=1, length=CONTEXT, batch=lesson.batch, seed=seed)
+            examples = Examples(
+                [as_pair(writer, *row) for row in rows], pad=1, length=CONTEXT, batch=lesson.batch, seed=seed
+            )
             learn(net, next_token_loss, examples, [], _loop(steps, rate, seed), lambda share, text: None)
             say(f"learned from {len(rows)} sections of {name} in {steps} steps")
     return writer
 
 
 def _loop(steps: int, rate: float, seed: int) -> LoopSettings:
-    return LoopSettings(steps=steps, learning_rate=rate, device="cpu", precision="float32", check_every=10**9, seed=seed)
+    return LoopSettings(
+        steps=steps, learning_rate=rate, device="cpu", precision="float32", check_every=10**9, seed=seed
+    )
 
 
 def as_pair(writer: SmallWriter, prompt: str, text: str) -> Pair:
     """(prompt, target) as tokens."""
-    return writer.encode(prompt), [*writer.encode(text), writer.end]
+    return writer.encode(prompt), [*writer.encode(text), writer.spec.end]
 
 
 def prompt_of(facts: Sequence[Fact], section: str, language: Language) -> str:
@@ -139,7 +128,7 @@ def prompt_of(facts: Sequence[Fact], section: str, language: Language) -> str:
 
 def random_report(seed: int) -> list[tuple[str, str]]:
     """(prompt, words) of every section of a made case, worded at random."""
-    made, draw = made_case(seed), random.Random(seed)
+    made, draw = made_case(seed), random.Random(seed)  # noqa: S311 - wordings, no secrets
     facts = facts_of(made.case, made.names)
     rows = []
     for section, clauses in licensed(FAULT_REPORT, Facts(facts)).items():
@@ -159,20 +148,6 @@ def left_by_people(edited: Edited) -> list[tuple[str, str]]:
         for language in LANGUAGES
         for section, text in texts(edited, language)
     ]
-
-
-def rounded(net: Gpt, bits: int, block: int = 32) -> Gpt:
-    """The network with its matrices rounded to `bits` (symmetric, a scale for each `block` weights of a row), as an export of
-    that width has them; sums stay in float32."""
-    made = copy.deepcopy(net)
-    most = 2 ** (bits - 1) - 1
-    with torch.no_grad():
-        for name, weight in made.named_parameters():
-            if weight.dim() == 2 and not name.startswith("place"):
-                rows = weight.reshape(-1, block)
-                scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / most
-                weight.copy_((torch.round(rows / scale) * scale).reshape(weight.shape))
-    return made
 
 
 def untaught(writer: SmallWriter) -> Decoder:
@@ -204,12 +179,13 @@ class UpsideDown:
 
 
 def decoders(writer: SmallWriter) -> dict[str, Decoder]:
-    """What a report is written with: the model, the model rounded, and two that must not be able to do harm."""
+    """What a report is written with: the graphs that a gateway runs, and two that must not be able to do harm."""
+    spec = writer.spec
+    graph = decoder_graph(writer.net, layers=spec.layers, kv_heads=spec.kv_heads, head_width=spec.head_width)
     return {
-        "float32": TorchDecoder(writer.net),
-        "int8": TorchDecoder(rounded(writer.net, 8)),
-        "int4": TorchDecoder(rounded(writer.net, 4)),
+        "float32": OnnxDecoder(session(graph), spec),
+        "int8": OnnxDecoder(session(weight_only(graph, 8)), spec),
+        "int4": OnnxDecoder(session(weight_only(graph, 4)), spec),
         "random weights": untaught(writer),
         "upside down": UpsideDown(writer.net),
     }
-

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from protocol.reading.tokens import BytePairs, Tokenizer
 from protocol.reports import ModelRef
 from protocol.writing.decoder import Decoder, WriterSpec
 from protocol.writing.facts import Fact, Language, Mode, Said, Span
@@ -60,6 +61,16 @@ class LanguageModel:
         return self._alphabets[0]
 
 
+def language_model(
+    decoder: Decoder, words: Tokenizer, spec: WriterSpec, ref: ModelRef, mode: Mode = Mode.STRICT
+) -> LanguageModel:
+    """A bundle's parts as a model that can write. Raises ValueError for a tokenizer that cannot give a text back."""
+    if not isinstance(words, BytePairs):
+        raise ValueError("a writer needs a byte-level tokenizer: others change what they read")
+    pieces = [words.piece(token) for token in range(spec.vocabulary)]
+    return LanguageModel(decoder, lambda text: words.encode(text)[0], spec, ref, mode, pieces)
+
+
 class Author:
     """Answers every section of one report (`realise.Writer`). fell: why a section is the template's; rejected: what was
     wrong with prose that was then written strictly."""
@@ -110,7 +121,7 @@ class Author:
         if asked.language == "zh" and told is None:
             return None
         try:
-            said = self._freely(asked)
+            said = self.prose(asked)
         except Stopped as stopped:
             self.rejected[place] = str(stopped)
             return None
@@ -121,7 +132,8 @@ class Author:
         self._prose[asked.section] = said
         return said
 
-    def _freely(self, asked: Alternatives) -> Said:
+    def prose(self, asked: Alternatives) -> Said:
+        """A section in the model's own words, slots filled, nothing verified. Raises Stopped."""
         self._begin(asked, self._free)
         text = compose(
             self._pen,

@@ -68,6 +68,18 @@ class Node:
 
     children: dict[int, Node] = field(default_factory=dict)
     ends: list[int] = field(default_factory=list)
+    _tail: tuple[tuple[int, ...], Node] | None = None
+
+    def tail(self) -> tuple[tuple[int, ...], Node]:
+        """The tokens from here to the next place with a choice or an end, and that place. Kept: for a whole trie."""
+        if self._tail is None:
+            tokens: list[int] = []
+            node = self
+            while len(node.children) == 1 and not node.ends:
+                ((token, node),) = node.children.items()
+                tokens.append(token)
+            self._tail = tuple(tokens), node
+        return self._tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +140,27 @@ class Walk:
         places = self._options.get(token)
         if places is None:
             raise ValueError(f"token {token} may not follow here")
-        self._options = {}
         if token == self._end:
-            self.said = places[0][2]
-            return
+            self._options, self.said = {}, places[0][2]
+        else:
+            self._arrive(places)
+
+    def run(self) -> list[int]:
+        """Goes on as long as nothing is left open, and says with which tokens; none where there is a choice."""
+        if len(self._options) != 1:
+            return []
+        ((token, places),) = self._options.items()
+        if token == self._end or len(places) > 1:
+            self.step(token)
+            return [token]
+        ((k, node, path),) = places
+        tokens, there = node.tail()
+        self._arrive([(k, there, path)])
+        return [token, *tokens]
+
+    def _arrive(self, places: Sequence[_Place]) -> None:
+        """What may follow at these places."""
+        self._options = {}
         for k, node, path in places:
             for child, after in node.children.items():
                 self._add(child, k, after, path)
@@ -233,11 +262,12 @@ def choose(pen: Pen, turns: Sequence[Turn], end: int, pick: Pick | None = None) 
     """One section: writes its tokens and their end, and says which wordings they are. Raises Stopped."""
     walk = begin(pen, turns, end)
     while walk.said is None:
-        allowed = walk.allowed
-        token = allowed[0] if len(allowed) == 1 else allowed[_picked(pen, allowed, pick)]
-        pen.budget.spend(1)
-        pen.append([token])
-        walk.step(token)
+        tokens = walk.run()
+        if not tokens:
+            tokens = [walk.allowed[_picked(pen, walk.allowed, pick)]]
+            walk.step(tokens[0])
+        pen.budget.spend(len(tokens))
+        pen.append(tokens)
     return walk.said
 
 
@@ -309,9 +339,8 @@ def alternatives(pen: Pen, turns: Sequence[Turn], end: int, said: Path, k: int) 
 
 def _ways(pen: Pen, walk: Walk, k: int, chance: float, first: bool) -> Iterator[tuple[int, float, bool]]:
     """(wording of clause k, its probability, is it what `greedy` takes) of every way on."""
-    while (way := walk.settled(k)) is None and len(walk.allowed) == 1:
-        pen.append(walk.allowed)
-        walk.step(walk.allowed[0])
+    while (way := walk.settled(k)) is None and (tokens := walk.run()):
+        pen.append(tokens)
     if way is not None:
         yield way, chance, first
         return

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -123,6 +123,7 @@ LOGITS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(SECTIONS, st.lists(LOGITS, min_size=1, max_size=30), st.integers(0, 9), st.booleans())
 def test_any_logits_give_a_row_of_licensed_wordings(
     clauses: list[Clause], values: list[float], seed: int, slots: bool
