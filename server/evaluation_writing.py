@@ -123,18 +123,19 @@ def count(reports: Sequence[EditedReport]) -> dict[str, Counter[int]]:
 
 
 def model_chances(decoder: Decoder, report: EditedReport, end: int) -> list[WayOn]:
-    """The model's distribution at each of a report's choices, given what the person had said before it."""
+    """The model's distribution at each of a report's choices, given what the person had said before it in its section; as in
+    writing, every section begins anew after the prefix."""
     decoder.rewind(0)
     pen = Pen(decoder, Budget(Limits(seconds=math.inf), lambda: 0.0))
     pen.append(report.prefix)
     found = []
     for section in report.sections:
-        pen.append(section.lead)
         for k, turn in enumerate(section.turns):
             if len(turn.wordings) + turn.optional > 1:
+                pen.rewind(len(report.prefix))
+                pen.append(section.lead)
                 before = tuple(step for step in section.said if step[0] < k)
                 found.append(ways_on(pen, section.turns, end, before, k))
-        pen.append([*section.words, end])
     return found
 
 
@@ -223,6 +224,7 @@ def log_probability(decoder: Decoder, reports: Sequence[EditedReport], end: int)
         before = list(report.prefix)
         for section in report.sections:
             words = [*section.words, end]
+            decoder.rewind(min(decoder.length, len(report.prefix)))
             rows = decoder.feed([*before, *section.lead, *words])[-len(words) - 1 : -1]
             total += float(log_softmax(rows)[np.arange(len(words)), words].sum())
             tokens += len(words)
