@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from edited_reports import Edited, as_tokens, read
+from edited_reports import read
 from fault_cases import Made, made_case
 from report_judge import Truth, Verdict, judge, judge_prose
 from report_mutations import GROUPS, mutations
@@ -53,6 +53,7 @@ from protocol.writing.realise import Alternatives, Facts, licensed
 from protocol.writing.strict import Stopped
 from protocol.writing.verify import complaints_of, verify
 from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
+from server.training.left_reports import LeftReport, judged
 
 CASES, QUICK_CASES = 1000, 40
 FREE_EVERY, QUICK_FREE = 25, 6
@@ -229,9 +230,11 @@ def falsehoods(sheet: contract.Sheet, cases: Sequence[Made], model: LanguageMode
     )
 
 
-def worth_it(sheet: contract.Sheet, writer: SmallWriter, by_name: dict[str, Decoder], edited: Sequence[Edited]) -> None:
+def worth_it(
+    sheet: contract.Sheet, writer: SmallWriter, by_name: dict[str, Decoder], edited: Sequence[LeftReport]
+) -> None:
     """Rows of the gate: unmasked quality, and the worth of the model's choices."""
-    rows = {language: [as_tokens(e, language, writer.encode) for e in edited] for language in LANGUAGES}
+    rows = {language: [judged(e, FAULT_REPORT, language, writer.encode) for e in edited] for language in LANGUAGES}
     parts = {
         language: (
             [row for row, e in zip(told, edited, strict=True) if not e.held_out],
