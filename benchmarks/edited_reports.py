@@ -7,9 +7,9 @@ model had a say. The author kept to the habits of somebody who writes such repor
 
 - an alarm is read on a telephone beside the machine: shortest wordings, the action as an order ("Do this first"), no
   comparison with the mean before, no "stays steady", how far beyond the limit always said;
-- a warning is read at the desk this week: plain full sentences, the comparison said briefly, the spare part named;
+- a warning is read at the desk this week: plain full sentences, the comparison said briefly;
 - a notice is read when there is time: the calmest wording, where a figure comes from written out, no distance to a limit
-  that nobody acts on, no spare part to keep ready;
+  that nobody acts on;
 - an action without a reason is just named; much to tell makes everything shorter; an unsure note is put as a request to look.
 
 So the choices depend on what a report is about, and not always in the same way: it is one person's manner, written down once,

@@ -13,8 +13,9 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from fault_cases import Made
 
@@ -22,7 +23,7 @@ from edge_agent.explain import Labels
 from protocol.reading.notes import About, Judged
 from protocol.reports import Evidence, Forecast, RecommendedItem, Report, Section
 from protocol.writing.clauses import FAULT_REPORT
-from protocol.writing.fault_report import ALGORITHMS
+from protocol.writing.fault_report import ALGORITHMS, FaultCase
 
 NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?"
 MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2} UTC"
@@ -56,7 +57,7 @@ class Truth:
     values: dict[str, Value]
 
     def __init__(self, made: Made) -> None:
-        case = self.case = made.case
+        case = self.case = _of_its_machine(made.case)
         names, event, extreme = made.names, case.event, case.extreme
         self.kind = event.kind if event.kind in KINDS else "other"
         self.value = extreme.value
@@ -64,7 +65,7 @@ class Truth:
         self.ranged = low is not None and high is not None and math.isfinite(low + high) and low <= high
         self.low, self.high = (low or 0.0, high or 0.0) if self.ranged else (math.nan, math.nan)
         self.usual = case.usual if case.usual is not None and math.isfinite(case.usual.value) else None
-        self.forecast = case.forecast if case.forecast is not None and _whole_forecast(made) else None
+        self.forecast = case.forecast if case.forecast is not None and _whole_forecast(case.forecast) else None
         self.reading = next(
             (j for j in (case.reading.judged if case.reading else []) if j.about is About.FAILURE), None
         )
@@ -118,9 +119,19 @@ class Truth:
 KINDS = ("above_expected", "below_expected", "stuck", "silent", "machine_unusual")
 
 
-def _whole_forecast(made: Made) -> bool:
-    told = made.case.forecast
-    if told is None or not (told.mean and told.low and told.high):
+def _of_its_machine(case: FaultCase) -> FaultCase:
+    """What is of another machine does not count."""
+    parts = ("usual", "forecast", "recommendation", "risk", "life", "reading")
+    others: dict[str, Any] = {
+        name: None
+        for name in parts
+        if getattr(getattr(case, name), "machine", case.event.machine) != case.event.machine
+    }
+    return replace(case, **others)
+
+
+def _whole_forecast(told: Forecast) -> bool:
+    if not (told.mean and told.low and told.high):
         return False
     ends = (told.low[-1], told.mean[-1], told.high[-1])
     return all(map(math.isfinite, (*ends, told.mean[0]))) and ends[0] <= ends[1] <= ends[2]
@@ -182,8 +193,9 @@ def _values_ahead(truth: Truth, labels: Labels) -> Iterator[tuple[str, Value]]:
     mended = [like.fixed_by[0] for like in (case.reading.like if case.reading else []) if like.fixed_by]
     if mended:
         yield "note_fix", _named(item(mended[0]), mended[0])
-    parts = [i.item for i in (case.recommendation.items if case.recommendation else []) if i.item.startswith("part:")]
-    if parts:
+    every = [i.item for i in (case.recommendation.items if case.recommendation else [])]
+    parts = [name for name in every if name.startswith("part:")]
+    if parts and parts[0] not in every[:3]:
         yield "spare_part", _named(item(parts[0]), parts[0])
 
 
