@@ -1,8 +1,8 @@
 """Made faults for the benchmarks of reports: what a gateway may know of an event, ordinary and adversarial, by seed.
 
 Half are ordinary. The others each have one or two of TRICKS: a value equal to its limit, things that are not known, one value
-in several slots, extreme sizes and units, machines and kinds of events that no catalogue knows, contradictions, and words
-that try to command whoever reads them (in names of machines, signals, actions, and in a note)."""
+in several slots, extreme sizes and units, machines and kinds of events that no catalogue knows, contradictions, things of
+another machine, and words that try to command whoever reads them (in names of machines, signals, actions, and in a note)."""
 
 from __future__ import annotations
 
@@ -309,19 +309,37 @@ def _odd_unit(made: Made, draw: random.Random) -> Made:
 
 def _called(made: Made, machine: str, signal: str) -> Made:
     """The same case on another machine and signal, as everything that knows their names tells it."""
-    case = made.case
-    named = {"machine": machine, "signal": signal}
-    usual, forecast = case.usual, case.forecast
-    return replace(
-        made,
-        case=replace(
-            case,
-            event=msgspec.structs.replace(case.event, **named),
-            extreme=msgspec.structs.replace(case.extreme, **named),
-            usual=usual and msgspec.structs.replace(usual, **named),
-            forecast=forecast and msgspec.structs.replace(forecast, **named),
-        ),
+    case, named = made.case, {"machine": machine, "signal": signal}
+    moved = replace(
+        case,
+        event=msgspec.structs.replace(case.event, **named),
+        extreme=msgspec.structs.replace(case.extreme, **named),
+        usual=case.usual and msgspec.structs.replace(case.usual, **named),
+        forecast=case.forecast and msgspec.structs.replace(case.forecast, **named),
     )
+    return replace(made, case=_told_of(moved, machine))
+
+
+def _told_of(case: FaultCase, machine: str) -> FaultCase:
+    """With risk, life, note and advice of a machine."""
+    return replace(
+        case,
+        recommendation=case.recommendation and msgspec.structs.replace(case.recommendation, machine=machine),
+        risk=case.risk and msgspec.structs.replace(case.risk, machine=machine),
+        life=case.life and msgspec.structs.replace(case.life, machine=machine),
+        reading=case.reading and msgspec.structs.replace(case.reading, machine=machine),
+    )
+
+
+def _of_another_machine(made: Made, draw: random.Random) -> Made:
+    return replace(made, case=_told_of(made.case, "Z-9"))
+
+
+def _a_long_list(made: Made, draw: random.Random) -> Made:
+    names = ["action:clean-filter", "action:align-coupling", "action:tighten-gland", "part:bearing-6205"]
+    items = [RecommendedItem(item=name, position=at, score=1 / at) for at, name in enumerate(names, start=1)]
+    listed = msgspec.structs.replace(_recommendation(draw, made.case.event), items=items)
+    return replace(made, case=replace(made.case, recommendation=listed))
 
 
 def _unseen_machine(made: Made, draw: random.Random) -> Made:
@@ -384,4 +402,6 @@ TRICKS: dict[str, Callable[[Made, random.Random], Made]] = {
     "commands in a note": _commands_in_a_note,
     "kind against the numbers": _kind_against_the_numbers,
     "forecast with a hole": _forecast_with_a_hole,
+    "things of another machine": _of_another_machine,
+    "a long list": _a_long_list,
 }

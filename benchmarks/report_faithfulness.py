@@ -11,15 +11,16 @@ turned upside down and now and then infinitely sure.
 
 strict      slot and claim errors, judged by a second reader (report_judge.py) that shares no code with who writes or verifies
 free        prose over slots: how often it is untrue before it is verified, and what is left afterwards; how many sections
-            stay prose, are written strictly after all, or fall to the template. On every tenth case (--quick: the first 6)
+            stay prose, are written strictly after all, or fall to the template. On every 25th case (--quick: the first 6)
 verifier    seeded falsehoods (report_mutations.py) in reports worded at random: the share that it catches; and its false
             alarms over the true reports
 worth       22 held-out edited reports in each language: log-likelihood a report of what the person chose, among what was
             licensed, for the model and for a uniform, a mostly-first-wording and a counting chooser (of the training part);
             it holds where the model is better than the first two by more than luck (one-sided 95 %, paired over reports)
 
-How long the model learns was chosen on every fourth edited report of the training part. ms a report: both languages, facts,
-words and verification, one thread, whoever else is at work: see the load. --quick: 40 cases, a model that hardly learned."""
+How long the model learns from edited reports is decided by every fifth of the training part, which does not teach it. ms a
+report: both languages, facts, words and verification, one thread, whoever else is at work: see the load. --quick: 40 cases, a
+model that hardly learned."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from edited_reports import Edited, as_tokens, read
+from edited_reports import read
 from fault_cases import Made, made_case
 from report_judge import Truth, Verdict, judge, judge_prose
 from report_mutations import GROUPS, mutations
@@ -53,9 +54,10 @@ from protocol.writing.realise import Alternatives, Facts, licensed
 from protocol.writing.strict import Stopped
 from protocol.writing.verify import complaints_of, verify
 from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
+from server.training.left_reports import LeftReport, judged
 
 CASES, QUICK_CASES = 1000, 40
-FREE_EVERY, QUICK_FREE = 10, 6
+FREE_EVERY, QUICK_FREE = 25, 6
 LIED_ABOUT, QUICK_LIED = 200, 10
 CAUGHT, FALSE_ALARMS = 0.99, 0.001
 GRAPHS = ("float32", "int8", "int4")
@@ -229,9 +231,11 @@ def falsehoods(sheet: contract.Sheet, cases: Sequence[Made], model: LanguageMode
     )
 
 
-def worth_it(sheet: contract.Sheet, writer: SmallWriter, by_name: dict[str, Decoder], edited: Sequence[Edited]) -> None:
+def worth_it(
+    sheet: contract.Sheet, writer: SmallWriter, by_name: dict[str, Decoder], edited: Sequence[LeftReport]
+) -> None:
     """Rows of the gate: unmasked quality, and the worth of the model's choices."""
-    rows = {language: [as_tokens(e, language, writer.encode) for e in edited] for language in LANGUAGES}
+    rows = {language: [judged(e, FAULT_REPORT, language, writer.encode) for e in edited] for language in LANGUAGES}
     parts = {
         language: (
             [row for row, e in zip(told, edited, strict=True) if not e.held_out],

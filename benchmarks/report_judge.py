@@ -13,8 +13,9 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from fault_cases import Made
 
@@ -22,7 +23,7 @@ from edge_agent.explain import Labels
 from protocol.reading.notes import About, Judged
 from protocol.reports import Evidence, Forecast, RecommendedItem, Report, Section
 from protocol.writing.clauses import FAULT_REPORT
-from protocol.writing.fault_report import ALGORITHMS
+from protocol.writing.fault_report import ALGORITHMS, FaultCase
 
 NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?"
 MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2} UTC"
@@ -56,7 +57,7 @@ class Truth:
     values: dict[str, Value]
 
     def __init__(self, made: Made) -> None:
-        case = self.case = made.case
+        case = self.case = _of_its_machine(made.case)
         names, event, extreme = made.names, case.event, case.extreme
         self.kind = event.kind if event.kind in KINDS else "other"
         self.value = extreme.value
@@ -64,7 +65,7 @@ class Truth:
         self.ranged = low is not None and high is not None and math.isfinite(low + high) and low <= high
         self.low, self.high = (low or 0.0, high or 0.0) if self.ranged else (math.nan, math.nan)
         self.usual = case.usual if case.usual is not None and math.isfinite(case.usual.value) else None
-        self.forecast = case.forecast if case.forecast is not None and _whole_forecast(made) else None
+        self.forecast = case.forecast if case.forecast is not None and _whole_forecast(case.forecast) else None
         self.reading = next(
             (j for j in (case.reading.judged if case.reading else []) if j.about is About.FAILURE), None
         )
@@ -118,9 +119,19 @@ class Truth:
 KINDS = ("above_expected", "below_expected", "stuck", "silent", "machine_unusual")
 
 
-def _whole_forecast(made: Made) -> bool:
-    told = made.case.forecast
-    if told is None or not (told.mean and told.low and told.high):
+def _of_its_machine(case: FaultCase) -> FaultCase:
+    """What is of another machine does not count."""
+    parts = ("usual", "forecast", "recommendation", "risk", "life", "reading")
+    others: dict[str, Any] = {
+        name: None
+        for name in parts
+        if getattr(getattr(case, name), "machine", case.event.machine) != case.event.machine
+    }
+    return replace(case, **others)
+
+
+def _whole_forecast(told: Forecast) -> bool:
+    if not (told.mean and told.low and told.high):
         return False
     ends = (told.low[-1], told.mean[-1], told.high[-1])
     return all(map(math.isfinite, (*ends, told.mean[0]))) and ends[0] <= ends[1] <= ends[2]
@@ -182,8 +193,9 @@ def _values_ahead(truth: Truth, labels: Labels) -> Iterator[tuple[str, Value]]:
     mended = [like.fixed_by[0] for like in (case.reading.like if case.reading else []) if like.fixed_by]
     if mended:
         yield "note_fix", _named(item(mended[0]), mended[0])
-    parts = [i.item for i in (case.recommendation.items if case.recommendation else []) if i.item.startswith("part:")]
-    if parts:
+    every = [i.item for i in (case.recommendation.items if case.recommendation else [])]
+    parts = [name for name in every if name.startswith("part:")]
+    if parts and parts[0] not in every[:3]:
         yield "spare_part", _named(item(parts[0]), parts[0])
 
 
@@ -324,6 +336,16 @@ MEANINGS: dict[str, Meaning] = {
     "note.fix": Meaning(lambda t: "note_fix" in t.values, may_go=True),
 }
 """What each clause asserts, written down by hand beside the catalogue."""
+TITLES: dict[str, Callable[[Truth], bool]] = {
+    "title.above": lambda t: t.kind == "above_expected" and t.above,
+    "title.high": lambda t: t.kind == "above_expected" and not t.above,
+    "title.below": lambda t: t.kind == "below_expected" and t.below,
+    "title.low": lambda t: t.kind == "below_expected" and not t.below,
+    "title.stuck": _kind("stuck"),
+    "title.silent": _kind("silent"),
+    "title.unusual": _kind("machine_unusual"),
+    "title.other": _kind("other"),
+}
 UP = re.compile(
     r"\b(?:higher|above(?! all)|too high|exceed\w*|over the upper|risen|rises?|gone up|go up|upwards)\b"
     r"|高于|偏高|超出|高出|上升|向上|上限高|最高达到"
@@ -351,7 +373,7 @@ class Verdict:
 
 
 def judge(report: Report, made: Made) -> Verdict:
-    """Reads both languages of every section."""
+    """Reads the title and both languages of every section."""
     truth, verdict = Truth(made), Verdict()
     for section in report.sections:
         for language, text, clauses in (
@@ -363,11 +385,20 @@ def judge(report: Report, made: Made) -> Verdict:
             else:
                 judge_prose(text, language, section.section, truth, verdict)
         _judge_cites(section, report, verdict)
+    _judge_title(report, truth, verdict)
     expected = {SECTION_OF[name] for name, meaning in MEANINGS.items() if meaning.so(truth)}
     told = {section.section for section in report.sections}
     if told != expected:
         verdict.claim_errors.append(f"sections {sorted(told)}, not {sorted(expected)}")
     return verdict
+
+
+def _judge_title(report: Report, truth: Truth, verdict: Verdict) -> None:
+    for language, title in (("en", report.title_en), ("zh", report.title_zh)):
+        verdict.claims += 1
+        so = [w for name, holds in TITLES.items() if holds(truth) for w in WORDINGS[name][language]]
+        if not any(re.fullmatch(_pattern(wording, [], language, truth), title) for wording in so):
+            verdict.claim_errors.append(f"title/{language}: {title[:120]!r} is not so")
 
 
 def _judge_clauses(text: str, clauses: list[str], language: str, section: str, truth: Truth, verdict: Verdict) -> None:

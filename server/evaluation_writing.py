@@ -23,8 +23,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.writing.author import Author, LanguageModel
 from protocol.writing.decoder import Decoder
-from protocol.writing.strict import Alternatives, Budget, Limits, Path, Pen, Turn, alternatives, log_softmax
+from protocol.writing.facts import LANGUAGES, Fact
+from protocol.writing.frames import TITLE, Frames
+from protocol.writing.realise import Alternatives, Facts, licensed
+from protocol.writing.strict import Budget, Limits, Path, Pen, Stopped, Turn, WayOn, log_softmax, ways_on
+from protocol.writing.verify import complaints_of
 
 CONFIDENCE_Z = 1.645
 """One-sided 95 %: the mean gain less this many standard errors must be above zero."""
@@ -117,7 +122,7 @@ def count(reports: Sequence[EditedReport]) -> dict[str, Counter[int]]:
     return found
 
 
-def model_chances(decoder: Decoder, report: EditedReport, end: int) -> list[Alternatives]:
+def model_chances(decoder: Decoder, report: EditedReport, end: int) -> list[WayOn]:
     """The model's distribution at each of a report's choices, given what the person had said before it in its section; as in
     writing, every section begins anew after the prefix."""
     decoder.rewind(0)
@@ -130,7 +135,7 @@ def model_chances(decoder: Decoder, report: EditedReport, end: int) -> list[Alte
                 pen.rewind(len(report.prefix))
                 pen.append(section.lead)
                 before = tuple(step for step in section.said if step[0] < k)
-                found.append(alternatives(pen, section.turns, end, before, k))
+                found.append(ways_on(pen, section.turns, end, before, k))
     return found
 
 
@@ -227,6 +232,34 @@ def log_probability(decoder: Decoder, reports: Sequence[EditedReport], end: int)
     return total / max(tokens, 1), tokens
 
 
-def rejected_share(verdicts: Sequence[bool]) -> float:
-    """Share of freely written sections that the verifier rejected (True: rejected); 1 where nothing was written."""
-    return float(np.mean(verdicts)) if verdicts else 1.0
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """What became of freely written sections, before any was written anew. sections: each language by itself; unfinished: no
+    prose came about (no end, no text, a limit); rejected: the verifier would not let it stand."""
+
+    sections: int
+    unfinished: int
+    rejected: int
+
+    @property
+    def error_share(self) -> float:
+        """Share of sections that could not stay; 1 where nothing was written."""
+        return (self.unfinished + self.rejected) / self.sections if self.sections else 1.0
+
+
+def unverified_prose(
+    model: LanguageModel, frames: Frames, fact_sets: Sequence[Sequence[Fact]], clock: Callable[[], float]
+) -> Prose:
+    """How often free mode is wrong without its safety nets, over the sections of held-out facts."""
+    sections = unfinished = rejected = 0
+    for facts in fact_sets:
+        known, author = Facts(facts), Author(model, frames, facts, clock)
+        for section, clauses in licensed(frames, known).items():
+            for language in LANGUAGES if section != TITLE else ():
+                sections += 1
+                asked = Alternatives(section, language, known, clauses)
+                try:
+                    rejected += bool(complaints_of(asked, author.prose(asked)))
+                except Stopped:
+                    unfinished += 1
+    return Prose(sections, unfinished, rejected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from edge_agent.explain import Labels
@@ -22,7 +23,7 @@ from protocol.reports import (
     Report,
     Severity,
 )
-from protocol.writing.facts import Mode, Said, plain
+from protocol.writing.facts import Mode, Said
 from protocol.writing.fault_report import FaultCase
 from protocol.writing.realise import Alternatives, say
 
@@ -125,8 +126,9 @@ def recommendation(*items: RecommendedItem) -> Recommendation:
 
 RECOMMENDED = recommendation(
     item("action:replace-bearing", 1, "symptom:vibration:high", "type:pump"),
-    item("part:bearing-6204", 2, "symptom:vibration:high"),
-    item("action:align-coupling", 3),
+    item("action:align-coupling", 2, "symptom:vibration:high"),
+    item("action:balance-rotor", 3),
+    item("part:bearing-6204", 4),
 )
 RISK = FaultRisk(
     id="risk-1",
@@ -208,7 +210,7 @@ number = st.one_of(
 limit = st.one_of(st.none(), number, st.sampled_from([float("nan"), float("inf"), -float("inf")]))
 name = st.one_of(
     st.sampled_from(["P-101", "vibration", "温度", *HOSTILE]),
-    st.text(min_size=1, max_size=128).filter(lambda t: bool(plain(t))),
+    st.text(min_size=1, max_size=128).filter(lambda t: bool(t.strip())),
 )
 unit = st.one_of(
     st.sampled_from(["mm/s", "°C", "%", "", "furlong/fortnight", "<b>", "\n", "1/0"]), st.text(max_size=32)
@@ -222,6 +224,7 @@ def fault_cases(draw: st.DrawFn) -> FaultCase:
     kind = draw(st.sampled_from(["above_expected", "below_expected", "stuck", "silent", "machine_unusual", "humming"]))
     about = {"machine": machine, "signal": signal, "unit": units}
     low, mean, high = sorted(draw(st.tuples(number, number, number)))
+    odd = recommendation(item(draw(name), 1, draw(name), draw(name)))
     told: dict[str, Any] = {
         "event": event(
             machine=machine,
@@ -242,16 +245,27 @@ def fault_cases(draw: st.DrawFn) -> FaultCase:
         "usual": draw(st.one_of(st.none(), number.map(lambda v: usual(**about, value=v)))),
         "forecast": draw(
             st.sampled_from(
-                [None, forecast(unit=units, mean=[draw(number), mean], low=[low, low], high=[high, high], stale=True)]
+                [
+                    None,
+                    forecast(
+                        machine=machine,
+                        unit=units,
+                        mean=[draw(number), mean],
+                        low=[low, low],
+                        high=[high, high],
+                        stale=True,
+                    ),
+                ]
             )
         ),
-        "recommendation": draw(
-            st.sampled_from(
-                [None, recommendation(), RECOMMENDED, recommendation(item(draw(name), 1, draw(name), draw(name)))]
-            )
-        ),
+        "recommendation": draw(st.sampled_from([None, recommendation(), RECOMMENDED, odd])),
         "risk": draw(st.sampled_from([None, RISK])),
-        "life": draw(st.sampled_from([None, LIFE])),
+        "life": draw(
+            st.sampled_from([None, LIFE, msgspec.structs.replace(LIFE, high=600.0, median=550.0, stale=True)])
+        ),
         "reading": draw(st.sampled_from([None, READING])),
     }
+    for key in ("recommendation", "risk", "life", "reading"):
+        if told[key] is not None:
+            told[key] = msgspec.structs.replace(told[key], machine=machine)
     return FaultCase(**told)

@@ -20,7 +20,7 @@ from protocol.names import stable_id
 from protocol.reports import ModelRef, Report
 from protocol.writing.author import Author, LanguageModel, why
 from protocol.writing.clauses import FAULT_REPORT
-from protocol.writing.facts import Mode, moment, number
+from protocol.writing.facts import Language, Mode, moment, number
 from protocol.writing.fault_report import FaultCase, Names, facts_of
 from protocol.writing.frames import Frames, reference
 from protocol.writing.realise import Writer, template, write_document
@@ -51,10 +51,15 @@ def write(
     writer: Writer = template,
     written_by: ModelRef = WRITER,
     frames: Frames = FAULT_REPORT,
+    fell_back: dict[tuple[str, Language], str] | None = None,
 ) -> Report:
-    """The report of one event. Raises Refused where a fact without which there is no report is missing."""
+    """The report of one event; `fell_back` learns which sections of the writer's the template replaced, and why. Raises
+    Refused where a fact without which there is no report is missing."""
+    case = case.of_its_machine()
     event, facts = case.event, facts_of(case, names)
     written = write_document(frames, facts, writer, complaints_of)
+    if fell_back is not None:
+        fell_back.update(written.fell_back)
     return Report(
         id=stable_id("report", event.id),
         event=event.id,
@@ -87,8 +92,11 @@ def write_with(
         report = write(case, names, now_ms, frames=frames)
         return Outcome(report, {**_modes(report), f"reports.template.{reason}": 2 * len(report.sections)})
     author = Author(model, frames, facts_of(case, names), clock)
-    report = write(case, names, now_ms, writer=author, written_by=model.ref, frames=frames)
+    untrue: dict[tuple[str, Language], str] = {}
+    report = write(case, names, now_ms, writer=author, written_by=model.ref, frames=frames, fell_back=untrue)
     tally = _modes(report) | {f"reports.template.{name}": count for name, count in why(author).items()}
+    if untrue:
+        tally["reports.template.unverified"] = 2 * len({section for section, _ in untrue})
     if author.rejected:
         tally["reports.prose_rejected"] = len(author.rejected)
     if all(mode is Mode.TEMPLATE for section in report.sections for mode in (section.mode_en, section.mode_zh)):

@@ -129,7 +129,7 @@ def _called(fact: Fact, language: Language) -> str:
     """A name; one that holds a sentence is put in quotes, so that nobody takes it for the report's own words."""
     if not isinstance(fact.value, str):
         raise Refused(Reason.WRONG_TYPE, f"fact {fact.key!r} is a name; its value {fact.value!r} must be text")
-    name = plain((fact.en if language == "en" else fact.zh) or fact.value) or "?"
+    name = plain((fact.en if language == "en" else fact.zh) or fact.value) or plain(ascii(fact.value))
     return f"“{name}”" if _SENTENCE_INSIDE.search(name) else name
 
 

@@ -7,9 +7,9 @@ What comes from evidence is computed from the evidence alone, so that a reader o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -57,7 +57,7 @@ class Names(Protocol):
 @dataclass(frozen=True, slots=True)
 class FaultCase:
     """What is known of an event. `extreme`: the observed extreme since it began, of the raw observations; `usual`: the mean
-    before. risk, life, reading: what else was said of the same machine."""
+    before. risk, life, reading: what else was said of the same machine. What is of another machine is left aside."""
 
     event: FaultEvent
     extreme: Evidence
@@ -68,6 +68,19 @@ class FaultCase:
     life: RemainingLife | None = None
     reading: NoteReading | None = None
 
+    def of_its_machine(self) -> FaultCase:
+        """Without what is of another machine than the event."""
+        machine = self.event.machine
+        return replace(
+            self,
+            usual=_of_machine(self.usual, machine),
+            forecast=_of_machine(self.forecast, machine),
+            recommendation=_of_machine(self.recommendation, machine),
+            risk=_of_machine(self.risk, machine),
+            life=_of_machine(self.life, machine),
+            reading=_of_machine(self.reading, machine),
+        )
+
     @property
     def evidence(self) -> list[Evidence]:
         """What the report cites: [1], [2]."""
@@ -75,10 +88,18 @@ class FaultCase:
         return [self.extreme, self.usual] if known and self.usual is not None else [self.extreme]
 
 
+_Said = TypeVar("_Said", Evidence, Forecast, Recommendation, FaultRisk, RemainingLife, NoteReading)
+
+
+def _of_machine(said: _Said | None, machine: str) -> _Said | None:
+    return said if said is not None and said.machine == machine else None
+
+
 def facts_of(case: FaultCase, names: Names) -> list[Fact]:
     """Everything that a report of this event may say. Raises Refused (missing_fact, not_finite)."""
+    case = case.of_its_machine()
     event = case.event
-    if not (plain(event.machine) and plain(event.signal)):
+    if not (event.machine.strip() and event.signal.strip()):
         raise Refused(Reason.MISSING_FACT, f"event {event.id!r} names no machine or no signal; a report needs both")
     if not math.isfinite(case.extreme.value):
         raise Refused(
@@ -189,9 +210,9 @@ def _of_forecast(forecast: Forecast | None, names: Names) -> Iterator[Fact]:
     if forecast is None:
         return
     last = min(len(forecast.mean), len(forecast.low), len(forecast.high)) - 1
-    shown = (
-        (forecast.mean[0], forecast.mean[last], forecast.low[last], forecast.high[last]) if last >= 0 else (math.nan,)
-    )
+    if last < 0:
+        return
+    shown = (forecast.mean[0], forecast.mean[last], forecast.low[last], forecast.high[last])
     if not all(math.isfinite(v) for v in shown) or not shown[2] <= shown[1] <= shown[3]:
         return
     for key, value in zip(("forecast_start", "forecast_mean", "forecast_low", "forecast_high"), shown, strict=True):
@@ -252,8 +273,9 @@ def _of_recommendation(recommendation: Recommendation | None, names: Names) -> I
     yield Fact(key="advice", kind=Kind.CATEGORY, value=state, source=source)
     for at, item in enumerate(recommendation.items[:MOST_ACTIONS], start=1):
         yield from _of_item(at, item, names, source)
-    part = next((i.item for i in recommendation.items if i.item.startswith("part:")), None)
-    if part is not None:
+    parts = [at for at, item in enumerate(recommendation.items) if item.item.startswith("part:")]
+    if parts and parts[0] >= MOST_ACTIONS:  # one that is named above needs no second word
+        part = recommendation.items[parts[0]].item
         yield _name("spare_part", part, names.item(part), source)
 
 
@@ -399,10 +421,62 @@ def _shown(fact: Fact) -> str:
     return f"{fact.kind} {fact.value!r} {fact.unit!r}{where}"
 
 
+Source = FaultEvent | Forecast | RemainingLife | FaultRisk | NoteReading | Recommendation
+"""What a fact that is not evidence can come from."""
+
+
+class _Tokens:
+    """Everything is called by its token: labels are not compared."""
+
+    def machine(self, name: str) -> Words:
+        return name, name
+
+    signal = item = machine
+
+
+def said_by(source: Source) -> list[Fact]:
+    """The facts that one source says, without labels."""
+    names = _Tokens()
+    match source:
+        case FaultEvent():
+            found = _of_event(source, names)
+        case Forecast():
+            found = _of_forecast(source, names)
+        case RemainingLife():
+            found = _of_life(source)
+        case FaultRisk():
+            found = _of_risk(source, names)
+        case NoteReading():
+            found = _of_reading(source, names)
+        case Recommendation():
+            found = _of_recommendation(source, names)
+    return list(found)
+
+
+def contradictions(report: Report, sources: Iterable[Source]) -> Iterator[str]:
+    """Where a report's facts are not what these sources say; what comes from others is left alone. A closed event says no
+    more how grave it was when the report was written."""
+    for source in sources:
+        passing = {"severity", "deviation"} if isinstance(source, FaultEvent) and source.end_ms is not None else set()
+        right = {fact.key: fact for fact in _bare(said_by(source))}
+        told = {f.key: f for f in _bare(report.facts) if f.source == source.id and f.key not in _DERIVED}
+        for key in sorted({*told, *right} - passing):
+            if told.get(key) != right.get(key):
+                yield f"fact {key!r} is {_or_none(told.get(key))}; {source.id} says {_or_none(right.get(key))}"
+
+
+def _bare(facts: Iterable[Fact]) -> list[Fact]:
+    return [msgspec.structs.replace(fact, en="", zh="") for fact in facts]
+
+
+def _or_none(fact: Fact | None) -> str:
+    return "nothing" if fact is None else _shown(fact)
+
+
 def same_facts(report: Report, known: Sequence[Fact]) -> Iterator[str]:
     """Where a report's facts differ from those computed anew from the event, the forecast and the recommendation."""
-    told = {fact.key: msgspec.structs.replace(fact, en="", zh="") for fact in report.facts}
-    right = {fact.key: msgspec.structs.replace(fact, en="", zh="") for fact in known}
+    told = {fact.key: fact for fact in _bare(report.facts)}
+    right = {fact.key: fact for fact in _bare(known)}
     for key in sorted({*told, *right}):
         if told.get(key) != right.get(key):
-            yield f"fact {key!r} is {told.get(key)}, its sources say {right.get(key)}"
+            yield f"fact {key!r} is {_or_none(told.get(key))}, its sources say {_or_none(right.get(key))}"

@@ -1,5 +1,5 @@
-"""Reads free prose back: the words between facts may only be those of the clauses that the facts license, in the order of
-those clauses from word to word (4 words in English, 5 characters in Chinese at a time), and connectives that claim nothing.
+"""Reads free prose back: a sentence may only hold the words of one clause that the facts license, from word to word as that
+clause's wordings have them (4 words in English, 5 characters in Chinese at a time), after a connective that claims nothing.
 
 So a number, a unit, a day, a relation, a negation or a fact in another one's place stands out wherever it comes from, and
 the closed lists below say which of them it is. Linear in the text; no expression here can backtrack."""
@@ -18,6 +18,7 @@ from protocol.writing.realise import Alternatives
 AT_A_TIME = {"en": 4, "zh": 5}
 """Tokens of a run that must stand so in a licensed wording."""
 MOST_DOUBTS = 10
+_Run = tuple[str, ...]
 _BEGIN, _END = "^", "$"
 _TOKEN = re.compile(r"\[[0-9]{1,2}\]|[A-Za-z]+(?:['’-][A-Za-z]+)*|\S")
 _STOPS = frozenset(".;。；!?！？")
@@ -99,23 +100,42 @@ def doubts(asked: Alternatives, said: Said) -> Iterator[str]:
     if not sentences:
         yield "says nothing"
         return
-    known = _runs_of(asked.clauses, asked.language)
-    words = {token for run in known for token in run}
-    heard: set[tuple[str, ...]] = set()
+    n = AT_A_TIME[asked.language]
+    known = [_runs_of((clause,), asked.language) for clause in asked.clauses]
+    heard: list[frozenset[_Run]] = []
     told = 0
     for sentence in sentences:
-        for run in _runs(_without_connective(sentence, asked.language), AT_A_TIME[asked.language]):
-            heard.add(run)
-            if run not in known:
-                yield _told([t for t in sentence if t not in words] or run)
-                told += 1
-                break
+        runs = _runs(_without_connective(sentence, asked.language), n)
+        heard.append(frozenset(runs))
+        doubt = _doubt(sentence, runs, known)
+        if doubt:
+            yield doubt
+            told += 1
         if told == MOST_DOUBTS:
             return
     yield from _unsaid(asked, said, heard)
 
 
-def _unsaid(asked: Alternatives, said: Said, heard: set[tuple[str, ...]]) -> Iterator[str]:
+def _doubt(sentence: Sequence[str], runs: Sequence[_Run], known: Sequence[frozenset[_Run]]) -> str:
+    """Why a sentence is not one clause's: all its words must stand as one clause has them, each fact once. "" if it is."""
+    shown = [token for token in sentence if token[0] == "<"]
+    if len(set(shown)) != len(shown) or sum(_opens(token) for token in sentence) != 0:
+        return f"repeats a fact or leaves a bracket open: {' '.join(sentence)[:120]!r}"
+    if any(own.issuperset(runs) for own in known):
+        return ""
+    licensed = frozenset().union(*known)
+    strange = next((run for run in runs if run not in licensed), None)
+    if strange is None:
+        return f"mixes what different clauses say: {' '.join(sentence)[:120]!r}"
+    words = {token for run in licensed for token in run}
+    return _told([t for t in sentence if t not in words] or strange)
+
+
+def _opens(token: str) -> int:
+    return {"(": 1, "（": 1, ")": -1, "）": -1}.get(token, 0)
+
+
+def _unsaid(asked: Alternatives, said: Said, heard: Sequence[frozenset[_Run]]) -> Iterator[str]:
     """Every mandatory clause must be heard in a run that only it has, with all its facts."""
     shown = {asked.facts.all[span.fact].key for span in said.spans}
     for at, clause in enumerate(asked.clauses):
@@ -123,9 +143,10 @@ def _unsaid(asked: Alternatives, said: Said, heard: set[tuple[str, ...]]) -> Ite
             continue
         missing = [key for key in _shown_by(clause) if key not in shown]
         others = _runs_of(tuple(c for c in asked.clauses if c.id != clause.id), asked.language)
+        own = _runs_of((clause,), asked.language)
         if missing:
             yield f"leaves out {', '.join(missing)}, which the clause {clause.id!r} says"
-        elif not (_runs_of((clause,), asked.language) - others) & heard:
+        elif not any(own.issuperset(runs) and not others.issuperset(runs) for runs in heard):
             yield f"leaves out what the clause {clause.id!r} says"
 
 
@@ -154,23 +175,23 @@ def _sentences(tokens: Sequence[str]) -> list[list[str]]:
     return [sentence for sentence in found if sentence]
 
 
-def _runs(sentence: Sequence[str], n: int) -> list[tuple[str, ...]]:
+def _runs(sentence: Sequence[str], n: int) -> list[_Run]:
     """Every run of n tokens with the sentence's ends; a short sentence is one run."""
     whole = (_BEGIN, *sentence, _END)
     return [tuple(whole[i : i + n]) for i in range(max(1, len(whole) - n + 1))]
 
 
 @lru_cache(maxsize=500)
-def _runs_of_wording(wording: str, n: int) -> frozenset[tuple[str, ...]]:
+def _runs_of_wording(wording: str, n: int) -> frozenset[_Run]:
     tokens: list[str] = []
     for number, part in enumerate(parts(wording)):
         tokens += [f"<{part}>"] if number % 2 else _tokens(part)
     return frozenset(run for sentence in _sentences(tokens) for run in _runs(sentence, n))
 
 
-def _runs_of(clauses: Sequence[Clause], language: Language) -> set[tuple[str, ...]]:
+def _runs_of(clauses: Sequence[Clause], language: Language) -> frozenset[_Run]:
     n = AT_A_TIME[language]
-    return {run for c in clauses for wording in wordings(c, language) for run in _runs_of_wording(wording, n)}
+    return frozenset(run for c in clauses for wording in wordings(c, language) for run in _runs_of_wording(wording, n))
 
 
 def _shown_by(clause: Clause) -> tuple[str, ...]:

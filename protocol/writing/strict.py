@@ -8,7 +8,7 @@ what comes out is a row of licensed wordings (`Walk` admits nothing else), and a
 A choice is made token by token among the tokens that may follow, the largest logit winning and the earlier wording where
 two are equal. Of the model's probabilities only those are compared, renormalised over what may follow; a token without an
 alternative counts 1. So a wording is not punished for being long: its probability is the product over the points where it
-parts from the others, and the probabilities of all licensed sections add up to one. `alternatives` gives that distribution
+parts from the others, and the probabilities of all licensed sections add up to one. `ways_on` gives that distribution
 for one clause.
 
 A limit reached (tokens, time, the model's context), ids that the model does not know and logits that are not numbers end
@@ -93,10 +93,12 @@ class Turn:
 
 
 def turn(clause: Clause, language: Language, encode: Encode, *, optional: bool) -> Turn:
-    """A clause's wordings as tokens. Raises ValueError for a wording that the tokenizer makes nothing of."""
+    """A clause's wordings as tokens. Raises Stopped for a wording that the tokenizer makes nothing of."""
     ids = tuple(tuple(encode(words(text, language))) for text in wordings(clause, language))
     if not all(ids):
-        raise ValueError(f"a wording of {clause.id} has no tokens: the tokenizer does not fit the catalogue")
+        raise Stopped(
+            Why.TOKENIZER, f"a wording of {clause.id} has no tokens: the tokenizer does not fit the catalogue"
+        )
     root = Node()
     for index, row in enumerate(ids):
         node = root
@@ -313,7 +315,7 @@ def _picked(pen: Pen, allowed: Sequence[int], pick: Pick | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternatives:
+class WayOn:
     """What may be said about a clause. chances: the probability of each wording and, last, of leaving it out (0 where it is
     mandatory). chosen: what `greedy` says, an index into them."""
 
@@ -321,7 +323,7 @@ class Alternatives:
     chosen: int
 
 
-def alternatives(pen: Pen, turns: Sequence[Turn], end: int, said: Path, k: int) -> Alternatives:
+def ways_on(pen: Pen, turns: Sequence[Turn], end: int, said: Path, k: int) -> WayOn:
     """What the model thinks of each way to go on with clause k of a section, of which `said` came before. The pen stands at
     the section's beginning, and does so again afterwards. Raises Stopped."""
     start = pen.length
@@ -334,7 +336,7 @@ def alternatives(pen: Pen, turns: Sequence[Turn], end: int, said: Path, k: int) 
         chances[way] += chance
         chosen = way if first else chosen
     pen.rewind(start)
-    return Alternatives(chances, chosen % len(chances))
+    return WayOn(chances, chosen % len(chances))
 
 
 def _ways(pen: Pen, walk: Walk, k: int, chance: float, first: bool) -> Iterator[tuple[int, float, bool]]:

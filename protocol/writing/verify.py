@@ -12,7 +12,7 @@ from enum import StrEnum
 from protocol.errors import Refused
 from protocol.reports import Report, Section
 from protocol.writing import fault_report
-from protocol.writing.facts import LANGUAGES, Fact, Kind, Mode, Said, Span, render
+from protocol.writing.facts import LANGUAGES, Fact, Kind, Mode, Said, Span
 from protocol.writing.frames import TITLE, Clause, Frames, markers, reference, wordings
 from protocol.writing.prose import doubts
 from protocol.writing.realise import BETWEEN, Alternatives, Facts, licensed, outside, say
@@ -20,6 +20,8 @@ from protocol.writing.realise import BETWEEN, Alternatives, Facts, licensed, out
 MOST_COMPLAINTS = 50
 MEANING: Mapping[str, Callable[[Report], Iterator[str]]] = {fault_report.DOCUMENT: fault_report.disagreements}
 """document -> what its facts must agree with."""
+
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
 
 class Rule(StrEnum):
@@ -52,9 +54,15 @@ class Complaint:
         return f"{self.where}: {self.detail} ({self.rule})"
 
 
-def verify(report: Report, frames: Frames, sources: Sequence[Fact] | None = None) -> list[Complaint]:
+def verify(
+    report: Report,
+    frames: Frames,
+    sources: Sequence[Fact] | None = None,
+    beside: Sequence[fault_report.Source] = (),
+) -> list[Complaint]:
     """What is not true of a report; empty: every claim was read back. `sources`: its facts computed anew from the event,
-    the forecast and the recommendation (`fault_report.facts_of`), where the reader has them. At most 50 complaints."""
+    the forecast and the recommendation (`fault_report.facts_of`), where the reader has them all; `beside`: those sources
+    that he has. At most 50 complaints."""
     if report.frames != reference(frames):
         told = report.frames or "no catalogue"
         return [Complaint(Rule.CATALOGUE, "frames", f"written with {told}; this is {reference(frames)}")]
@@ -63,7 +71,7 @@ def verify(report: Report, frames: Frames, sources: Sequence[Fact] | None = None
     except Refused as why:
         return [Complaint(Rule.FACTS, "facts", why.detail)]
     found: list[Complaint] = []
-    for complaint in _all(report, frames, facts, sources):
+    for complaint in _all(report, frames, facts, sources, beside):
         found.append(complaint)
         if len(found) == MOST_COMPLAINTS:
             break
@@ -97,13 +105,20 @@ def parse(text: str, asked: Alternatives) -> list[str] | None:
     return reached.get(len(text)) or None
 
 
-def _all(report: Report, frames: Frames, facts: Facts, sources: Sequence[Fact] | None) -> Iterator[Complaint]:
+def _all(
+    report: Report,
+    frames: Frames,
+    facts: Facts,
+    sources: Sequence[Fact] | None,
+    beside: Sequence[fault_report.Source],
+) -> Iterator[Complaint]:
     yield from _facts(facts)
     meaning = MEANING.get(frames.document)
     if meaning is not None:
         yield from (Complaint(Rule.EVIDENCE, "facts", detail) for detail in meaning(report))
     if sources is not None:
         yield from (Complaint(Rule.SOURCES, "facts", detail) for detail in fault_report.same_facts(report, sources))
+    yield from (Complaint(Rule.SOURCES, "facts", detail) for detail in fault_report.contradictions(report, beside))
     said = licensed(frames, facts)
     yield from _title(report, facts, said.get(TITLE, ()))
     yield from _sections(report, frames, facts, said)
@@ -114,7 +129,7 @@ def _facts(facts: Facts) -> Iterator[Complaint]:
         try:
             for language in LANGUAGES:
                 if fact.kind is not Kind.CATEGORY:
-                    render(fact, language)
+                    facts.text(fact.key, language)
                 elif not isinstance(fact.value, str):
                     yield Complaint(Rule.FACTS, "facts", f"category {fact.key!r} must be a word, not {fact.value!r}")
         except Refused as why:
@@ -182,16 +197,13 @@ def _ids(said: Said) -> list[str]:
 
 
 def _said(asked: Alternatives, said: Said, where: str) -> Iterator[Complaint]:
-    odd = next((c for c in said.text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")), None)
+    odd = None if said.text.isprintable() else next((c for c in said.text if unicodedata.category(c) in _UNSEEN), None)
     if odd is not None:
         yield Complaint(Rule.CHARACTERS, where, f"holds the character {odd!r}; a report is plain text of one line")
         return
-    spans = list(_spans(asked, said, where))
-    yield from spans
-    if spans:
-        return
     if said.mode is Mode.FREE:
-        yield from (Complaint(Rule.CLAIMS, where, doubt) for doubt in doubts(asked, said))
+        spans = list(_spans(asked, said, where))
+        yield from spans or (Complaint(Rule.CLAIMS, where, doubt) for doubt in doubts(asked, said))
         return
     chosen: list[int | None] = []
     wrong = list(_chosen(asked, said, where, chosen))

@@ -12,8 +12,10 @@ import pytest
 from edge_agent.skills.write_report import write
 from protocol.reports import Report
 from protocol.writing.clauses import FAULT_REPORT
+from protocol.writing.facts import LANGUAGES
 from protocol.writing.fault_report import facts_of
 from protocol.writing.verify import verify
+from server.training.left_reports import judged, sections
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "benchmarks"
 NAMES = (
@@ -84,18 +86,18 @@ def test_every_kind_of_falsehood_is_told_and_caught(scripts: dict[str, ModuleTyp
 
 def test_edited_reports_say_what_their_facts_license(scripts: dict[str, ModuleType]) -> None:
     edited = scripts["edited_reports"].read()
-    assert len(edited) == len({each.number for each in edited}) == 66
+    assert len(edited) == 66
     assert sum(each.held_out for each in edited) == 22
-    for each in edited:
-        english, chinese = (each.clauses[language] for language in ("en", "zh"))
+    for number, each in enumerate(edited):
+        english, chinese = (each.clauses[language] for language in LANGUAGES)
         assert [name.partition("#")[0] for name in english] == [name.partition("#")[0] for name in chinese]
-        for language in ("en", "zh"):
-            report = scripts["edited_reports"].as_tokens(each, language, lambda text: list(text.encode()))
-            texts = dict(scripts["edited_reports"].texts(each, language))
-            assert (
-                b"".join(bytes(section.words) for section in report.sections).decode().split()
-                == " ".join(texts.values() if language == "en" else ["".join(texts.values())]).split()
-            )
+        for language in LANGUAGES:
+            texts = [text for _, text in sections(each, FAULT_REPORT, language)]
+            assert 3 <= len(texts) <= 4
+            if number % 11:
+                continue
+            report = judged(each, FAULT_REPORT, language, lambda text: list(text.encode()))
+            assert [bytes(section.words).decode() for section in report.sections] == texts
 
 
 def test_edited_reports_depend_on_what_they_are_about(scripts: dict[str, ModuleType]) -> None:
@@ -113,7 +115,7 @@ def test_edited_reports_depend_on_what_they_are_about(scripts: dict[str, ModuleT
 
 def test_the_rows_of_an_untaught_model(scripts: dict[str, ModuleType]) -> None:
     small, script = scripts["small_writer"], scripts["report_faithfulness"]
-    edited = scripts["edited_reports"].read()[:9]
+    edited = scripts["edited_reports"].read()[:5]
     writer = small.taught(edited[:3], small.Lesson(cases=3, steps=1, tuning=0, batch=2), lambda text: None)
     by_name = {name: small.untaught(writer) for name in ("float32", "int8", "int4", "random weights")}
     contract = scripts["contract"]

@@ -192,6 +192,7 @@ def test_a_slow_model_costs_no_more_than_its_time() -> None:
         (model(Babbler(0, vocabulary=100)), "tokenizer"),
         (model(Refuses(0)), "refused"),
         (model(Babbler(0, end=float("nan"))), "logits"),
+        (model(Babbler(0), encode=lambda text: [5] if "<|write|>" in text or "\n" in text else []), "tokenizer"),
     ],
 )
 def test_a_broken_model_leaves_the_report_to_the_template(writer: LanguageModel, reason: str) -> None:

@@ -22,11 +22,11 @@ from protocol.writing.strict import (
     Stopped,
     Turn,
     Why,
-    alternatives,
     choose,
     log_softmax,
     sampled,
     turn,
+    ways_on,
 )
 
 END = 256
@@ -193,7 +193,7 @@ def test_the_probabilities_of_all_licensed_sections_add_up_to_one(seed: int) -> 
         chance = 1.0
         for k in range(len(made)):
             before = tuple(step for step in path if step[0] < k)
-            found = alternatives(pen, made, END, before, k)
+            found = ways_on(pen, made, END, before, k)
             assert found.chances.sum() == pytest.approx(1)
             chance *= found.chances[dict(path).get(k, LEFT_OUT)]
         total += chance
@@ -207,7 +207,7 @@ def test_alternatives_tell_what_greedy_decoding_says(seed: int) -> None:
     pen = pen_on(random(seed))
     for k in range(len(made)):
         before = tuple(step for step in path if step[0] < k)
-        told = alternatives(pen, made, END, before, k).chosen
+        told = ways_on(pen, made, END, before, k).chosen
         assert told == dict(path).get(k, len(made[k].wordings))
     assert pen.length == len(encode("fault_report en\n"))
 
@@ -226,7 +226,7 @@ def test_limits_and_broken_models_end_a_section_with_the_reason() -> None:
     assert stopped(TableDecoder(np.zeros((1, 90), dtype=np.float32))) is Why.TOKENIZER
     assert stopped(flat(), made=[]) is Why.NOTHING
     assert stopped(flat(), made=turns(lambda text: [END, 5])) is Why.TOKENIZER
-    with pytest.raises(ValueError, match="no tokens"):
+    with pytest.raises(Stopped, match="no tokens"):
         turns(lambda text: [])
 
 

@@ -65,6 +65,10 @@ def test_a_hostile_name_is_one_bounded_line_without_markup(name: str, language: 
     assert not any(unicodedata.category(c)[0] == "C" or c in "<>\n" for c in shown)
 
 
+def test_a_name_without_a_visible_character_is_spelled_out() -> None:
+    assert render(Fact(key="k", kind=Kind.NAME, value="\u200b"), "zh") == "'\\u200b'"
+
+
 def test_a_name_that_holds_a_sentence_stands_in_quotes() -> None:
     assert render(Fact(key="k", kind=Kind.NAME, value="Stop. All is well"), "en") == "“Stop. All is well”"
     assert render(Fact(key="k", kind=Kind.NAME, value="Pump No 3.5"), "en") == "Pump No 3.5"

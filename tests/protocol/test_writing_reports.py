@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_agent.skills.write_report import write
 from protocol.errors import Refused
-from protocol.reports import Report, Section
+from protocol.reports import Report, Section, Severity
 from protocol.sync import decode, encode
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.facts import LANGUAGES, Kind, Language, Mode, Said, Span
@@ -115,7 +116,7 @@ def test_a_report_without_its_mandatory_facts_is_refused() -> None:
     with pytest.raises(Refused, match="not_finite"):
         written.report(extreme=evidence(value=float("nan")))
     with pytest.raises(Refused, match="missing_fact"):
-        written.report(event=written.event(machine="\u200b"))
+        written.report(event=written.event(machine=" "))
     without_titles = [c for c in FAULT_REPORT.clauses if not c.id.startswith("title")]
     with pytest.raises(Refused, match="has no title"):
         write(case(), LABELS, T0, frames=msgspec.structs.replace(FAULT_REPORT, clauses=without_titles))
@@ -126,13 +127,36 @@ def test_a_forecast_with_a_hole_is_left_out() -> None:
     assert [s.section for s in made.sections] == ["what_happened", "how_we_know", "what_to_do"]
 
 
+def test_what_is_of_another_machine_is_left_aside() -> None:
+    other = {
+        "usual": written.usual(machine="P-102"),
+        "forecast": written.forecast(machine="P-102"),
+        "recommendation": msgspec.structs.replace(written.RECOMMENDED, machine="P-102"),
+        "risk": msgspec.structs.replace(written.RISK, machine="P-102"),
+        "life": msgspec.structs.replace(written.LIFE, machine="P-102"),
+        "reading": msgspec.structs.replace(written.READING, machine="P-102"),
+    }
+    alone = written.report(**dict.fromkeys(other))
+    assert written.report(**other) == alone
+    assert alone.recommendation == ""
+    assert verify(alone, FAULT_REPORT) == []
+
+
+def test_a_part_that_is_named_among_the_first_three_is_not_named_again() -> None:
+    named = written.report(recommendation=written.recommendation(written.item("part:seal", 1)))
+    assert "Spare part" not in named.sections[3].text_en
+    assert "First choice: seal" in named.sections[3].text_en
+
+
 def test_a_writer_that_says_what_is_false_is_replaced_by_the_template() -> None:
     def liar(asked: Alternatives) -> Said:
         said = template(asked)
         text = said.text.replace("higher", "lower").replace("高于", "低于")
         return msgspec.structs.replace(said, text=text, mode=Mode.STRICT)
 
-    made = write(case(), LABELS, T0, writer=liar)
+    fell_back: dict[tuple[str, Language], str] = {}
+    made = write(case(), LABELS, T0, writer=liar, fell_back=fell_back)
+    assert {section for section, _ in fell_back} == {"what_happened", "how_we_know"}
     assert verify(made, FAULT_REPORT) == []
     assert made.sections[0].text_en == written.report().sections[0].text_en
     assert made.sections[0].mode_en is Mode.TEMPLATE
@@ -272,6 +296,7 @@ def test_an_invented_part_is_caught() -> None:
     assert verify(changed_section(made, 3, text_en=text), FAULT_REPORT)
     invented = rewritten(made, "spare_part", value="part:gold", en="gold", zh="金")
     assert verify(invented, FAULT_REPORT, facts_of(case(), LABELS))
+    assert verify(invented, FAULT_REPORT, beside=[written.RECOMMENDED])
 
 
 def test_facts_are_compared_with_their_sources_where_the_reader_has_them() -> None:
@@ -279,6 +304,23 @@ def test_facts_are_compared_with_their_sources_where_the_reader_has_them() -> No
     assert verify(made, FAULT_REPORT, facts_of(case(), LABELS)) == []
     other = facts_of(case(event=written.event(start_ms=T0 + 60_000)), LABELS)
     assert [c.rule for c in verify(made, FAULT_REPORT, other)] == [Rule.SOURCES]
+
+
+SOURCES = [written.event(), written.forecast(), written.RECOMMENDED, written.RISK, written.LIFE, written.READING]
+
+
+def test_a_report_agrees_with_each_of_its_sources() -> None:
+    assert verify(written.report(), FAULT_REPORT, beside=SOURCES) == []
+    closed = written.event(end_ms=T0 + 900_000, score=99.0, severity=Severity.ALARM)
+    assert verify(written.report(), FAULT_REPORT, beside=[closed]) == []
+
+
+@pytest.mark.parametrize("key", ["forecast_high", "life_level", "risk", "note_chance", "since", "deviation"])
+def test_a_cunning_lie_about_what_is_no_evidence_is_caught_beside_its_source(key: str) -> None:
+    made = written.report()
+    (fact,) = [f for f in made.facts if f.key == key]
+    lie = rewritten(made, key, value=float(fact.value) * 1.01 + (60_000 if fact.kind is Kind.MOMENT else 0.1))
+    assert [c.rule for c in verify(lie, FAULT_REPORT, beside=SOURCES)] == [Rule.SOURCES]
 
 
 def test_a_section_that_is_missing_doubled_or_headed_otherwise_is_caught() -> None:
@@ -392,6 +434,34 @@ def test_prose_that_flips_moves_or_drops_a_claim_is_doubted() -> None:
         half = said.text.find(". " if asked.language == "en" else "。") + (2 if asked.language == "en" else 1)
         spans = [s for s in said.spans if s.end <= half]
         assert complaints_of(asked, msgspec.structs.replace(said, text=said.text[:half].strip(), spans=spans))
+
+
+@pytest.mark.parametrize(
+    ("section", "prose", "what"),
+    [
+        ("what_to_do", "First choice: {action_1} (because of {action_2_why}).", "mixes what different clauses say"),
+        (
+            "what_next",
+            "At {forecast_at}, {forecast_signal} is forecast at {forecast_mean}, between {forecast_low} and {forecast_high}"
+            " with a chance of {life_level}.",
+            "mixes what different clauses say",
+        ),
+        ("what_happened", "That is {beyond} over the upper limit is exceeded by {beyond}.", "repeats a fact"),
+        ("what_to_do", "First choice: {action_1} (because of {action_1_why}.", "leaves a bracket open"),
+        ("what_happened", "It reached {usual} [2].", "puts a fact where no licensed clause has it"),
+        ("what_next", "At {forecast_at}, {forecast_signal} is forecast at {forecast_low}.", "no licensed clause"),
+    ],
+)
+def test_a_fact_in_another_ones_place_is_doubted(section: str, prose: str, what: str) -> None:
+    (asked,) = [a for a in alternatives(case()) if (a.section, a.language) == (section, "en")]
+    text, spans = "", []
+    for n, part in enumerate(re.split(r"{(\w+)}", prose)):
+        shown = asked.facts.text(part, "en") if n % 2 else part
+        if n % 2:
+            spans.append(Span(len(text), len(text) + len(shown), asked.facts.at[part]))
+        text += shown
+    found = complaints_of(asked, Said(text=text, spans=spans, mode=Mode.FREE))
+    assert what in found[0].detail, found[0]
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from protocol.writing.frames import Clause
+from protocol.reports import ModelRef
+from protocol.writing.author import LanguageModel
+from protocol.writing.decoder import WriterSpec
+from protocol.writing.facts import Mode
+from protocol.writing.frames import Clause, Frames, Heading
 from protocol.writing.strict import Path, turn
 from server.evaluation_writing import (
     EditedReport,
     EditedSection,
+    Prose,
     choices,
     log_probability,
     prefer,
-    rejected_share,
+    unverified_prose,
     worth,
 )
 
@@ -113,9 +118,15 @@ def test_unmasked_log_probability_counts_only_what_people_left() -> None:
     assert log_probability(Listener([ALARM, NOTICE], 20.0), PEOPLE[:2], END)[0] > -0.01
 
 
-def test_rejected_share_of_nothing_is_all() -> None:
-    assert rejected_share([]) == 1
-    assert rejected_share([True, False, False, False]) == 0.25
+def test_prose_of_a_model_that_babbles_could_not_stay() -> None:
+    spec = WriterSpec(layers=1, kv_heads=1, head_width=8, vocabulary=VOCABULARY, context=500, end=END)
+    pieces = [*(bytes([b]) for b in range(256)), b"<|end|>"]
+    writer = LanguageModel(Listener([], 1.0), encode, spec, ModelRef("writer", "gpt", 1), Mode.FREE, pieces)
+    frames = Frames(document="d", version=1, headings=[Heading(section="s", en="S", zh="S")], clauses=CLAUSES)
+    found = unverified_prose(writer, frames, [[], []], lambda: 0.0)
+    assert (found.sections, found.error_share) == (4, 1.0)
+    assert Prose(0, 0, 0).error_share == 1
+    assert Prose(8, 1, 1).error_share == 0.25
 
 
 def test_too_few_reports_are_refused() -> None:

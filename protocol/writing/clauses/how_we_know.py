@@ -139,7 +139,7 @@ HOW_WE_KNOW = [
         [
             "It was noticed by <model>, version <model_version>.",
             "The judgement is that of <model>, version <model_version>.",
-            "Here <model> (version <model_version>) kept watch.",
+            "The signal was watched by <model> (version <model_version>).",
         ],
         [
             "由<model>（版本 <model_version>）发现。",
@@ -151,7 +151,7 @@ HOW_WE_KNOW = [
     clause(
         "judged.model",
         SECTION,
-        ["It was noticed by <model>.", "The judgement is that of <model>.", "Here <model> kept watch."],
+        ["It was noticed by <model>.", "The judgement is that of <model>.", "The signal was watched by <model>."],
         ["由<model>发现。", "判断来自<model>。", "负责监测的是<model>。"],
         when={"relation": "unknown"},
         unless=["model_version"],
@@ -161,7 +161,7 @@ HOW_WE_KNOW = [
         SECTION,
         [
             "The deviation is <deviation> times its usual size.",
-            "That deviates <deviation> times as much as usual.",
+            "The value deviates <deviation> times as much as usual.",
             "Measured by what is usual, the deviation is <deviation> times as large.",
         ],
         ["偏差为平常的 <deviation> 倍。", "偏离程度是平常的 <deviation> 倍。", "与平常相比，偏差达到 <deviation> 倍。"],
@@ -176,8 +176,8 @@ HOW_WE_KNOW = [
             "From a note we read <note_failure>; the chance that this is right is <note_chance>.",
         ],
         [
-            "关于本机的一条备注提到<note_failure>（判读把握 <note_chance>）。",
-            "有人留下的备注被判读为<note_failure>，把握为 <note_chance>。",
+            "关于本机的一条备注提到<note_failure>（判读置信度 <note_chance>）。",
+            "有人留下的备注被判读为<note_failure>，置信度为 <note_chance>。",
             "从备注中读出<note_failure>，正确的可能性为 <note_chance>。",
         ],
         when={"note": "sure"},
@@ -192,7 +192,7 @@ HOW_WE_KNOW = [
             "Please check a note: it may mean <note_failure> (chance <note_chance>), which is not sure.",
         ],
         [
-            "关于本机的一条备注可能提到<note_failure>，但把握仅为 <note_chance>，尚不确定。",
+            "关于本机的一条备注可能提到<note_failure>，但置信度仅为 <note_chance>，尚不确定。",
             "一条备注的含义尚不确定，最可能是<note_failure>，可能性 <note_chance>。",
             "请核对一条备注：可能指<note_failure>（可能性 <note_chance>），尚不确定。",
         ],

@@ -17,7 +17,7 @@ TITLES = [
         "title.high",
         TITLE,
         ["<machine>: <signal> reported as too high", "Report of too high a value of <signal> on <machine>"],
-        ["<machine>：<signal>报为偏高", "监测报告<signal>偏高（<machine>）"],
+        ["<machine>：<signal>被报告偏高", "监测报告<signal>偏高（<machine>）"],
         when={"kind": "above_expected", "relation": ["below", "inside", "unknown"]},
     ),
     clause(
@@ -31,7 +31,7 @@ TITLES = [
         "title.low",
         TITLE,
         ["<machine>: <signal> reported as too low", "Report of too low a value of <signal> on <machine>"],
-        ["<machine>：<signal>报为偏低", "监测报告<signal>偏低（<machine>）"],
+        ["<machine>：<signal>被报告偏低", "监测报告<signal>偏低（<machine>）"],
         when={"kind": "below_expected", "relation": ["above", "inside", "unknown"]},
     ),
     clause(

@@ -221,7 +221,7 @@ WHAT_HAPPENED = [
         [
             "Since <since>, <signal> of <machine> has stood still at <peak> [1], although it used to vary.",
             "On <machine>, <signal> has not moved from <peak> [1] since <since>; until then it varied.",
-            "The reading of <signal> on <machine> froze at <peak> [1] on <since>; it had always varied before.",
+            "The reading of <signal> on <machine> froze at <peak> [1] on <since>; it had varied before.",
         ],
         [
             "自 <since> 起，<machine>的<signal>一直停在 <peak> [1]，而此前一直有变化。",
@@ -283,7 +283,7 @@ WHAT_HAPPENED = [
         SECTION,
         [
             "Its expected range is <expected_low> to <expected_high>.",
-            "Between <expected_low> and <expected_high> was expected.",
+            "Expected: between <expected_low> and <expected_high>.",
             "For comparison: <expected_low> to <expected_high> was expected.",
         ],
         [
@@ -320,7 +320,7 @@ WHAT_HAPPENED = [
         [
             "超出上限 <beyond>。",
             "比预期上限高 <beyond>。",
-            "高出预期上限的幅度为 <beyond>。",
+            "高于预期上限的幅度为 <beyond>。",
         ],
         when={"relation": "above", "margin": "clear", "kind": ["above_expected", "below_expected"]},
         optional=True,
@@ -336,7 +336,7 @@ WHAT_HAPPENED = [
         [
             "低于下限 <beyond>。",
             "比预期下限低 <beyond>。",
-            "低出预期下限的幅度为 <beyond>。",
+            "低于预期下限的幅度为 <beyond>。",
         ],
         when={"relation": "below", "margin": "clear", "kind": ["above_expected", "below_expected"]},
         optional=True,

@@ -130,12 +130,12 @@ WHAT_NEXT = [
         SECTION,
         [
             "The chance of a failure (<risk_of>) until <risk_until> is <risk>.",
-            "Until <risk_until>, <risk_of> fails with a chance of <risk>.",
+            "Until <risk_until>, a failure (<risk_of>) has a chance of <risk>.",
             "Risk of <risk_of> until <risk_until>: <risk>.",
         ],
         [
             "到 <risk_until> 为止，发生故障（<risk_of>）的可能性为 <risk>。",
-            "<risk_of>在 <risk_until> 之前发生故障的可能性为 <risk>。",
+            "故障（<risk_of>）在 <risk_until> 之前发生的可能性为 <risk>。",
             "故障风险（<risk_of>，至 <risk_until>）：<risk>。",
         ],
     ),
@@ -144,12 +144,12 @@ WHAT_NEXT = [
         SECTION,
         [
             "The chance of a failure (<risk_of>) is <risk>.",
-            "A failure of the class <risk_of> has a chance of <risk>.",
+            "A failure (<risk_of>) has a chance of <risk>.",
             "Risk of <risk_of>: <risk>.",
         ],
         [
             "发生故障（<risk_of>）的可能性为 <risk>。",
-            "<risk_of>类故障的可能性为 <risk>。",
+            "故障（<risk_of>）的可能性为 <risk>。",
             "故障风险（<risk_of>）：<risk>。",
         ],
         unless=["risk_until"],

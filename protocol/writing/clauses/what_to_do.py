@@ -17,7 +17,7 @@ _SECOND = (
     ("其次：{a}", "第二选择：{a}", "或者：{a}"),
 )
 _THIRD = (
-    ("Third: {a}", "Last on this list: {a}", "After that: {a}"),
+    ("Third: {a}", "In third place: {a}", "After that: {a}"),
     ("第三：{a}", "再次：{a}", "然后可考虑：{a}"),
 )
 _TWO_REASONS = (
@@ -54,7 +54,7 @@ WHAT_TO_DO = [
         "advice.no_case",
         SECTION,
         [
-            "No recommendation: no past case with this symptom is known yet. Your answer to this report is the first.",
+            "No recommendation: no past case with this symptom is known yet. Your answer to this report will be the first.",
             "There is no recommendation yet, because no past case with this symptom is known. What you answer becomes one.",
             "Nothing can be recommended so far: this symptom has no known past case. Your answer will make one.",
         ],
@@ -99,14 +99,14 @@ WHAT_TO_DO = [
         "note.fix",
         SECTION,
         [
-            "A past case with a note like this one was settled with <note_fix>.",
+            "A past case with a note like this one was settled so: <note_fix>.",
             "What settled a past case with a similar note: <note_fix>.",
-            "In a past case whose note reads alike, <note_fix> settled it.",
+            "Past case with a note that reads alike, and what settled it: <note_fix>.",
         ],
         [
-            "备注相似的一个历史案例是通过<note_fix>解决的。",
+            "备注相似的历史案例，其处理办法：<note_fix>。",
             "曾解决备注相似案例的措施：<note_fix>。",
-            "在一个备注相近的历史案例中，<note_fix>解决了问题。",
+            "可参考备注相近的历史案例：<note_fix>。",
         ],
         optional=True,
     ),
