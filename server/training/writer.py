@@ -331,6 +331,7 @@ def _draft(course: _Course, learned: Learned, world: Circumstances) -> Draft:
         latency_us=parity.latency_us(lambda: _last(packed, prompts[0])),
         intended_use="Chooses among the wordings of a catalogue that an event's facts license; never writes a figure.",
         limits="Knows the manner of the reports that it learned from; says nothing that the catalogue does not hold.",
+        refused=_hidden_by_the_mask(quality[1]),
         words=_words(ours, full, chosen, may),
         because=world.because,
     )
@@ -373,6 +374,16 @@ def _quality(
             n=ours.tokens,
         ),
     ]
+
+
+def _hidden_by_the_mask(perplexity: Quality) -> str:
+    """Held to licensed words even a bad model writes well; so it must know them without being held."""
+    if perplexity.beats_reference:
+        return ""
+    return (
+        f"without a mask its words are no better than a five-gram's (perplexity {perplexity.model:.4g} against "
+        f"{perplexity.reference:.4g})"
+    )
 
 
 def _ngram_loss(learned: Learned, course: _Course, held_out: Sequence[LeftReport]) -> float:

@@ -107,7 +107,9 @@ def test_passport_says_how_the_choices_were_judged(candidate: Candidate) -> None
     assert choice.n == 12
     assert choice.model < 0
     assert (mask.reference_name, mask.lower_is_better) == ("five_gram", True)
-    assert passport.eligible == (choice.beats_reference and passport.verdict.startswith("Eligible"))
+    assert not mask.beats_reference  # a minute's learning is not enough
+    assert not passport.eligible
+    assert "without a mask" in passport.verdict
     assert passport.writer is not None
     assert passport.writer.documents == ["fault_report"]
 
