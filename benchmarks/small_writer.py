@@ -53,7 +53,7 @@ class Lesson:
     tuning_rate: float = 1e-3
 
 
-FULL = Lesson(cases=400, steps=400, tuning=200)
+FULL = Lesson(cases=400, steps=400, tuning=800)
 QUICK = Lesson(cases=40, steps=30, tuning=10)
 
 
