@@ -54,7 +54,7 @@ LEAST_JUDGED = 2
 """Of people's reports; the gate's bounds need two."""
 SHAPE = GptSettings(context=384, layers=4, heads=4, width=128)
 ON_TEXTS = LoopSettings(steps=300, learning_rate=2e-3, check_every=50, patience=0)
-ON_MADE = LoopSettings(steps=400, learning_rate=1.5e-3, check_every=50, patience=4)
+ON_MADE = LoopSettings(steps=1200, learning_rate=3e-3, check_every=100, patience=4)
 ON_LEFT = LoopSettings(steps=160, learning_rate=5e-4, check_every=10, patience=4)
 Encode = Callable[[str], Sequence[int]]
 Pair = tuple[list[int], list[int]]
@@ -81,7 +81,7 @@ class WriterPlan:
     text_loop: LoopSettings = ON_TEXTS
     made_loop: LoopSettings = ON_MADE
     left_loop: LoopSettings = ON_LEFT
-    batch: int = 16
+    batch: int = 8
     bits: int = 8
     seed: int = 7
 
