@@ -237,7 +237,7 @@ BREAKS: dict[Mutation, set[str]] = {
     another_unit: {"units"},
     another_setting: {"settings"},
     forgotten_setting: {"settings"},
-    dropped_step: {"covered"},
+    dropped_step: {"covered", "sequence"},  # what must be done, or what another step must follow
     repeated_step: {"repeated"},
     stray_step: {"covered"},
     made_up_step: {"operations", "covered"},
