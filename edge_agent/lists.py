@@ -16,6 +16,7 @@ from edge_agent.skills.recommend import (
     ListSettings,
     Request,
     asked_by_event,
+    asked_by_note,
     asked_by_risk,
     list_settings,
     recommend,
@@ -23,6 +24,7 @@ from edge_agent.skills.recommend import (
 )
 from protocol.catalogue import Catalogue, ItemCard
 from protocol.feedback import Feedback
+from protocol.reading.notes import About, NoteReading
 from protocol.reports import FaultEvent, Recommendation, RemainingLife
 
 DAY_MS = 86_400_000
@@ -81,6 +83,14 @@ class Lists:
         if made is not None:
             self._foretold[life.machine] = now_ms
         return made
+
+    def for_note(
+        self, reading: NoteReading, open_symptoms: list[str], machine_type: str, now_ms: int
+    ) -> Recommendation | None:
+        """generate -> recommend: what to do about a failure that a note tells of; None where the reader is not sure."""
+        if not any(judged.about is About.FAILURE and judged.sure for judged in reading.judged):
+            return None
+        return self._listed(asked_by_note(reading, open_symptoms, machine_type), now_ms)
 
     def among(self, cards: Sequence[ItemCard], request: Request, now_ms: int) -> Recommendation | None:
         """Ranks just these new items (generated plans, say), all of them and without experiments, by their words and by what
