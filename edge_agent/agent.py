@@ -371,7 +371,7 @@ class Agent:
             self._know(known)
         open_symptoms, kind = self._watch.open_symptoms(reading.machine), self._mapping.machine_type(reading.machine)
         made = self._lists.for_note(reading, open_symptoms, kind, self._now_ms())
-        self._tell_list(made, Asked.EVENT, reading.issued_ms)
+        self._tell_list(made, Asked.NOTE, reading.issued_ms)
 
     def _tell_list(self, made: Recommendation | None, asked: Asked, asked_ms: int) -> None:
         """A list that no report carries, and plans of how to do what it says."""

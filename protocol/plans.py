@@ -32,9 +32,11 @@ class Aim(StrEnum):
 
 
 class Asked(StrEnum):
-    """What was behind a plan: a fault event, a predicted failure, an answer that accepted a remedy, a person's request."""
+    """What was behind a plan: a fault event, a note that tells of a failure, a predicted failure, an answer that accepted a
+    remedy, a person's request."""
 
     EVENT = "event"
+    NOTE = "note"
     RISK = "risk"
     ANSWER = "answer"
     REQUEST = "request"

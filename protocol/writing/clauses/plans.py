@@ -28,6 +28,13 @@ _PURPOSE = [
         when={"asked": "event"},
     ),
     clause(
+        "origin.note",
+        "purpose",
+        ["A note that was read at <asked_at> asked for it.", "Reason: a note, read at <asked_at>."],
+        ["由 <asked_at> 读取的备注触发。", "起因：<asked_at> 读取的备注。"],
+        when={"asked": "note"},
+    ),
+    clause(
         "origin.risk",
         "purpose",
         ["A failure foretold at <asked_at> asked for it.", "Reason: the failure that was foretold at <asked_at>."],
