@@ -49,8 +49,9 @@ class Class(msgspec.Struct, frozen=True):
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """What a note is said to be: the likeliest classes, best first. `sure`: the first one's chance reaches what the model
     was measured to need; otherwise the answer is "I am not sure" and the classes are what it wavers between.
-    score = baseline + the sum of the contributions of all words, exactly, for the first class (in log odds against the
-    second); `words` are the strongest of them, each "start:end" in the note's text."""
+    score = baseline + the sum of all contributions, exactly, for the first class (in log odds against the second); `words`
+    are the strongest of them, each "start:end" in the note's text, or a part that cannot be told from its words
+    ("encoder", "like:WO-17": a past case that shares no word)."""
 
     about: About
     classes: Annotated[list[Class], msgspec.Meta(min_length=1, max_length=10)]
@@ -95,6 +96,17 @@ class NoteReading(msgspec.Struct, frozen=True, kw_only=True):
     normalised: Text = ""
     like: Annotated[list[LikeNote], msgspec.Meta(max_length=10)] = []
     model: ModelRef
+
+
+class PastNote(msgspec.Struct, frozen=True, kw_only=True):
+    """A note whose case is closed. said: what it was, question -> class ("failure" -> "leak"). fixed_by: what was done
+    ("action:replace-seal"). taught: a person has corrected a reading to this."""
+
+    case: Name
+    text: Text
+    said: dict[Name, Name] = {}
+    fixed_by: Annotated[list[Name], msgspec.Meta(max_length=20)] = []
+    taught: bool = False
 
 
 class ReaderSpec(msgspec.Struct, frozen=True, kw_only=True):
