@@ -8,32 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.runtimes.engine import failures
 from protocol.errors import BadBundle, Reason
 from protocol.reading.encoder import Encoded
 from protocol.reading.tokens import Tokenizer
 from protocol.writing.decoder import WriterSpec
 
 MOST_NOTE_TOKENS = 8192
+MOST_MEMORY_BYTES = 1 << 30
+KEPT_BINDINGS = 8
 
 
 class OnnxDecoder:
-    """A `Decoder` whose memory stays inside the engine from call to call."""
+    """A `Decoder` whose memory stays inside the engine from call to call: in place where the graph was made for that
+    (`export/in_place.py`), else as a longer memory from each call (`export/to_decoder.py`)."""
 
     def __init__(self, session: Any, spec: WriterSpec) -> None:
-        import onnxruntime as ort
-
-        names = {one.name for one in session.get_inputs()} | {one.name for one in session.get_outputs()}
-        if not {"ids", "past", "logits", "present"} <= names:
-            raise BadBundle(
-                Reason.BAD_ARCHIVE,
-                f"a language model maps ids and past to logits and present; the graph has {sorted(names)}",
-            )
-        self._session, self._spec, self._value = session, spec, ort.OrtValue.ortvalue_from_numpy
-        self._length = 0
-        self._past = self._value(np.zeros(self._shape(0), dtype=np.float32))
-
-    def _shape(self, length: int) -> tuple[int, ...]:
-        return self._spec.layers, 2, 1, self._spec.kv_heads, length, self._spec.head_width
+        self._spec, self._length = spec, 0
+        self._memory = _InPlace(session, spec) if _names(session) & {"key_0"} else _Copied(session, spec)
+        self._broken = failures()
 
     @property
     def vocabulary(self) -> int:
@@ -51,12 +44,48 @@ class OnnxDecoder:
         return self._length
 
     def feed(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Logits [len(ids), V] after each of them. Raises ValueError for none, for one that is no token, and beyond the
-        context."""
-        if not ids or min(ids) < 0 or max(ids) >= self.vocabulary:
+        """Logits [len(ids), V] after each of them. Raises ValueError for none, for one that is no token, beyond the context,
+        and where the graph does not run."""
+        if not len(ids) or min(ids) < 0 or max(ids) >= self._spec.vocabulary:
             raise ValueError(f"{len(ids)} ids between 0 and {self.vocabulary} are needed to go on")
-        if self._length + len(ids) > self.context:
+        if self._length + len(ids) > self._spec.context:
             raise ValueError(f"{self._length} + {len(ids)} tokens; the model holds {self.context}")
+        try:
+            logits: NDArray[np.float32] = self._memory.feed(ids, self._length)
+        except self._broken as error:
+            raise ValueError(f"the language model's graph does not run: {error}") from error
+        self._length += len(ids)
+        return logits
+
+    def rewind(self, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+        if not 0 <= length <= self._length:
+            raise ValueError(f"cannot go back to {length} of {self._length} tokens")
+        if length < self._length:
+            self._memory.rewind(length)
+            self._length = length
+
+
+def _names(session: Any) -> set[str]:
+    return {one.name for one in session.get_inputs()} | {one.name for one in session.get_outputs()}
+
+
+class _Copied:
+    """The memory is one value; each call answers a longer one."""
+
+    def __init__(self, session: Any, spec: WriterSpec) -> None:
+        import onnxruntime as ort
+
+        if not {"ids", "past", "logits", "present"} <= _names(session):
+            raise BadBundle(
+                Reason.BAD_ARCHIVE,
+                f"a language model maps ids and past to logits and present; the graph has {sorted(_names(session))}",
+            )
+        self._session, self._value = session, ort.OrtValue.ortvalue_from_numpy
+        empty = (spec.layers, 2, 1, spec.kv_heads, 0, spec.head_width)
+        self._past = self._value(np.zeros(empty, dtype=np.float32))
+
+    def feed(self, ids: Sequence[int], before: int) -> NDArray[np.float32]:
         binding = self._session.io_binding()
         binding.bind_cpu_input("ids", np.array([ids], dtype=np.int64))
         binding.bind_ortvalue_input("past", self._past)
@@ -64,16 +93,73 @@ class OnnxDecoder:
         binding.bind_output("present", "cpu")
         self._session.run_with_iobinding(binding)
         logits, self._past = binding.get_outputs()
-        self._length += len(ids)
         return np.asarray(logits.numpy()[0], dtype=np.float32)
 
     def rewind(self, length: int) -> None:
-        """Forgets all but the first `length` tokens."""
-        if not 0 <= length <= self._length:
-            raise ValueError(f"cannot go back to {length} of {self._length} tokens")
-        if length < self._length:
-            self._past = self._value(np.ascontiguousarray(self._past.numpy()[:, :, :, :, :length]))
-            self._length = length
+        self._past = self._value(np.ascontiguousarray(self._past.numpy()[:, :, :, :, :length]))
+
+
+class _InPlace:
+    """The memory is a buffer of the whole context for each layer, into which the engine writes; what is beyond the length is
+    never read, so that going back needs nothing. Values are bound to the engine once for each small number of new tokens."""
+
+    def __init__(self, session: Any, spec: WriterSpec) -> None:
+        import onnxruntime as ort
+
+        self._session, self._vocabulary = session, spec.vocabulary
+        self._value = ort.OrtValue.ortvalue_from_numpy  # it shares the array's memory on a processor
+        shape = (1, spec.kv_heads, spec.context, spec.head_width)
+        names = [f"{part}_{layer}" for layer in range(spec.layers) for part in ("key", "value")]
+        told = {one.name: one.shape for one in (*session.get_inputs(), *session.get_outputs())}
+        wanted = {name: list(shape) for own in names for name in (own, f"next_{own}")}
+        if {name: told.get(name) for name in wanted} != wanted or f"key_{spec.layers}" in told:
+            raise BadBundle(
+                Reason.BAD_ARCHIVE,
+                f"the passport speaks of {spec.layers} layers of memory {shape}, the graph of others",
+            )
+        if told["logits"][2] != spec.vocabulary:
+            raise BadBundle(
+                Reason.BAD_ARCHIVE, f"the graph knows {told['logits'][2]} tokens, the passport {spec.vocabulary}"
+            )
+        if 4 * len(names) * int(np.prod(shape)) > MOST_MEMORY_BYTES:
+            raise BadBundle(
+                Reason.TOO_LARGE,
+                f"a memory of {spec.context} tokens takes over {MOST_MEMORY_BYTES >> 20} MiB: export a shorter context",
+            )
+        self._memory = {name: self._value(np.zeros(shape, dtype=np.float32)) for name in names}
+        self._before, self._last = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int32)
+        self._total = np.zeros((), dtype=np.int32)
+        self._counts = {"before": self._value(self._before), "last": self._value(self._last)}
+        self._counts["total"] = self._value(self._total)
+        self._bound: dict[int, tuple[Any, NDArray[np.int64], NDArray[np.float32]]] = {}
+
+    def feed(self, ids: Sequence[int], before: int) -> NDArray[np.float32]:
+        count = len(ids)
+        binding, given, logits = self._bound.get(count) or self._bind(count)
+        given[0] = ids
+        self._before[0], self._last[0], self._total[()] = before, before + count - 1, before + count
+        self._session.run_with_iobinding(binding)
+        return np.array(logits[0])  # the bound array is written again by the next call
+
+    def rewind(self, length: int) -> None:
+        """Nothing to do: what is beyond the length is written again before it is read."""
+
+    def _bind(self, count: int) -> tuple[Any, NDArray[np.int64], NDArray[np.float32]]:
+        """Arrays ids [1, count] and logits [1, count, V] tied to the engine."""
+        binding = self._session.io_binding()
+        ids, logits = (
+            np.zeros((1, count), dtype=np.int64),
+            np.zeros((1, count, self._vocabulary), dtype=np.float32),
+        )
+        for name, value in {"ids": self._value(ids), **self._counts, **self._memory}.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output("logits", self._value(logits))
+        for name, value in self._memory.items():
+            binding.bind_ortvalue_output(f"next_{name}", value)
+        bound = binding, ids, logits
+        if count <= KEPT_BINDINGS:
+            self._bound[count] = bound
+        return bound
 
 
 class OnnxEncoder:

@@ -41,7 +41,8 @@ class Decoder(Protocol):
 
 class WriterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Travels inside a language model's bundle, whose graph maps `ids` int64 [1, T] and `past` float32 [layers, 2, 1,
-    kv_heads, P, head_width] to `logits` float32 [1, T, V] and `present` [layers, 2, 1, kv_heads, P + T, head_width].
+    kv_heads, P, head_width] to `logits` float32 [1, T, V] and `present` [layers, 2, 1, kv_heads, P + T, head_width], or has
+    its memory in place (`export/in_place.py`), which is faster.
 
     documents: catalogues that it was taught (member `frames_DOCUMENT.json` of the bundle). end: id of the token that ends a
     section. prefer: document -> whether its choices are worth more than the first wording, measured on held-out text that
