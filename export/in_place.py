@@ -139,7 +139,7 @@ def _value(node: NodeProto, name: str) -> object:
 
 def _joined(sight: _Sight, name: str) -> NodeProto | None:
     """The Concat of past and new behind an input of an Attention; heads may have been repeated on the way."""
-    node = sight.maker.get(name)
+    node: NodeProto | None = sight.maker.get(name)
     while node is not None and node.op_type in ("Reshape", "Expand", "Unsqueeze"):
         node = sight.maker.get(node.input[0])
     if node is None or node.op_type != "Concat" or len(node.input) != 2 or _value(node, "axis") not in (2, -2):
