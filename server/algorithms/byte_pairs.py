@@ -64,6 +64,14 @@ def written(tokenizer: Tokenizer) -> bytes:
     return str(tokenizer.to_str(pretty=False)).encode()
 
 
+def id_of(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token. Raises ValueError where the tokenizer does not have it."""
+    found: int | None = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {token!r}: it was made for something else")
+    return found
+
+
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of a text; fixed tokens in it are found, nothing is added."""
     return list(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -31,7 +31,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from protocol.errors import BadSettings
-from server.algorithms.gpt import decay_groups
+from server.algorithms.gpt import Gpt, decay_groups
 from server.datasets import write_whole
 from server.training.circumstances import Progress
 
@@ -408,6 +408,38 @@ class Examples:
             ids[i, : len(row) - 1] = row[:-1]
             targets[i, begins - 1 : len(row) - 1] = row[begins:]
         return {"ids": torch.from_numpy(ids), "targets": torch.from_numpy(targets)}
+
+
+def log_likelihoods(
+    net: Gpt, documents: Sequence[Sequence[int]], end: int, rows: int = 16
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Natural log-probability of every document's tokens and its end, and how many they are; each document alone, after an
+    `end`. A long one is read in windows that overlap by half, so that a token has half a context before it."""
+    length = net.settings.context
+    pieces: list[tuple[int, list[int], int]] = []  # (document, tokens, the first one that counts)
+    for number, ids in enumerate(documents):
+        whole = [end, *ids, end]
+        pieces.append((number, whole[: length + 1], 1))
+        for at in range(length + 1, len(whole), length - length // 2):
+            begins = max(at - length // 2 - 1, 0)
+            pieces.append((number, whole[begins : begins + length + 1], at - begins))
+    pieces.sort(key=lambda piece: len(piece[1]))
+    sums, counts = np.zeros(len(documents)), np.zeros(len(documents), dtype=np.int64)
+    device = next(net.parameters()).device
+    net.eval()
+    with torch.inference_mode():
+        for at in range(0, len(pieces), rows):
+            some = pieces[at : at + rows]
+            padded = np.full((len(some), len(some[-1][1])), end, dtype=np.int64)
+            for row, (_, ids, _) in zip(padded, some, strict=True):
+                row[: len(ids)] = ids
+            given = torch.from_numpy(padded).to(device)
+            logits = net(given[:, :-1])[0].float()
+            chances = logits.log_softmax(-1).gather(2, given[:, 1:, None])[:, :, 0].cpu().numpy()
+            for told, (number, ids, first) in zip(chances, some, strict=True):
+                sums[number] += told[first - 1 : len(ids) - 1].sum(dtype=np.float64)
+                counts[number] += len(ids) - first
+    return sums, counts
 
 
 def draw_curve(path: Path, curve: Sequence[Point]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from protocol.errors import BadSettings
-from server.algorithms.gpt import Gpt, GptSettings
+from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
 from server.training.language import (
     CURVE,
     IGNORED,
@@ -27,6 +28,7 @@ from server.training.language import (
     LoopSettings,
     Stream,
     learn,
+    log_likelihoods,
     next_token_loss,
 )
 
@@ -173,7 +175,7 @@ import sys, torch
 from pathlib import Path
 from dataclasses import replace
 from safetensors.torch import save_file
-from server.algorithms.gpt import Gpt, GptSettings
+from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
 from server.training.language import LoopSettings, Stream, learn, next_token_loss
 stream = Stream({TEXTS!r}, 20, 16, 4, 1)
 check = Stream({[[(i * 3 + 2) % 20 for i in range(100)]]!r}, 20, 16, 4, 0).in_order()
@@ -208,3 +210,14 @@ save_file(net.state_dict(), sys.argv[2])
     for name, value in alone.state_dict().items():
         assert torch.equal(first[name], second[name])
         assert torch.allclose(first[name], value, atol=1e-5)
+
+
+def test_likelihood_of_a_document_is_that_of_its_tokens_one_by_one() -> None:
+    net = Gpt(SIZES).eval()
+    documents = [[1, 2, 3], list(range(20)) * 4, []]
+    sums, counts = log_likelihoods(net, documents, 20)
+    assert counts.tolist() == [4, 81, 1]
+    decoder = TorchDecoder(net)
+    rows = torch.from_numpy(decoder.feed([20, 1, 2, 3])).log_softmax(-1)
+    assert sums[0] == pytest.approx(sum(float(rows[i, token]) for i, token in enumerate([1, 2, 3, 20])), abs=1e-4)
+    assert sums[1] / 81 == pytest.approx(-math.log(24), rel=0.1)
