@@ -19,9 +19,6 @@ from torch.nn import functional
 Rows = Sequence[Sequence[int]]
 """Token ids of texts, each with its opening and closing token."""
 Float32s = NDArray[np.float32]
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""Tokens of a vocabulary of ours, ids 0 to 4."""
-PAD, UNK, CLS, SEP, MASK = range(5)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_new": partial(functional.gelu, approximate="tanh"),
@@ -42,7 +39,7 @@ class BertSettings:
     context: int = 128
     types: int = 2
     dropout: float = 0.1
-    padding: int = PAD
+    padding: int = 0
     activation: str = "gelu"
     epsilon: float = 1e-12
 
@@ -74,7 +71,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, veil: Tensor) -> Tensor:
         n, length, width = x.shape
         q, k, v = (
-            self.self[name](x).view(n, length, self.heads, width // self.heads).transpose(1, 2)  # [N, heads, T, d/heads]
+            self.self[name](x)
+            .view(n, length, self.heads, width // self.heads)
+            .transpose(1, 2)  # [N, heads, T, d/heads]
             for name in ("query", "key", "value")
         )
         seen = functional.scaled_dot_product_attention(q, k, v, veil, self.drop if self.training else 0.0)
@@ -96,6 +95,19 @@ class Layer(nn.Module):
         seen = self.attention(x, veil)
         joined: Tensor = self.output(self.activation(self.intermediate["dense"](seen)), seen)
         return joined
+
+
+class Layers(nn.Module):
+    """One after the other."""
+
+    def __init__(self, settings: BertSettings) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(settings) for _ in range(settings.layers))
+
+    def forward(self, x: Tensor, veil: Tensor) -> Tensor:
+        for layer in self.layer:
+            x = layer(x, veil)
+        return x
 
 
 class Embeddings(nn.Module):
@@ -124,19 +136,45 @@ class Bert(nn.Module):
         super().__init__()
         self.settings = settings
         self.embeddings = Embeddings(settings)
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(settings) for _ in range(settings.layers))})
+        self.encoder = Layers(settings)
         self.pooler = nn.ModuleDict({"dense": nn.Linear(settings.width, settings.width)})
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
-        x: Tensor = self.embeddings(ids, types)
+        x = self.embeddings(ids, types)
         veil = (1.0 - mask.to(x.dtype))[:, None, None, :] * torch.finfo(x.dtype).min  # [N, 1, 1, T]
-        for layer in self.encoder["layer"]:
-            x = layer(x, veil)
-        return x
+        seen: Tensor = self.encoder(x, veil)
+        return seen
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """[N, d]: the first token's vector as the pair head reads it."""
         return torch.tanh(self.pooler["dense"](tokens[:, 0]))
+
+
+class Transform(nn.Module):
+    """A token's vector made ready to be told as a word."""
+
+    def __init__(self, settings: BertSettings) -> None:
+        super().__init__()
+        self.dense = nn.Linear(settings.width, settings.width)
+        self.LayerNorm = nn.LayerNorm(settings.width, settings.epsilon)
+        self.activation = ACTIVATIONS[settings.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        ready: Tensor = self.LayerNorm(self.activation(self.dense(x)))
+        return ready
+
+
+class WordHead(nn.Module):
+    """Vectors [M, d] -> logits [M, V] of the words behind them."""
+
+    def __init__(self, settings: BertSettings) -> None:
+        super().__init__()
+        self.transform = Transform(settings)
+        self.decoder = nn.Linear(settings.width, settings.vocabulary)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(self.transform(x))
+        return logits
 
 
 class BertForPreTraining(nn.Module):
@@ -147,21 +185,10 @@ class BertForPreTraining(nn.Module):
         if settings.width % settings.heads:
             raise ValueError(f"width {settings.width} does not divide among {settings.heads} heads: choose a multiple")
         self.bert = Bert(settings)
-        transform = nn.ModuleDict(
-            {
-                "dense": nn.Linear(settings.width, settings.width),
-                "LayerNorm": nn.LayerNorm(settings.width, settings.epsilon),
-            }
-        )
-        decoder = nn.Linear(settings.width, settings.vocabulary)
-        self.cls = nn.ModuleDict(
-            {
-                "predictions": nn.ModuleDict({"transform": transform, "decoder": decoder}),
-                "seq_relationship": nn.Linear(settings.width, 2),
-            }
-        )
+        words, follows = WordHead(settings), nn.Linear(settings.width, 2)
+        self.cls = nn.ModuleDict({"predictions": words, "seq_relationship": follows})
         self.apply(_start)
-        decoder.weight = self.bert.embeddings.word_embeddings.weight  # one table reads and writes words
+        words.decoder.weight = self.bert.embeddings.word_embeddings.weight  # one table reads and writes words
 
     @property
     def settings(self) -> BertSettings:
@@ -170,10 +197,7 @@ class BertForPreTraining(nn.Module):
 
     def words(self, vectors: Tensor) -> Tensor:
         """Logits [M, V] of the words behind tokens' vectors [M, d]."""
-        head = self.cls["predictions"]
-        activation = ACTIVATIONS[self.settings.activation]
-        hidden = head["transform"]["LayerNorm"](activation(head["transform"]["dense"](vectors)))
-        logits: Tensor = head["decoder"](hidden)
+        logits: Tensor = self.cls["predictions"](vectors)
         return logits
 
     def follows(self, tokens: Tensor) -> Tensor:
@@ -183,7 +207,7 @@ class BertForPreTraining(nn.Module):
 
 
 class EncoderForExport(nn.Module):
-    """What a gateway runs: (ids int64 [N, T], mask int64 [N, T]) -> (vectors [N, T, d], the texts' [N, d], of unit length)."""
+    """What a gateway runs: (ids int64 [N, T], mask int64 [N, T]) -> (tokens' vectors [N, T, d], texts' [N, d], of length 1)."""
 
     def __init__(self, bert: Bert) -> None:
         super().__init__()
@@ -198,7 +222,15 @@ def whole(tokens: Tensor, mask: Tensor) -> Tensor:
     """A text's vector [N, d]: the mean of its tokens' [N, T, d], of unit length; zero where there is no token."""
     stands = mask.to(tokens.dtype)[:, :, None]
     total = (tokens * stands).sum(dim=1)
-    return total / total.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    length: Tensor = total.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    return total / length
+
+
+def fresh(settings: BertSettings, seed: int) -> BertForPreTraining:
+    """A network that has learned nothing yet; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BertForPreTraining(settings)
 
 
 def padded(rows: Rows, settings: BertSettings) -> tuple[Tensor, Tensor]:
