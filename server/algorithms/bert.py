@@ -207,7 +207,7 @@ class BertForPreTraining(nn.Module):
 
 
 class EncoderForExport(nn.Module):
-    """What a gateway runs: (ids int64 [N, T], mask int64 [N, T]) -> (tokens' vectors [N, T, d], texts' [N, d], of length 1)."""
+    """What a gateway runs: (ids int64 [N, T], mask int64 [N, T]) -> (tokens [N, T, d], texts [N, d] of unit length)."""
 
     def __init__(self, bert: Bert) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """A vocabulary for reading notes: pieces of words (Schuster & Nakajima 2012; Devlin et al. 2019), kept as a `tokenizer.json`
 of BERT's form. Letter case and accents do not count; a Chinese character is a word of its own.
 
-The same texts give the same file, whatever their order; what the vocabulary cannot spell is one unknown token."""
+The same texts give the same file, whatever their order; what the vocabulary cannot spell is one unknown token. A note that
+holds "[SEP]" holds a bracket and three letters, not the token: nobody writes the special ones."""
 
 from __future__ import annotations
 
@@ -49,7 +50,6 @@ def of_vocabulary(ids: dict[str, int], *, lowercase: bool = True) -> Tokenizer:
     if missing:
         raise ValueError(f"a vocabulary without {', '.join(missing)} is not BERT's")
     tokenizer = _around(models.WordPiece(vocab=ids, unk_token=UNKNOWN), lowercase=lowercase)
-    tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{OPEN} $A {CLOSE}",
         pair=f"{OPEN} $A {CLOSE} $B:1 {CLOSE}:1",

@@ -1,0 +1,68 @@
+"""Weights go downhill: AdamW (Loshchilov & Hutter 2019), a warm-up and a cosine to nothing, over steps or minutes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Descent:
+    """minutes: stop then at the latest, the pace of the learning rate foreseeing it; the result then depends on the
+    machine's speed, without it on the seed alone. decay: of weights with two axes. warm_up: share of the way."""
+
+    steps: int = 1000
+    minutes: float | None = None
+    learning_rate: float = 5e-4
+    decay: float = 0.01
+    warm_up: float = 0.06
+    steepest: float = 1.0
+
+
+def descend(
+    parameters: Iterable[nn.Parameter],
+    loss_of: Callable[[int], Tensor],
+    plan: Descent,
+    progress: Callable[[float, float], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[float]:
+    """Takes steps; `loss_of(step)` answers the loss of that step's batch. progress: told the share of the way and the loss.
+    Answers the loss of each step. Raises ValueError if a loss is not finite: a smaller learning rate is the remedy."""
+    learned = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.ndim > 1], "weight_decay": plan.decay},
+        {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98))
+    begun, losses = clock(), list[float]()
+    for step in range(plan.steps):
+        gone = step / plan.steps
+        if plan.minutes is not None:
+            gone = max(gone, (clock() - begun) / (60 * plan.minutes))
+        if gone >= 1:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = plan.learning_rate * pace(gone, plan.warm_up)
+        optimiser.zero_grad()
+        loss = loss_of(step)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise ValueError(f"loss {losses[-1]} at step {step}: lower the learning rate of {plan.learning_rate:g}")
+        loss.backward()
+        nn.utils.clip_grad_norm_(learned, plan.steepest)
+        optimiser.step()
+        if progress is not None:
+            progress(gone, losses[-1])
+    return losses
+
+
+def pace(gone: float, warm_up: float) -> float:
+    """Share of the learning rate after a share of the way: up in a straight line, then down half a cosine."""
+    if gone < warm_up:
+        return 0.02 + 0.98 * gone / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (gone - warm_up) / max(1 - warm_up, 1e-9)))
