@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Watch = Callable[[int, float, float], bool]
+"""Told the steps taken, the share of the way and the last loss; answers whether to go on."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,17 @@ class Descent:
 
 
 def descend(
-    parameters: Iterable[nn.Parameter],
+    modules: Sequence[tuple[nn.Module, float]],
     loss_of: Callable[[int], Tensor],
     plan: Descent,
-    progress: Callable[[float, float], None] | None = None,
+    watch: Watch | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[float]:
-    """Takes steps; `loss_of(step)` answers the loss of that step's batch. progress: told the share of the way and the loss.
-    Answers the loss of each step. Raises ValueError if a loss is not finite: a smaller learning rate is the remedy."""
-    learned = [p for p in parameters if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": plan.decay},
-        {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    """Takes steps; `loss_of(step)` answers the loss of that step's batch. modules: what learns, each with its multiple of the
+    learning rate. Answers the loss of each step. Raises ValueError if a loss is not finite: a smaller learning rate is the
+    remedy."""
+    groups = [group for module, times in modules for group in _groups(module, times, plan.decay)]
+    learned = [p for group in groups for p in group["params"]]
     optimiser = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98))
     begun, losses = clock(), list[float]()
     for step in range(plan.steps):
@@ -47,7 +49,7 @@ def descend(
         if gone >= 1:
             break
         for group in optimiser.param_groups:
-            group["lr"] = plan.learning_rate * pace(gone, plan.warm_up)
+            group["lr"] = plan.learning_rate * group["times"] * pace(gone, plan.warm_up)
         optimiser.zero_grad()
         loss = loss_of(step)
         losses.append(float(loss.detach()))
@@ -56,9 +58,18 @@ def descend(
         loss.backward()
         nn.utils.clip_grad_norm_(learned, plan.steepest)
         optimiser.step()
-        if progress is not None:
-            progress(gone, losses[-1])
+        if watch is not None and not watch(step + 1, gone, losses[-1]):
+            break
     return losses
+
+
+def _groups(module: nn.Module, times: float, decay: float) -> list[dict[str, Any]]:
+    """Parameters that learn: those with two axes decay."""
+    learned = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in learned if p.ndim > 1], "weight_decay": decay, "times": times},
+        {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0, "times": times},
+    ]
 
 
 def pace(gone: float, warm_up: float) -> float:

@@ -7,7 +7,7 @@ lies nearest; where there is no second text, the text itself, seen through other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from server.algorithms.bert import Bert, BertForPreTraining, BertSettings, Rows, padded, whole
-from server.algorithms.descent import Descent, descend
+from server.algorithms.descent import Descent, Watch, descend
 
-Told = Callable[[float, float], None]
-"""Told the share of the way and the loss."""
 UNASKED = -100
 
 
@@ -76,10 +74,11 @@ def pretrain(
     pairs: Sequence[Pair],
     marks: Marks,
     settings: PreTraining,
-    progress: Told | None = None,
+    watch: Watch | None = None,
 ) -> list[float]:
     """Hidden words of rows and of pairs, and whether pairs belong together. Changes `net`; answers each step's loss.
     Raises ValueError if there is nothing to read."""
+    rows = [row for row in rows if len(row) > 2]
     if not rows and not pairs:
         raise ValueError("nothing to read: give texts, pairs, or both")
     torch.manual_seed(settings.seed)
@@ -97,12 +96,12 @@ def pretrain(
         return _hidden_loss(net, ids, mask, None, None, marks, settings, chance)
 
     net.train()
-    losses = descend(net.parameters(), loss_of, settings.descent, progress)
+    losses = descend([(net, 1.0)], loss_of, settings.descent, watch)
     net.eval()
     return losses
 
 
-def align(bert: Bert, pairs: Sequence[Pair], settings: Alignment, progress: Told | None = None) -> list[float]:
+def align(bert: Bert, pairs: Sequence[Pair], settings: Alignment, watch: Watch | None = None) -> list[float]:
     """Brings the two texts of a pair together and apart from the batch's others. Changes `bert`; answers each step's loss.
     Raises ValueError for fewer than two pairs."""
     if len(pairs) < 2:
@@ -120,7 +119,7 @@ def align(bert: Bert, pairs: Sequence[Pair], settings: Alignment, progress: Told
         return info_nce(one, other, torch.tensor([p.group for p in chosen]), settings.temperature)
 
     bert.train()
-    losses = descend(bert.parameters(), loss_of, settings.descent, progress)
+    losses = descend([(bert, 1.0)], loss_of, settings.descent, watch)
     bert.eval()
     return losses
 
