@@ -25,7 +25,7 @@ def learn(texts: Iterable[str], vocabulary: int, most_characters: int = 2000) ->
     kept = sorted(texts)
     common = [c for c, _ in sorted(_characters(kept).items(), key=lambda it: (-it[1], it[0]))[:most_characters]]
     # the trainer meets characters in an order of chance; told beforehand, their ids and all that follows are settled
-    settled = [*sorted(common), *(CONTINUES + c for c in sorted(common) if not _is_han(c))]
+    settled = [*sorted(common), *(CONTINUES + c for c in sorted(common) if _continues(c))]
     if vocabulary < len(SPECIAL) + len(settled):
         raise ValueError(
             f"a vocabulary of {vocabulary} cannot hold {len(settled)} characters: allow more, or fewer of them"
@@ -71,5 +71,7 @@ def _characters(texts: Iterable[str]) -> Counter[str]:
     return Counter(c for text in texts for c in normalize(text) if not c.isspace())
 
 
-def _is_han(character: str) -> bool:
-    return unicodedata.name(character, "").startswith("CJK UNIFIED")
+def _continues(character: str) -> bool:
+    """Whether it may stand inside a word: not punctuation, and not a Chinese character."""
+    letter = unicodedata.category(character)[0] in "LMN"
+    return letter and not unicodedata.name(character, "").startswith("CJK UNIFIED")
