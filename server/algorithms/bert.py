@@ -187,7 +187,8 @@ class BertForPreTraining(nn.Module):
         self.bert = Bert(settings)
         words, follows = WordHead(settings), nn.Linear(settings.width, 2)
         self.cls = nn.ModuleDict({"predictions": words, "seq_relationship": follows})
-        self.apply(_start)
+        spread = 0.02 * (768 / settings.width) ** 0.5
+        self.apply(lambda module: _start(module, spread))
         words.decoder.weight = self.bert.embeddings.word_embeddings.weight  # one table reads and writes words
 
     @property
@@ -274,10 +275,10 @@ def _encoded(bert: Bert, rows: Rows, batch: int) -> Iterator[tuple[list[int], Te
             yield at, bert(ids, mask), mask
 
 
-def _start(module: nn.Module) -> None:
-    """Weights before any lesson (Devlin et al.: normal, 0.02)."""
+def _start(module: nn.Module, spread: float) -> None:
+    """Weights before any lesson: normal, by 0.02 at BERT's own width of 768, wider where there are fewer to a sum."""
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=spread)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
     if isinstance(module, nn.Embedding) and module.padding_idx is not None:
