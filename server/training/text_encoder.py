@@ -12,6 +12,11 @@ from tokenizers import Tokenizer
 from protocol.reading.encoder import Encoded
 from server.algorithms import bert
 from server.algorithms.bert import BertForPreTraining, Float32s
+from server.algorithms.masking import Marks
+from server.algorithms.word_pieces import CONTINUES
+
+_MARKS = (("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[MASK]", "<mask>"), ("[PAD]", "<pad>"), ("[UNK]", "<unk>"))
+_SPACE = "Ġ"
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,26 @@ class TextEncoder:
         """Token ids of texts, each with its opening and closing token; not yet cut to the context."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
-    def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
-        """Token ids of pairs of texts as one row each, and which segment (0 or 1) each token belongs to."""
-        return [(encoding.ids, encoding.type_ids) for encoding in self.tokenizer.encode_batch(list(pairs))]
+    def marks(self) -> Marks:
+        """Which of its tokens are no words. Raises ValueError if the tokenizer does not open, close and hide as BERT's or
+        RoBERTa's do."""
+        opening, closing, hidden, padding, unknown = (self._id(names) for names in _MARKS)
+        pieces = self.tokenizer.get_vocab()
+        spaced = any(
+            piece.startswith(_SPACE) for piece in pieces
+        )  # byte-level: a piece that begins a word has the space
+        continues = np.zeros(self.net.settings.vocabulary, dtype=bool)
+        for piece, at in pieces.items():
+            continues[at] = not piece.startswith(_SPACE) if spaced else piece.startswith(CONTINUES)
+        special = (opening, closing, hidden, padding, unknown)
+        continues[list(special)] = False
+        return Marks(opening, closing, hidden, special, continues)
+
+    def _id(self, names: Sequence[str]) -> int:
+        found = [at for name in names if (at := self.tokenizer.token_to_id(name)) is not None]
+        if not found:
+            raise ValueError(f"the tokenizer has none of {', '.join(names)}")
+        return int(found[0])
 
     def vectors(self, texts: Sequence[str], batch: int = 64) -> Float32s:
         """The texts' vectors [N, d], of unit length."""

@@ -191,3 +191,32 @@ def test_a_loss_that_is_no_number_names_the_remedy() -> None:
     weight = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match="lower the learning rate"):
         descend([(weight, 1.0)], lambda _step: weight(torch.ones(1, 1)).sum() * float("nan"), Descent())
+
+
+def test_texts_become_an_encoder_that_finds_the_same_said_otherwise() -> None:
+    from server.training.pretraining import EncoderPlan, TextPair, pretrained_encoder
+    from server.training.simulated_notes import ISO, notes
+
+    said = list(notes(ISO, 120, 7))
+    plan = EncoderPlan(
+        pieces=500,
+        sizes=BertSettings(width=16, layers=1, heads=2, inner=32, context=24),
+        pretraining=PreTraining(Descent(steps=5), batch=8),
+        alignment=Alignment(Descent(steps=5), batch=8),
+    )
+    pairs = [TextPair(one.text, one.fix) for one in said]
+    told: list[float] = []
+    made = [
+        pretrained_encoder(
+            [one.text for one in said], 7, pairs=pairs, plan=plan, progress=lambda share, _step: told.append(share)
+        )
+        for _ in range(2)
+    ]
+    vectors = [one.vectors(["pump leaking", "泵漏油"]) for one in made]
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    assert np.linalg.norm(vectors[0], axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert max(told) > 0.9
+    assert made[0].net.settings.vocabulary == made[0].tokenizer.get_vocab_size()
+    marks = made[0].marks()
+    assert marks.special == (2, 3, 4, 0, 1)
+    assert marks.continues.any()
