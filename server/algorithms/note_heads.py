@@ -1,6 +1,6 @@
-"""An encoder learns to judge notes: failure mode, event type and urgency at once, each by a linear head over what the pooler
-made of the first token and the mean of all tokens (Devlin et al. 2019, fine-tuning; Sun et al. 2019, "How to Fine-Tune BERT
-for Text Classification").
+"""An encoder learns to judge notes: failure mode, event type and urgency at once, each by a linear head over the text's vector
+(the mean of its tokens) and, where wished, over what the pooler made of the first token (Devlin et al. 2019, fine-tuning;
+Sun et al. 2019, "How to Fine-Tune BERT for Text Classification").
 
 Rare classes weigh more, by a power of their rarity. How long to learn is found on an inner part of the rows; then all rows
 are learned from for as long."""
@@ -27,10 +27,11 @@ UNTOLD = -1
 
 @dataclass(frozen=True)
 class FineTuning:
-    """fixed_layers: lowest layers, with the embeddings, that do not learn. rarity: power of a class's rarity in its weight
+    """pooled: whether the pooled first token is looked at too; a gateway's heads see the text's vector alone. fixed_layers: lowest layers, with the embeddings, that do not learn. rarity: power of a class's rarity in its weight
     (0: all alike, 1: all classes count the same). patience: epochs without a better check. refit: learn from all rows in
     the end, not only from those that were not checked on."""
 
+    pooled: bool = False
     epochs: int = 20
     batch: int = 16
     learning_rate: float = 3e-4
@@ -50,21 +51,24 @@ class FineTuning:
 class NoteHeads(nn.Module):
     """(ids, mask) -> logits [N, classes] of each kind of judgement."""
 
-    def __init__(self, bert: Bert, classes: Mapping[str, int]) -> None:
+    def __init__(self, bert: Bert, classes: Mapping[str, int], *, pooled: bool = False) -> None:
         super().__init__()
+        self.pooled = pooled
         self.bert = copy.deepcopy(bert)
         self.dropout = nn.Dropout(bert.settings.dropout)
-        self.heads = nn.ModuleDict({about: _unbiased(2 * bert.settings.width, n) for about, n in classes.items()})
+        self.heads = nn.ModuleDict(
+            {about: _unbiased(bert.settings.width * (1 + pooled), n) for about, n in classes.items()}
+        )
 
     def forward(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         seen = self.dropout(self.seen(ids, mask))
         return {about: head(seen) for about, head in self.heads.items()}
 
     def seen(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """[N, 2d]: the pooled first token, and the text's vector stretched to the same size."""
+        """[N, d] or, with the pooled first token, [N, 2d]: each number of the text's unit vector about one in size."""
         tokens = self.bert(ids, mask)
-        width = tokens.shape[2]
-        return torch.cat([self.bert.pooled(tokens), whole(tokens, mask) * width**0.5], dim=1)
+        stretched = whole(tokens, mask) * tokens.shape[2] ** 0.5
+        return torch.cat([stretched, self.bert.pooled(tokens)], dim=1) if self.pooled else stretched
 
 
 def finetune(
@@ -140,7 +144,7 @@ class _Lessons:
         """Heads after so many epochs over the rows at `places`, at the pace of the settings' epochs."""
         settings = self.settings
         torch.manual_seed(settings.seed)
-        heads = NoteHeads(self.bert, self.classes)
+        heads = NoteHeads(self.bert, self.classes, pooled=settings.pooled)
         fix(heads.bert, settings.fixed_layers)
         weights = {
             about: class_weights(told[places], self.classes[about], settings.rarity)

@@ -1,4 +1,4 @@
-"""An encoder with its tokenizer, before it is packed: texts in, vectors out."""
+"""An encoder with its tokenizer, before it is packed and after: texts in, vectors out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnxruntime
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from export.quantize import quantize
+from export.to_decoder import encoder_graph
+from protocol.reading import tokens
 from protocol.reading.encoder import Encoded
-from server.algorithms import bert
-from server.algorithms.bert import BertForPreTraining, Float32s
+from server.algorithms import bert, byte_pairs
+from server.algorithms.bert import BertForPreTraining, EncoderForExport, Float32s
 from server.algorithms.masking import Marks
 from server.algorithms.word_pieces import CONTINUES
 
@@ -68,14 +73,53 @@ class TextEncoder:
         """As `encode`, many texts at once."""
         read = self.tokenizer.encode_batch(list(texts))
         found: list[Encoded] = []
-        for encoding, tokens in zip(read, bert.token_vectors(self.net.bert, [e.ids for e in read], batch), strict=True):
-            own = ~np.array(encoding.special_tokens_mask, dtype=bool)
-            own[len(tokens) - 1 :] = False  # the last token read is the closing one
-            places = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-            cut = int(places[-2, 1] - places[len(tokens) - 2, 1]) if len(own) > len(tokens) else 0
-            kept = own[: len(tokens)]
-            whole = bert.whole(torch.from_numpy(tokens)[None], torch.ones(1, len(tokens)))[0].numpy()
-            found.append(
-                Encoded(tokens[kept], places[: len(tokens)][kept], whole if kept.any() else np.zeros_like(whole), cut)
-            )
+        for text, row, vectors in zip(
+            texts, read, bert.token_vectors(self.net.bert, [one.ids for one in read], batch), strict=True
+        ):
+            places = np.array(row.offsets, dtype=np.int64).reshape(-1, 2)
+            whole = bert.whole(torch.from_numpy(vectors)[None], torch.ones(1, len(vectors)))[0].numpy()
+            found.append(_of_the_text(text, vectors, whole, places))
         return found
+
+
+class PackedEncoder:
+    """The graph that a gateway runs, run here in the same way: what is learned on top of its vectors fits there."""
+
+    def __init__(self, graph: bytes, tokenizer: bytes, context: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._tokenizer, self._context = tokens.tokenizer(tokenizer), context
+        self._width = int(next(one for one in self._session.get_outputs() if one.name == "whole").shape[1])
+
+    @property
+    def width(self) -> int:
+        """Length d of a vector."""
+        return self._width
+
+    def encode(self, text: str) -> Encoded:
+        """One text at a time: an int8 graph scales its activations over the whole batch."""
+        ids, places = self._tokenizer.encode(text)
+        if len(ids) > self._context:
+            ids = [*ids[: self._context - 1], ids[-1]]
+        row = np.array([ids], dtype=np.int64)
+        vectors, whole = self._session.run(["tokens", "whole"], {"ids": row, "mask": np.ones_like(row)})
+        return _of_the_text(text, vectors[0], whole[0], places)
+
+
+def packed(encoder: TextEncoder) -> tuple[bytes, bytes]:
+    """(int8 graph, tokenizer.json) for a gateway."""
+    graph = quantize(encoder_graph(EncoderForExport(encoder.net.bert)))
+    return graph, byte_pairs.written(encoder.tokenizer)
+
+
+def _of_the_text(text: str, vectors: Float32s, whole: Float32s, places: NDArray[np.int64]) -> Encoded:
+    """Of the tokens that were read (the first ones and the closing one) those that stand for characters of the text."""
+    cut = 0
+    if len(places) > len(vectors):
+        cut = len(text) - int(places[len(vectors) - 2, 1])
+        places = np.concatenate([places[: len(vectors) - 1], places[-1:]])
+    own = places[:, 0] < places[:, 1]
+    vector = (whole if own.any() else np.zeros_like(whole)).astype(np.float64)
+    return Encoded(vectors[own].astype(np.float64), places[own], vector, cut)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from edge_agent.runtimes.text_graphs import OnnxEncoder
+from protocol.reading import tokens
 from server.algorithms import bert, word_pieces
 from server.algorithms.bert import BertSettings, EncoderForExport
 from server.algorithms.note_heads import UNTOLD, FineTuning, class_weights, finetune, inner_split, judge
-from server.training.text_encoder import TextEncoder
+from server.training.text_encoder import PackedEncoder, TextEncoder, packed
 
 LITTLE = BertSettings(vocabulary=60, width=16, layers=2, heads=2, inner=32, context=12)
 ROWS = [[2, 5, 6, 7, 3], [2, 9, 3], [2, 5, 6, 7, 8, 9, 10, 3]]
@@ -42,9 +45,9 @@ def test_a_text_has_the_same_vector_alone_and_in_a_batch() -> None:
 
 def test_tokens_make_up_the_text_vector() -> None:
     net = bert.fresh(LITTLE, 7).bert
-    for tokens, whole, row in zip(bert.token_vectors(net, ROWS), bert.vectors(net, ROWS), ROWS, strict=True):
-        assert tokens.shape == (len(row), 16)
-        mean = tokens.mean(axis=0)
+    for each, whole, row in zip(bert.token_vectors(net, ROWS), bert.vectors(net, ROWS), ROWS, strict=True):
+        assert each.shape == (len(row), 16)
+        mean = each.mean(axis=0)
         np.testing.assert_allclose(mean / np.linalg.norm(mean), whole, atol=1e-5)
 
 
@@ -75,8 +78,8 @@ def test_words_are_read_and_written_by_one_table() -> None:
 
 def test_what_a_gateway_runs_answers_as_the_encoder_does() -> None:
     net = bert.fresh(LITTLE, 7).bert.eval()
-    tokens, whole = EncoderForExport(net)(*bert.padded(ROWS, LITTLE))
-    assert tokens.shape == (3, 8, 16)
+    each, whole = EncoderForExport(net)(*bert.padded(ROWS, LITTLE))
+    assert each.shape == (3, 8, 16)
     np.testing.assert_allclose(whole.detach().numpy(), bert.vectors(net, ROWS), atol=1e-6)
 
 
@@ -131,7 +134,7 @@ def test_heads_learn_two_judgements_at_once_and_leave_the_encoder_alone() -> Non
     assert (told["urgency"].argmax(axis=1)[10:] == urgent[10:]).mean() > 0.9
     np.testing.assert_array_equal(told["kind"], again["kind"])
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert judge(finetune(net, rows, labels, classes, FineTuning(epochs=1)), [])["kind"].shape == (0, 2)
+    assert judge(finetune(net, rows, labels, classes, FineTuning(epochs=1, pooled=True)), [])["kind"].shape == (0, 2)
 
 
 def test_a_class_of_one_is_learned_and_never_checked_on() -> None:
@@ -155,3 +158,19 @@ def test_labels_that_do_not_fit_are_refused() -> None:
         finetune(net, ROWS, {"kind": np.array([0, 1])}, {"kind": 2}, FineTuning())
     with pytest.raises(ValueError, match="no row has a label"):
         finetune(net, ROWS, {"kind": np.full(3, UNTOLD)}, {"kind": 2}, FineTuning())
+
+
+def test_what_a_gateway_runs_is_near_the_float_encoder_and_reads_the_same_places(encoder: TextEncoder) -> None:
+    graph, tokenizer = packed(encoder)
+    here = PackedEncoder(graph, tokenizer, 10)
+    options = onnxruntime.SessionOptions()
+    there = OnnxEncoder(onnxruntime.InferenceSession(graph, options), tokens.tokenizer(tokenizer), here.width, 10)
+    for text in (*NOTES, "", " ", "pump " * 30, "🙂 [SEP] \x00 Ünd"):
+        exact, run, gateway = (one.encode(text) for one in (encoder, here, there))
+        np.testing.assert_array_equal(exact.places, run.places)
+        np.testing.assert_array_equal(run.places, gateway.places)
+        np.testing.assert_allclose(run.whole, gateway.whole, atol=1e-6)
+        np.testing.assert_allclose(run.tokens, gateway.tokens, atol=1e-6)
+        assert exact.cut == run.cut == gateway.cut
+        if len(exact.places):
+            assert exact.whole @ run.whole > 0.99
