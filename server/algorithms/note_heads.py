@@ -1,6 +1,6 @@
-"""An encoder learns to judge notes: failure mode, event type and urgency at once, each by a linear head over the text's vector
-(the mean of its tokens) and, where wished, over what the pooler made of the first token (Devlin et al. 2019, fine-tuning;
-Sun et al. 2019, "How to Fine-Tune BERT for Text Classification").
+"""An encoder learns to judge notes: failure mode, event type and urgency at once, each by a linear head over the text's
+vector (the mean of its tokens) and, where wished, over what the pooler made of the first token (Devlin et al. 2019,
+fine-tuning; Sun et al. 2019, "How to Fine-Tune BERT for Text Classification").
 
 Rare classes weigh more, by a power of their rarity. How long to learn is found on an inner part of the rows; then all rows
 are learned from for as long."""
@@ -27,9 +27,10 @@ UNTOLD = -1
 
 @dataclass(frozen=True)
 class FineTuning:
-    """pooled: whether the pooled first token is looked at too; a gateway's heads see the text's vector alone. fixed_layers: lowest layers, with the embeddings, that do not learn. rarity: power of a class's rarity in its weight
-    (0: all alike, 1: all classes count the same). patience: epochs without a better check. refit: learn from all rows in
-    the end, not only from those that were not checked on."""
+    """pooled: whether the pooled first token is looked at too; a gateway's heads see the text's vector alone. fixed_layers:
+    lowest layers, with the embeddings, that do not learn. rarity: power of a class's rarity in its weight (0: all alike, 1:
+    all classes count the same). patience: epochs without a better check. refit: learn from all rows in the end, not only from
+    those that were not checked on. minutes: at most, of each of the two."""
 
     pooled: bool = False
     epochs: int = 20
