@@ -177,8 +177,8 @@ def _starter_arguments(kinds: Kinds) -> None:
     starter = kinds.add_parser(
         "starter",
         help="models to start with, from our own simulated notes: needs no file",
-        description="Trains a reader of notes with a text encoder, English and Chinese, from notes that our own grammar makes. "
-        "Writes a folder with the sealed bundle, report.json and report.md.",
+        description="Trains a reader of notes with a text encoder, English and Chinese, from notes that our own grammar "
+        "makes. Writes a folder with the sealed bundle, report.json and report.md.",
     )
     starter.set_defaults(run=_train_starter)
     add = starter.add_argument

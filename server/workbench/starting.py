@@ -112,8 +112,10 @@ def starter_summary(report: StarterReport) -> str:
         f"{report.seconds:.0f} seconds; the encoder has {report.encoder_parameters / 1e6:.1f} million parameters.",
         "",
     ]
-    for model in report.models:
-        lines.append(f"- {model.slot} ({model.bytes / 1e6:.1f} MB, {model.latency_us:.0f} µs): {model.verdict}")
+    lines += [
+        f"- {model.slot} ({model.bytes / 1e6:.1f} MB, {model.latency_us:.0f} µs): {model.verdict}"
+        for model in report.models
+    ]
     lines += [
         "",
         f"On {report.unseen_notes} simulated notes in wordings that were never shown:",
