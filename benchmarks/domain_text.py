@@ -41,9 +41,8 @@ def domain_text(beside: Path) -> DomainText:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as stream:
-        yield from stream
+    body = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    yield from io.StringIO(body.decode("utf-8"))
 
 
 def _norm(folder: Path, found: DomainText) -> None:
