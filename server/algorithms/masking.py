@@ -7,7 +7,7 @@ lies nearest; where there is no second text, the text itself, seen through other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,8 @@ from server.algorithms.bert import Bert, BertForPreTraining, BertSettings, Rows,
 from server.algorithms.descent import Descent, Watch, descend
 
 UNASKED = -100
+POOL = 16
+"""Batches that are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,15 @@ def pretrain(
     order = np.random.default_rng(settings.seed)
     chance = torch.Generator().manual_seed(settings.seed)
     partners = _Partners(pairs)
+    alone_next = dealt([len(row) for row in rows], settings.batch, order)
+    paired_next = dealt([len(pair.first) + len(pair.second) for pair in pairs], settings.batch, order)
 
     def loss_of(_step: int) -> Tensor:
         if pairs and (not rows or order.random() < settings.paired):
-            chosen = order.integers(len(pairs), size=settings.batch)
-            joined, belongs = partners.drawn(chosen, order)
+            joined, belongs = partners.drawn(next(paired_next), order)
             ids, mask, types = joined_rows(joined, net.settings)
             return _hidden_loss(net, ids, mask, types, belongs, marks, settings, chance)
-        ids, mask = padded([rows[i] for i in order.integers(len(rows), size=settings.batch)], net.settings)
+        ids, mask = padded([rows[i] for i in next(alone_next)], net.settings)
         return _hidden_loss(net, ids, mask, None, None, marks, settings, chance)
 
     net.train()
@@ -108,10 +111,10 @@ def align(bert: Bert, pairs: Sequence[Pair], settings: Alignment, watch: Watch |
         raise ValueError(f"{len(pairs)} pairs: a text needs others to be apart from; give at least two")
     torch.manual_seed(settings.seed)
     order = np.random.default_rng(settings.seed)
-    size = min(settings.batch, len(pairs))
+    batches = dealt([len(pair.first) for pair in pairs], settings.batch, order)
 
     def loss_of(_step: int) -> Tensor:
-        chosen = [pairs[i] for i in order.choice(len(pairs), size=size, replace=False)]
+        chosen = [pairs[i] for i in next(batches)]
         one, other = (
             whole(bert(*side), side[1])
             for side in (padded([getattr(p, which) for p in chosen], bert.settings) for which in ("first", "second"))
@@ -122,6 +125,18 @@ def align(bert: Bert, pairs: Sequence[Pair], settings: Alignment, watch: Watch |
     losses = descend([(bert, 1.0)], loss_of, settings.descent, watch)
     bert.eval()
     return losses
+
+
+def dealt(lengths: Sequence[int], batch: int, order: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Places of batches without end: all in a new order, time and again, those of like length together."""
+    sizes, pool = np.asarray(lengths), POOL * batch
+    while True:
+        shuffled = order.permutation(len(sizes))
+        for start in range(0, len(shuffled), pool):
+            some = shuffled[start : start + pool]
+            some = some[np.argsort(sizes[some], kind="stable")]
+            for at in order.permutation(-(-len(some) // batch)):
+                yield some[at * batch : (at + 1) * batch]
 
 
 def alone(rows: Rows) -> list[Pair]:

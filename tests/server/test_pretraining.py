@@ -19,6 +19,7 @@ from server.algorithms.masking import (
     PreTraining,
     align,
     alone,
+    dealt,
     hide,
     info_nce,
     joined_rows,
@@ -92,11 +93,11 @@ def test_hidden_words_are_learned_and_the_same_seed_learns_the_same() -> None:
 
 def test_which_action_follows_which_symptom_is_learned() -> None:
     little = replace(LITTLE, layers=2, dropout=0.0)
-    pairs = [Pair([2, 5 + kind, 9 + kind, 3], [2, 20 + kind, 25 + kind, 3]) for kind in range(3) for _ in range(2)]
+    pairs = [Pair([2, 5 + kind, 9 + kind, 3], [2, 20 + kind, 25 + kind, 3]) for _ in range(16) for kind in range(3)]
     net = bert.fresh(little, 7)
-    pretrain(net, [], pairs, MARKS, PreTraining(Descent(steps=150, learning_rate=1e-2), batch=32, follows=8.0))
+    pretrain(net, [], pairs, MARKS, PreTraining(Descent(steps=220, learning_rate=1e-2), batch=32, follows=8.0))
     true = [(pair.first, pair.second) for pair in pairs]
-    false = [(pair.first, other.second) for pair, other in zip(pairs, pairs[2:] + pairs[:2], strict=True)]
+    false = [(pair.first, other.second) for pair, other in zip(pairs, pairs[1:] + pairs[:1], strict=True)]
     with torch.no_grad():
         said = [
             torch.softmax(net.follows(net.bert(*joined_rows(these, little))), dim=1)[:, 0] for these in (true, false)
@@ -157,6 +158,15 @@ def test_false_second_texts_come_from_the_same_corpus_and_never_repeat_a_true_on
     assert not any(a == (2, 5, 3) and b[1] in (20, 21, 22) and label for a, b, label in said)
     assert not any(b[1] == 40 and a != (2, 7, 3) for a, b, _ in said)
     assert not any(a == (2, 7, 3) and label for a, _, label in said)  # its corpus holds no other
+
+
+def test_all_texts_are_dealt_before_one_comes_again_and_like_lengths_go_together() -> None:
+    lengths = np.random.default_rng(3).integers(3, 60, size=1000)
+    batches = dealt(lengths.tolist(), 10, np.random.default_rng(7))
+    first = [next(batches) for _ in range(100)]
+    assert sorted(np.concatenate(first).tolist()) == list(range(1000))
+    assert np.mean([np.ptp(lengths[batch]) for batch in first]) < 10
+    assert sorted(map(len, (next(dealt([3, 4, 5], 10, np.random.default_rng(7))),))) == [3]
 
 
 def test_nothing_to_read_is_said() -> None:
