@@ -1,6 +1,7 @@
 """Models to start with, before a plant has written anything of its own: an encoder and a reader from notes that our own
-grammar made (`simulated_notes`). Nothing here was written by anybody else, so what is learned may travel with the product;
-the passport names the source. Sealed like any other model; the first training on a plant's own notes replaces them.
+grammar made (`simulated_notes`), and a writer from reports that our own catalogue makes. Nothing here was written by anybody
+else, so what is learned may travel with the product; the passport names the source. Sealed like any other model; the first
+training on a plant's own notes and reports replaces them.
 
 A sixth of the wordings of each mode is never shown, in either language: what the reader makes of those is the honest figure,
 and still one of notes that the same people thought up."""
@@ -30,8 +31,12 @@ from server.training.pretraining import EncoderPlan, TextPair, pretrained_encode
 from server.training.reader import Understood, train_reader
 from server.training.simulated_notes import ISO, NotePlan, SimulatedNote, notes
 from server.training.text_encoder import PackedEncoder, TextEncoder, packed
+from server.training.writer import WriterPlan, train_writer
 
 SOURCES = "notes simulated by our own grammar (server/training/note_grammar.py); no text of anybody else"
+WRITER_SOURCES = (
+    "reports made up from our own catalogue of clauses (protocol/writing/clauses) and " + SOURCES.partition(";")[0]
+)
 LICENCE = "Apache-2.0"
 HELD = 6
 """One wording of so many is never shown."""
@@ -46,8 +51,9 @@ ENCODER = EncoderPlan(
 @dataclass(frozen=True)
 class StarterPlan:
     """unlabelled: notes that the encoder reads and is fine-tuned on. labelled: others, on which the reader is fitted on top.
-    judged: of wordings that neither saw. minutes: in all, at most; None: as many steps as the plan says, and then the same
-    seed gives the same models on the same machine."""
+    judged: of wordings that neither saw. read_by_writer: notes in full that the writer reads before reports. minutes: of the
+    encoder's learning, at most; None: as many steps as the plan says, and then the same seed gives the same models on the
+    same machine."""
 
     notes: NotePlan = ISO
     unlabelled: int = 12_000
@@ -55,6 +61,8 @@ class StarterPlan:
     judged: int = 600
     encoder: EncoderPlan = field(default_factory=lambda: ENCODER)
     heads: FineTuning = field(default_factory=lambda: FineTuning(epochs=2, batch=32, refit=False, check_share=0.05))
+    read_by_writer: int = 2000
+    writer: WriterPlan = field(default_factory=WriterPlan)
     minutes: float | None = None
     seed: int = 7
 
@@ -82,8 +90,10 @@ class StarterReader:
 class _Origin(Circumstances):
     """Circumstances that name the source of the text in every passport."""
 
+    sources: str = SOURCES
+
     def lineage(self, seed: int, parameters: dict[str, object]) -> Lineage:
-        return super().lineage(seed, parameters | {"sources": SOURCES, "licence": LICENCE})
+        return super().lineage(seed, parameters | {"sources": self.sources, "licence": LICENCE})
 
 
 def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> StarterReader:
@@ -108,6 +118,22 @@ def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> Starte
     )[0]
     unseen = list(notes(replace(plan.notes, modes=held), plan.judged, plan.seed + 2))
     return StarterReader(candidate, encoder, judged(candidate, run, unseen), cosine(encoder, run, unseen[:200]))
+
+
+def starter_writer(plan: StarterPlan, now_ms: int, progress: Progress) -> Candidate:
+    """A writer of fault reports that chooses among our own clauses. The template goes on writing until people's own reports
+    have shown that its choices are worth more."""
+    told = notes(replace(plan.notes, slips=0.0, shorthand=0.0), plan.read_by_writer, plan.seed + 3)
+    texts = tuple(f"{one.plain}. {one.fix}." if one.language == "en" else f"{one.plain}。{one.fix}。" for one in told)
+    learned = replace(plan.writer, texts=texts, seed=plan.seed)
+    world = _Origin(
+        dataset_digest=digest(msgspec.json.encode([texts, learned.frames])),
+        dataset_rows=len(texts) + learned.made,
+        now_ms=now_ms,
+        because="to start with: learned from made-up reports, which its figures are of, too",
+        sources=WRITER_SOURCES,
+    )
+    return train_writer(learned, world, progress)[0]
 
 
 def starter_encoder(told: Sequence[SimulatedNote], plan: StarterPlan, progress: Progress) -> TextEncoder:

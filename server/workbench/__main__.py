@@ -176,9 +176,10 @@ def _forecast_arguments(kinds: Kinds) -> None:
 def _starter_arguments(kinds: Kinds) -> None:
     starter = kinds.add_parser(
         "starter",
-        help="models to start with, from our own simulated notes: needs no file",
-        description="Trains a reader of notes with a text encoder, English and Chinese, from notes that our own grammar "
-        "makes. Writes a folder with the sealed bundle, report.json and report.md.",
+        help="models to start with, from our own simulated notes and clauses: needs no file",
+        description="Trains a reader of notes with a text encoder, and a writer of reports, English and Chinese, from notes that "
+        "our own grammar and reports that our own catalogue makes. Writes a folder with the two sealed bundles, report.json "
+        "and report.md.",
     )
     starter.set_defaults(run=_train_starter)
     add = starter.add_argument

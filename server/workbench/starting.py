@@ -13,6 +13,9 @@ from protocol.errors import BadSettings
 from server.training import Candidate, Progress
 from server.workbench.training import MARK, check_place, quiet, written_whole
 
+READER_SHARE = 0.6
+"""Of the time."""
+
 
 class StarterModel(msgspec.Struct, frozen=True, kw_only=True):
     """One sealed model. bytes: of its bundle."""
@@ -31,7 +34,7 @@ class StarterReport(msgspec.Struct, frozen=True, kw_only=True):
     in wordings that were never shown. packed_cosine: of the int8 encoder's vectors to the float one's, mean and lowest."""
 
     models: list[StarterModel]
-    sources: str
+    sources: list[str]
     licence: str
     seed: int
     seconds: float
@@ -72,10 +75,15 @@ def train_starter(
 
     began = time.monotonic()
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    made = starter.starter_reader(starter.StarterPlan(minutes=minutes, seed=seed), now, progress)
+    plan = starter.StarterPlan(minutes=minutes, seed=seed)
+    made = starter.starter_reader(plan, now, lambda share, step: progress(READER_SHARE * share, step))
+    writer = starter.starter_writer(
+        plan, now, lambda share, step: progress(READER_SHARE + (0.99 - READER_SHARE) * share, step)
+    )
+    candidates = [made.candidate, writer]
     report = StarterReport(
-        models=[_model(made.candidate)],
-        sources=starter.SOURCES,
+        models=[_model(candidate) for candidate in candidates],
+        sources=[starter.SOURCES, starter.WRITER_SOURCES],
         licence=starter.LICENCE,
         seed=seed,
         seconds=round(time.monotonic() - began, 1),
@@ -85,7 +93,8 @@ def train_starter(
         packed_cosine=list(made.kept),
     )
     with written_whole(out) as folder:
-        (folder / report.models[0].file).write_bytes(made.candidate.archive)
+        for model, candidate in zip(report.models, candidates, strict=True):
+            (folder / model.file).write_bytes(candidate.archive)
         (folder / "report.md").write_text(starter_summary(report), encoding="utf-8")
         (folder / MARK).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     progress(1.0, "written")
@@ -108,7 +117,7 @@ def _model(candidate: Candidate) -> StarterModel:
 def starter_summary(report: StarterReport) -> str:
     """The report in words, as Markdown."""
     lines = [
-        f"Models to start with, from {report.sources}. Licence: {report.licence}. Seed {report.seed}, "
+        f"Models to start with, from {'; '.join(report.sources)}. Licence: {report.licence}. Seed {report.seed}, "
         f"{report.seconds:.0f} seconds; the encoder has {report.encoder_parameters / 1e6:.1f} million parameters.",
         "",
     ]

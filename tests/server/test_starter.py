@@ -15,22 +15,27 @@ from protocol.reading.reader import Reader
 from protocol.reports import ModelRef
 from server.algorithms.bert import BertSettings
 from server.algorithms.descent import Descent
+from server.algorithms.gpt import GptSettings
 from server.algorithms.masking import Alignment, PreTraining
 from server.algorithms.note_heads import UNTOLD, FineTuning
+from server.training.language import LoopSettings
 from server.training.note_grammar import ISO_MODES
 from server.training.pretraining import EncoderPlan
 from server.training.simulated_notes import ISO, NotePlan, notes
 from server.training.starter import (
     LICENCE,
     SOURCES,
+    WRITER_SOURCES,
     StarterPlan,
     StarterReader,
     apart,
     likenesses,
     numbered,
     starter_reader,
+    starter_writer,
 )
 from server.training.text_encoder import PackedEncoder
+from server.training.writer import WriterPlan
 from server.workbench.starting import StarterReport, starter_summary, train_starter
 
 LITTLE = StarterPlan(
@@ -45,6 +50,14 @@ LITTLE = StarterPlan(
         alignment=Alignment(Descent(steps=8), batch=8),
     ),
     heads=FineTuning(epochs=1, refit=False),
+    read_by_writer=20,
+    writer=WriterPlan(
+        made=16,
+        vocabulary=900,
+        shape=GptSettings(context=384, layers=1, heads=2, width=16),
+        text_loop=LoopSettings(steps=2, check_every=2, patience=0),
+        made_loop=LoopSettings(steps=2, check_every=2, patience=0),
+    ),
 )
 
 
@@ -72,6 +85,15 @@ def test_the_bundle_reads_a_note_with_its_own_graph_and_tokenizer(made: StarterR
     assert {judged.about for judged in read.judged} <= set(About)
     assert {one.name for one in read.judged[0].classes} <= {"Leaking", "Noise", "none"}
     assert all(one.case.startswith("example-") for one in read.like)
+
+
+def test_the_writer_learned_from_our_own_catalogue_and_the_template_goes_on_writing() -> None:
+    passport = starter_writer(LITTLE, 0, lambda _share, _step: None).passport
+    assert passport.slot == "report.writer"
+    assert passport.lineage.parameters["sources"] == WRITER_SOURCES
+    assert passport.writer is not None
+    assert not any(passport.writer.prefer.values())
+    assert "made-up" in passport.because
 
 
 def test_packing_hardly_moves_the_vectors(made: StarterReader) -> None:
@@ -119,7 +141,7 @@ def test_a_place_that_holds_something_else_is_not_touched(tmp_path: Path) -> Non
 def test_the_report_in_words_says_what_the_figures_are_of() -> None:
     report = StarterReport(
         models=[],
-        sources=SOURCES,
+        sources=[SOURCES, WRITER_SOURCES],
         licence=LICENCE,
         seed=7,
         seconds=61.0,
