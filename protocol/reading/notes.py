@@ -25,7 +25,7 @@ class About(StrEnum):
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
     """Words of an operator or a maintainer about a machine. `author` is a pseudonym. `about`: id of the report, event or work
-    order that it was written to, where it was. `via`: where it was written."""
+    order that it was written to, where it was."""
 
     type_name: ClassVar[str] = "millwright.note.v1"
     message_class: ClassVar[MessageClass] = MessageClass.FEEDBACK
@@ -36,7 +36,6 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
     author: Annotated[str, msgspec.Meta(max_length=64)] = ""
     about: Annotated[str, msgspec.Meta(max_length=128)] = ""
-    via: Annotated[str, msgspec.Meta(pattern="^(shop|panel|console|order)$")] = "shop"
 
 
 class Class(msgspec.Struct, frozen=True):
@@ -95,6 +94,17 @@ class NoteReading(msgspec.Struct, frozen=True, kw_only=True):
     normalised: Text = ""
     like: Annotated[list[LikeNote], msgspec.Meta(max_length=10)] = []
     model: ModelRef
+
+
+class PastNote(msgspec.Struct, frozen=True, kw_only=True):
+    """A note whose case is closed. said: what it was, question -> class ("failure" -> "leak"). fixed_by: what was done
+    ("action:replace-seal"). taught: a person has corrected a reading to this."""
+
+    case: Name
+    text: Text
+    said: dict[Name, Name] = {}
+    fixed_by: Annotated[list[Name], msgspec.Meta(max_length=20)] = []
+    taught: bool = False
 
 
 class ReaderSpec(msgspec.Struct, frozen=True, kw_only=True):
