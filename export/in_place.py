@@ -4,9 +4,9 @@ which each call writes only what is new. Going on by one token then copies nothi
 Made from the graph of `to_decoder.py`, whatever module it came from, by putting one GroupQueryAttention (Ainslie et al. 2023;
 onnxruntime's operator) where it attends over [past; new]. Where that is not how it attends, `in_place` answers None.
 
-The graph maps `ids` int64 [1, T], `before` int64 [1], `last` int32 [1] (= before + T - 1), `total` int32 [] (= before + T),
-`key_L`, `value_L` float32 [1, kv_heads, context, head_width] to `logits` float32 [1, T, V] and `next_key_L`, `next_value_L`,
-which are bound to the same buffers."""
+The graph maps `ids` int64 [1, T], `first` int64 [1], `before` int64 [1], `last` int32 [1] (= before + T - 1), `total` int32
+[] (= before + T), `key_L`, `value_L` float32 [1, kv_heads, context, head_width] to `logits` float32 [1, T - first, V], of the
+tokens from `first` on, and `next_key_L`, `next_value_L`, which are bound to the same buffers."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def in_place(graph: bytes, *, layers: int, kv_heads: int, head_width: int, conte
         instead[end] = nodes
     kept = [one for node in model.graph.node for one in instead.get(node.output[0], [node])]
     _told_how_much(kept)
+    if not _asked_from_first(kept, sight, model.graph):
+        return None
     _rebuild(model.graph, kept, [(f"{part}_{i}") for i in range(layers) for part in ("key", "value")])
     if any("past" in node.input for node in model.graph.node):
         return None
@@ -46,12 +48,13 @@ def in_place(graph: bytes, *, layers: int, kv_heads: int, head_width: int, conte
     model.graph.input.extend(
         [
             helper.make_tensor_value_info("ids", TensorProto.INT64, [1, "T"]),
+            helper.make_tensor_value_info("first", TensorProto.INT64, [1]),
             helper.make_tensor_value_info("before", TensorProto.INT64, [1]),
             helper.make_tensor_value_info("last", TensorProto.INT32, [1]),
             helper.make_tensor_value_info("total", TensorProto.INT32, []),
         ]
     )
-    model.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, "T", vocabulary]))
+    model.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, "asked", vocabulary]))
     for i in range(layers):
         for part in ("key", "value"):
             model.graph.input.append(helper.make_tensor_value_info(f"{part}_{i}", TensorProto.FLOAT, shape))
@@ -72,6 +75,21 @@ def _told_how_much(nodes: list[NodeProto]) -> None:
             node.op_type = "Identity"
             node.input[0] = "before"
             del node.attribute[:]
+
+
+def _asked_from_first(nodes: list[NodeProto], sight: _Sight, graph: onnx.GraphProto) -> bool:
+    """Only the tokens from `first` on reach the vocabulary; False where no product makes the logits."""
+    head = sight.maker["logits"]
+    if head.op_type == "Add":
+        head = next((made for name in head.input if (made := sight.made_by(name, "MatMul")) is not None), head)
+    if head.op_type != "MatMul":
+        return False
+    cut = helper.make_node("Slice", [head.input[0], "first", "to_the_end", "along_tokens"], ["asked"])
+    nodes.insert(nodes.index(head), cut)
+    head.input[0] = "asked"
+    graph.initializer.append(numpy_helper.from_array(np.array([np.iinfo(np.int64).max]), "to_the_end"))
+    graph.initializer.append(numpy_helper.from_array(np.array([1]), "along_tokens"))
+    return True
 
 
 def _rebuild(graph: onnx.GraphProto, nodes: list[NodeProto], memory: list[str]) -> None:

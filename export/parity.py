@@ -89,7 +89,7 @@ class GraphDecoder:
             raise ValueError(f"{self._length} + {len(ids)} tokens; the model holds {self.context}")
         given: Arrays = {"ids": np.array([ids], dtype=np.int64), **self._memory}
         if self._in_place:
-            given["before"] = np.array([self._length], dtype=np.int64)
+            given["before"], given["first"] = np.array([self._length], dtype=np.int64), np.zeros(1, dtype=np.int64)
             given["last"], given["total"] = np.array([total - 1], dtype=np.int32), np.array(total, dtype=np.int32)
         kept = [f"next_{name}" for name in self._memory] if self._in_place else ["present"]
         logits, *after = self._session.run(["logits", *kept], given)

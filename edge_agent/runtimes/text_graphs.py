@@ -16,7 +16,7 @@ from protocol.writing.decoder import WriterSpec
 
 MOST_NOTE_TOKENS = 8192
 MOST_MEMORY_BYTES = 1 << 30
-KEPT_BINDINGS = 8
+KEPT_BINDINGS, KEPT_ROWS = 64, 8
 
 
 class OnnxDecoder:
@@ -46,12 +46,19 @@ class OnnxDecoder:
     def feed(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [len(ids), V] after each of them. Raises ValueError for none, for one that is no token, beyond the context,
         and where the graph does not run."""
+        return self._fed(ids, 0)
+
+    def feed_last(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits [1, V] after the last of them; the others' are not worked out where the memory is in place."""
+        return self._fed(ids, len(ids) - 1)[-1:]
+
+    def _fed(self, ids: Sequence[int], first: int) -> NDArray[np.float32]:
         if not len(ids) or min(ids) < 0 or max(ids) >= self._spec.vocabulary:
             raise ValueError(f"{len(ids)} ids between 0 and {self.vocabulary} are needed to go on")
         if self._length + len(ids) > self._spec.context:
             raise ValueError(f"{self._length} + {len(ids)} tokens; the model holds {self.context}")
         try:
-            logits: NDArray[np.float32] = self._memory.feed(ids, self._length)
+            logits: NDArray[np.float32] = self._memory.feed(ids, self._length, first)
         except self._broken as error:
             raise ValueError(f"the language model's graph does not run: {error}") from error
         self._length += len(ids)
@@ -85,7 +92,8 @@ class _Copied:
         empty = (spec.layers, 2, 1, spec.kv_heads, 0, spec.head_width)
         self._past = self._value(np.zeros(empty, dtype=np.float32))
 
-    def feed(self, ids: Sequence[int], before: int) -> NDArray[np.float32]:
+    def feed(self, ids: Sequence[int], before: int, first: int) -> NDArray[np.float32]:
+        """Logits from row `first` on; all are worked out."""
         binding = self._session.io_binding()
         binding.bind_cpu_input("ids", np.array([ids], dtype=np.int64))
         binding.bind_ortvalue_input("past", self._past)
@@ -93,7 +101,7 @@ class _Copied:
         binding.bind_output("present", "cpu")
         self._session.run_with_iobinding(binding)
         logits, self._past = binding.get_outputs()
-        return np.asarray(logits.numpy()[0], dtype=np.float32)
+        return np.asarray(logits.numpy()[0][first:], dtype=np.float32)
 
     def rewind(self, length: int) -> None:
         self._past = self._value(np.ascontiguousarray(self._past.numpy()[:, :, :, :, :length]))
@@ -127,29 +135,31 @@ class _InPlace:
                 f"a memory of {spec.context} tokens takes over {MOST_MEMORY_BYTES >> 20} MiB: export a shorter context",
             )
         self._memory = {name: self._value(np.zeros(shape, dtype=np.float32)) for name in names}
-        self._before, self._last = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int32)
-        self._total = np.zeros((), dtype=np.int32)
-        self._counts = {"before": self._value(self._before), "last": self._value(self._last)}
-        self._counts["total"] = self._value(self._total)
-        self._bound: dict[int, tuple[Any, NDArray[np.int64], NDArray[np.float32]]] = {}
+        self._first, self._before = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        self._last, self._total = np.zeros(1, dtype=np.int32), np.zeros((), dtype=np.int32)
+        counts = {"first": self._first, "before": self._before, "last": self._last, "total": self._total}
+        self._counts = {name: self._value(array) for name, array in counts.items()}
+        self._bound: dict[tuple[int, int], tuple[Any, NDArray[np.int64], NDArray[np.float32]]] = {}
 
-    def feed(self, ids: Sequence[int], before: int) -> NDArray[np.float32]:
+    def feed(self, ids: Sequence[int], before: int, first: int) -> NDArray[np.float32]:
+        """Logits from row `first` on."""
         count = len(ids)
-        binding, given, logits = self._bound.get(count) or self._bind(count)
+        binding, given, logits = self._bound.get((count, first)) or self._bind(count, first)
         given[0] = ids
-        self._before[0], self._last[0], self._total[()] = before, before + count - 1, before + count
+        self._first[0], self._before[0] = first, before
+        self._last[0], self._total[()] = before + count - 1, before + count
         self._session.run_with_iobinding(binding)
         return np.array(logits[0])  # the bound array is written again by the next call
 
     def rewind(self, length: int) -> None:
         """Nothing to do: what is beyond the length is written again before it is read."""
 
-    def _bind(self, count: int) -> tuple[Any, NDArray[np.int64], NDArray[np.float32]]:
-        """Arrays ids [1, count] and logits [1, count, V] tied to the engine."""
+    def _bind(self, count: int, first: int) -> tuple[Any, NDArray[np.int64], NDArray[np.float32]]:
+        """Arrays ids [1, count] and logits [1, count - first, V] tied to the engine."""
         binding = self._session.io_binding()
         ids, logits = (
             np.zeros((1, count), dtype=np.int64),
-            np.zeros((1, count, self._vocabulary), dtype=np.float32),
+            np.zeros((1, count - first, self._vocabulary), dtype=np.float32),
         )
         for name, value in {"ids": self._value(ids), **self._counts, **self._memory}.items():
             binding.bind_ortvalue_input(name, value)
@@ -157,8 +167,8 @@ class _InPlace:
         for name, value in self._memory.items():
             binding.bind_ortvalue_output(f"next_{name}", value)
         bound = binding, ids, logits
-        if count <= KEPT_BINDINGS:
-            self._bound[count] = bound
+        if count - first <= KEPT_ROWS and len(self._bound) < KEPT_BINDINGS:
+            self._bound[count, first] = bound
         return bound
 
 

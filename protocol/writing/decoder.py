@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Protocol
+from collections.abc import Callable, Sequence
+from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -37,6 +37,20 @@ class Decoder(Protocol):
     def rewind(self, length: int) -> None:
         """Forgets all but the first `length` tokens."""
         ...
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """A decoder that need not work out what nobody asks for."""
+
+    def feed_last(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """As `Decoder.feed`, but answers the last row alone, [1, V]."""
+        ...
+
+
+def feeding(decoder: Decoder) -> Callable[[Sequence[int]], NDArray[np.float32]]:
+    """What feeds a decoder where only what follows the last token is wanted: logits [n, V] of which the last row counts."""
+    return decoder.feed_last if isinstance(decoder, Prompt) else decoder.feed
 
 
 class WriterSpec(msgspec.Struct, frozen=True, kw_only=True):

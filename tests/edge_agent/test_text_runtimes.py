@@ -23,7 +23,7 @@ from export.to_decoder import decoder_graph, encoder_graph, gateway_graph
 from protocol.bundles import TOKENIZER, Bundle, Golden, Lineage, Parity, Passport, Runtime, digest, pack
 from protocol.errors import BadBundle
 from protocol.reading.tokens import tokenizer
-from protocol.writing.decoder import WriterSpec
+from protocol.writing.decoder import WriterSpec, feeding
 
 V, W, HEADS = 300, 32, 2
 SPEC = WriterSpec(layers=1, kv_heads=HEADS, head_width=W // HEADS, vocabulary=V, context=24, end=0)
@@ -113,6 +113,17 @@ def test_going_back_forgets_what_came_after(decoder: OnnxDecoder) -> None:
     assert np.array_equal(decoder.feed([4, 5]), first)
     with pytest.raises(ValueError, match="cannot go back"):
         decoder.rewind(6)
+
+
+@pytest.mark.parametrize("decoder", BOTH, ids=["copied", "in place"])
+def test_the_last_row_alone_is_the_last_of_all(decoder: OnnxDecoder) -> None:
+    decoder.rewind(0)
+    every = decoder.feed([1, 2, 3, 4])
+    decoder.rewind(1)
+    last = feeding(decoder)([2, 3, 4])
+    assert last.shape == (1, V)
+    np.testing.assert_allclose(last[0], every[-1], atol=1e-5)
+    assert decoder.length == 4
 
 
 @pytest.mark.parametrize(
