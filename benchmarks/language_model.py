@@ -1,6 +1,6 @@
 """How well a starter GPT knows a factory's language, beside a five-gram over the same tokens.
 
-    python benchmarks/language_model.py --data DIR [--quick] [--json]
+    python benchmarks/language_model.py --data DIR [--quick | --subset long] [--json]
 
 DIR holds one or more corpora, each a `*.jsonl` or `*.jsonl.gz` of {"path": ..., "text": ...}; markup is taken out first. One
 vocabulary, one GPT and one five-gram learn from all corpora; each is then measured by itself on files that neither has seen.
@@ -9,7 +9,8 @@ chose its settings, the others teach. Bits per byte count every token of a docum
 text, so that vocabularies can be compared; both models see a document's beginning and nothing of other documents before it.
 
 The reference is interpolated Kneser-Ney with three discounts, order five, the better of two: taught by all corpora, or by the
-corpus itself alone. Target: five per cent fewer bits per byte. `--quick`: every eighth file, a small network, few steps."""
+corpus itself alone. Target: five per cent fewer bits per byte. `--quick`: every eighth file, a small network, few steps.
+`--subset long`: a wider network and eight passes over the text, an hour and a half on one quiet core."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contract import Sheet, run
@@ -33,15 +34,20 @@ PARTS = 10
 TEST, CHECK = 0, 1
 CLEARLY = 0.95
 MOST_CHECK_TOKENS = 30_000
+LLAMA_BLOCK = GptSettings(
+    vocabulary=2048, context=256, layers=4, heads=4, width=128, inner=344, dropout=0.0,
+    positions="rotary", norm="rms", gate="swiglu", bias=False,
+)  # fmt: skip
 NETWORK = {
-    False: GptSettings(vocabulary=2048, context=256, layers=4, heads=4, width=256, dropout=0.0),
-    True: GptSettings(vocabulary=1024, context=128, layers=2, heads=4, width=64, dropout=0.0),
+    "quick": replace(LLAMA_BLOCK, vocabulary=1024, context=128, layers=2, width=64, inner=172),
+    "": LLAMA_BLOCK,
+    "long": replace(LLAMA_BLOCK, width=256, inner=688, dropout=0.05),
 }
+"""By budget. The block was chosen on the check part: after the same 100 steps 6.02 nats a token against 6.16 of GPT-2's."""
 LOOP = {
-    False: LoopSettings(
-        steps=1400, learning_rate=2e-3, warm_up=0.05, check_every=100, patience=4, precision="bfloat16"
-    ),
-    True: LoopSettings(steps=90, learning_rate=4e-3, check_every=30, patience=0),
+    "quick": LoopSettings(steps=90, learning_rate=4e-3, check_every=30, patience=0),
+    "": LoopSettings(steps=2400, learning_rate=3e-3, floor=0.05, check_every=200, patience=4, precision="bfloat16"),
+    "long": LoopSettings(steps=9000, learning_rate=2e-3, floor=0.05, check_every=500, patience=4, precision="bfloat16"),
 }
 ROWS = 10
 """Windows of a whole context in a batch."""
@@ -59,9 +65,14 @@ class Corpus:
 
 def measure(sheet: Sheet) -> None:
     """Reads, learns, compares."""
-    quick = sheet.options.quick
-    corpora = [_read(path, 8 if quick else 1) for path in sheet.find(sheet.options.train, "*.jsonl", "*.jsonl.gz")]
-    settings, loop = NETWORK[quick], LOOP[quick]
+    budget = "quick" if sheet.options.quick else sheet.options.subset
+    if budget not in NETWORK:
+        raise SystemExit(f"language_model: --subset {budget!r}: leave it out, or give 'long'")
+    corpora = [
+        _read(path, 8 if sheet.options.quick else 1)
+        for path in sheet.find(sheet.options.train, "*.jsonl", "*.jsonl.gz")
+    ]
+    settings, loop = NETWORK[budget], LOOP[budget]
     every = [text for corpus in corpora for text in corpus.learn]
     tokenizer = byte_pairs.learn(every[:: max(len(every) // 600, 1)], settings.vocabulary)
     end = byte_pairs.id_of(tokenizer, byte_pairs.END)

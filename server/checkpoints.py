@@ -7,7 +7,7 @@ Families: GPT-2; Llama, Mistral and Qwen2 (one block, see server/algorithms/gpt.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,9 +16,11 @@ import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as as_safetensors
+from tokenizers import AddedToken
 from torch import Tensor
 
 from protocol.errors import BadBundle, Reason
+from protocol.reading.tokens import tokenizer as gateway_tokens
 from server.algorithms import byte_pairs
 from server.algorithms.gpt import Gpt, GptSettings
 from server.datasets import write_whole
@@ -353,6 +355,26 @@ def load_gpt(path: Path) -> tuple[Gpt, bytes]:
     net = Gpt(settings)
     net.load_state_dict(read)
     return net.eval(), tokenizer
+
+
+def with_tokens(net: Gpt, tokenizer: bytes, fixed: Sequence[str]) -> tuple[Gpt, bytes]:
+    """The network and its tokenizer with more fixed tokens, the rows of new ones at the mean of the old. Raises BadBundle for
+    a tokenizer of a form that a gateway does not read."""
+    words = byte_pairs.read(tokenizer)
+    words.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in fixed])
+    body = byte_pairs.written(words)
+    gateway_tokens(body)
+    s = net.settings
+    more = int(words.get_vocab_size(with_added_tokens=True)) - s.vocabulary
+    if more <= 0:
+        return net, body
+    wider = Gpt(replace(s, vocabulary=s.vocabulary + more))
+    state = net.state_dict()
+    for name in ("token.weight", "head.weight"):
+        if name in state:
+            state[name] = torch.cat([state[name], state[name].mean(dim=0, keepdim=True).repeat(more, 1)])
+    wider.load_state_dict(state)
+    return wider.eval(), body
 
 
 def save_gpt(net: Gpt, tokenizer: bytes, path: Path) -> None:

@@ -87,6 +87,14 @@ def judged(report: LeftReport, frames: Frames, language: Language, encode: Encod
     return EditedReport(language, tuple(encode(prefix(frames, report.facts))), tuple(found))
 
 
+def longest_section(report: EditedReport) -> int:
+    """Most tokens that any licensed section of it takes, what the model is told included."""
+    return max(
+        len(report.prefix) + len(each.lead) + sum(max(map(len, turn.wordings)) for turn in each.turns)
+        for each in report.sections
+    )
+
+
 def made_up(frames: Frames, seed: int, facts: Sequence[Fact] | None = None, *, styled: bool) -> LeftReport:
     """A report of invented facts (or of these), in the house style or worded by chance."""
     draw = random.Random(seed)  # noqa: S311 - lessons, not secrets

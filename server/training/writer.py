@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,13 @@ from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.decoder import Decoder, WriterSpec
 from protocol.writing.facts import LANGUAGES, Fact, Language
 from protocol.writing.frames import Frames, encode_frames, slots
-from server.algorithms import byte_pairs, ngrams
+from server.algorithms import byte_pairs, low_rank, ngrams
 from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
+from server.checkpoints import load_gpt, with_tokens
 from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.language import Examples, LoopSettings, Stream, learn, next_token_loss
-from server.training.left_reports import LeftReport, judged, made_up, sections
+from server.training.left_reports import LeftReport, judged, longest_section, made_up, sections
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -62,7 +64,10 @@ Pair = tuple[list[int], list[int]]
 class WriterPlan:
     """What to learn, from what and how long. frames: catalogues of the documents it writes. texts: of the domain, for the
     first stage; left: reports that people left; facts: of simulated or past events, that made-up reports are about (none:
-    they are invented from the catalogue). made: how many of those; bits: of a packed weight."""
+    they are invented from the catalogue). made: how many of those; bits: of a packed weight.
+
+    checkpoint: a local Hugging Face folder of the GPT-2 or Llama family to begin from; its tokenizer gets the slots, `shape`
+    and `vocabulary` are not used. low_rank: above 0, only its embeddings and so many ranks beside each matrix learn."""
 
     frames: tuple[Frames, ...] = (FAULT_REPORT,)
     texts: tuple[str, ...] = ()
@@ -71,6 +76,8 @@ class WriterPlan:
     made: int = 400
     vocabulary: int = 1600
     shape: GptSettings = SHAPE
+    checkpoint: Path | None = None
+    low_rank: int = 0
     text_loop: LoopSettings = ON_TEXTS
     made_loop: LoopSettings = ON_MADE
     left_loop: LoopSettings = ON_LEFT
@@ -144,14 +151,11 @@ class _Course:
     def learned(self) -> Learned:
         """Tokenizer and network, through the stages."""
         plan = self.plan
-        keys = sorted({key for frames in plan.frames for clause in frames.clauses for key in slots(clause.en[0])})
         made = self.texts(self.made)
-        tokenizer = byte_pairs.learn(
-            [*plan.texts, *("".join(pair) for pair in made)], plan.vocabulary, [f"<{key}>" for key in keys]
-        )
+        net, tokenizer = self._begun(["".join(pair) for pair in made])
         end, pad = (byte_pairs.id_of(tokenizer, token) for token in (byte_pairs.END, byte_pairs.PAD))
-        shape = replace(plan.shape, vocabulary=int(tokenizer.get_vocab_size()), seed=plan.seed)
-        net = Gpt(shape)
+        shape = net.settings
+        self._fits(tokenizer, shape.context)
 
         def examples(reports: list[LeftReport], most: int | None = None) -> Examples:
             pairs = [self._pair(tokenizer, end, *row) for row in self.texts(reports)[:most]]
@@ -171,7 +175,40 @@ class _Course:
             teaching = examples(self.taught)
             check = examples(self.taught_check).in_order() if self.taught_check else []
             words.append(self._stage("people's reports", net, teaching, check, plan.left_loop, 0.7, 0.85))
+        if plan.low_rank:
+            low_rank.fold(net)
         return Learned(net, tokenizer, rows, "; ".join(words))
+
+    def _fits(self, tokenizer: Tokenizer, context: int) -> None:
+        """Raises ValueError where a section that may be written is longer than the context."""
+        encode = partial(byte_pairs.encode, tokenizer)
+        longest = max(
+            longest_section(judged(report, self.frames[report.document], language, encode))
+            for report in [*self.judging, *self.taught, *self.taught_check]
+            for language in LANGUAGES
+        )
+        if longest >= context:
+            raise ValueError(
+                f"a section needs up to {longest + 1} tokens, the model holds {context}: give it a longer context"
+            )
+
+    def _begun(self, made: list[str]) -> tuple[Gpt, Tokenizer]:
+        """A new network and a tokenizer learned from its texts, or a checkpoint's with the slots in it."""
+        plan = self.plan
+        keys = {key for frames in plan.frames for clause in frames.clauses for key in slots(clause.en[0])}
+        fixed = [f"<{key}>" for key in sorted(keys)]
+        if plan.checkpoint is None:
+            tokenizer = byte_pairs.learn([*plan.texts, *made], plan.vocabulary, fixed)
+            net = Gpt(replace(plan.shape, vocabulary=int(tokenizer.get_vocab_size()), seed=plan.seed))
+        else:
+            net, body = with_tokens(*load_gpt(plan.checkpoint), [*byte_pairs.SPECIAL, *fixed])
+            tokenizer = byte_pairs.read(body)
+        if plan.low_rank:
+            low_rank.adapt(net, plan.low_rank, seed=plan.seed)
+            net.token.weight.requires_grad_(True)  # slots are new words
+            if net.head is not None:
+                net.head.weight.requires_grad_(True)
+        return net, tokenizer
 
     def _stage(
         self, name: str, net: Gpt, batches: Any, check: Any, loop: LoopSettings, begins: float, ends: float
@@ -294,6 +331,7 @@ def _draft(course: _Course, learned: Learned, world: Circumstances) -> Draft:
         latency_us=parity.latency_us(lambda: _last(packed, prompts[0])),
         intended_use="Chooses among the wordings of a catalogue that an event's facts license; never writes a figure.",
         limits="Knows the manner of the reports that it learned from; says nothing that the catalogue does not hold.",
+        refused=_hidden_by_the_mask(quality[1]),
         words=_words(ours, full, chosen, may),
         because=world.because,
     )
@@ -336,6 +374,16 @@ def _quality(
             n=ours.tokens,
         ),
     ]
+
+
+def _hidden_by_the_mask(perplexity: Quality) -> str:
+    """Held to licensed words even a bad model writes well; so it must know them without being held."""
+    if perplexity.beats_reference:
+        return ""
+    return (
+        f"without a mask its words are no better than a five-gram's (perplexity {perplexity.model:.4g} against "
+        f"{perplexity.reference:.4g})"
+    )
 
 
 def _ngram_loss(learned: Learned, course: _Course, held_out: Sequence[LeftReport]) -> float:
@@ -420,6 +468,8 @@ def _parameters(plan: WriterPlan, learned: Learned, course: _Course) -> dict[str
         "made_reports": len(course.made) + len(course.made_check),
         "people_reports": len(course.taught) + len(course.taught_check),
         "bits": plan.bits,
+        "began_from": "random weights" if plan.checkpoint is None else plan.checkpoint.name,
+        "low_rank": plan.low_rank,
         "course": learned.words,
     }
 

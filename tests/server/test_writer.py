@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,9 @@ from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.facts import LANGUAGES, Mode
 from protocol.writing.frames import TITLE, read_frames, wordings
 from protocol.writing.realise import Alternatives, Facts, licensed, template
-from server.algorithms.gpt import GptSettings
+from server.algorithms import byte_pairs
+from server.algorithms.gpt import Gpt, GptSettings
+from server.checkpoints import save_gpt
 from server.training.circumstances import Candidate, Circumstances
 from server.training.language import LoopSettings
 from server.training.left_reports import LeftReport, invented, made_up, sections
@@ -104,7 +107,9 @@ def test_passport_says_how_the_choices_were_judged(candidate: Candidate) -> None
     assert choice.n == 12
     assert choice.model < 0
     assert (mask.reference_name, mask.lower_is_better) == ("five_gram", True)
-    assert passport.eligible == (choice.beats_reference and passport.verdict.startswith("Eligible"))
+    assert not mask.beats_reference  # a minute's learning is not enough
+    assert not passport.eligible
+    assert "without a mask" in passport.verdict
     assert passport.writer is not None
     assert passport.writer.documents == ["fault_report"]
 
@@ -143,3 +148,29 @@ def test_champion_is_judged_on_the_same_reports(candidate: Candidate) -> None:
     again = train_writer(replace(TINY, left=people(18), texts=("The pump stands still.",) * 4), world, quiet)[0]
     assert again.passport.version == 2
     assert again.passport.quality[0].champion == candidate.passport.quality[0].model == again.passport.quality[0].model
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_checkpoint_that_someone_brings_becomes_a_writer(family: str, tmp_path: Path) -> None:
+    tokenizer = byte_pairs.learn(["The pump stands still.", "泵停了。"] * 4, 300)
+    shape = GptSettings(vocabulary=tokenizer.get_vocab_size(), context=640, layers=1, heads=2, width=32)
+    if family == "llama":
+        shape = replace(
+            shape, kv_heads=1, positions="rotary", norm="rms", gate="swiglu", bias=False, tied=False, dropout=0.0
+        )
+    save_gpt(Gpt(shape), byte_pairs.written(tokenizer), tmp_path)
+    plan = replace(TINY, checkpoint=tmp_path, low_rank=2, made=12, made_loop=replace(LOOP, steps=4, check_every=2))
+    candidate = train_writer(plan, WORLD, quiet)[0]
+    model = load(candidate.archive, digest(candidate.archive))
+    assert model.tokenizer is not None
+    assert len(model.tokenizer.encode("<since> <peak>")[0]) == 3
+    spec = candidate.passport.writer
+    assert spec is not None
+    assert spec.kv_heads == (1 if family == "llama" else 2)
+    assert candidate.passport.lineage.parameters["low_rank"] == "2"
+
+
+def test_catalogue_longer_than_the_context_is_refused_before_anything_is_learned() -> None:
+    short = replace(TINY, shape=replace(TINY.shape, context=64))
+    with pytest.raises(ValueError, match="longer context"):
+        train_writer(short, WORLD, quiet)
