@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from export.to_onnx import INPUT, OUTPUT, WHO
 from protocol.bundles import Parity
 from protocol.tables import Hybrid, Ridge, StateSpace, Tables
-from protocol.writing.decoder import Decoder, WriterSpec
+from protocol.writing.decoder import Decoder
 
 Arrays = dict[str, NDArray[np.generic]]
 MOST_TASK_CHANGE = 0.005
@@ -48,62 +48,6 @@ class Graph:
                 for i in range(len(x))
             ]
         )
-
-
-class GraphDecoder:
-    """A language model's graph of either form as a `protocol.writing.decoder.Decoder`, for measuring: plain calls, which copy
-    the memory; a gateway's runtime does not."""
-
-    def __init__(self, graph: bytes, spec: WriterSpec) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._spec, self._length = spec, 0
-        self._in_place = any(given.name == "before" for given in self._session.get_inputs())
-        each = 1, spec.kv_heads, spec.context, spec.head_width
-        names = [f"{part}_{layer}" for layer in range(spec.layers) for part in ("key", "value")]
-        self._memory: Arrays = {"past": np.zeros((spec.layers, 2, 1, spec.kv_heads, 0, spec.head_width), np.float32)}
-        if self._in_place:
-            self._memory = {name: np.zeros(each, dtype=np.float32) for name in names}
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens V."""
-        return self._spec.vocabulary
-
-    @property
-    def context(self) -> int:
-        """Most tokens that it can hold."""
-        return self._spec.context
-
-    @property
-    def length(self) -> int:
-        """Tokens fed so far."""
-        return self._length
-
-    def feed(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Logits [len(ids), V]; raises ValueError beyond the context."""
-        total = self._length + len(ids)
-        if total > self.context:
-            raise ValueError(f"{self._length} + {len(ids)} tokens; the model holds {self.context}")
-        given: Arrays = {"ids": np.array([ids], dtype=np.int64), **self._memory}
-        if self._in_place:
-            given["before"], given["first"] = np.array([self._length], dtype=np.int64), np.zeros(1, dtype=np.int64)
-            given["last"], given["total"] = np.array([total - 1], dtype=np.int32), np.array(total, dtype=np.int32)
-        kept = [f"next_{name}" for name in self._memory] if self._in_place else ["present"]
-        logits, *after = self._session.run(["logits", *kept], given)
-        self._memory = dict(zip(self._memory, after, strict=True))
-        self._length = total
-        return np.asarray(logits[0], dtype=np.float32)
-
-    def rewind(self, length: int) -> None:
-        """Forgets all but the first `length` tokens; raises ValueError for more than there are."""
-        if not 0 <= length <= self._length:
-            raise ValueError(f"cannot go back to {length} of {self._length} tokens")
-        if not self._in_place:
-            self._memory = {"past": np.ascontiguousarray(self._memory["past"][:, :, :, :, :length])}
-        self._length = length
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def quantize(graph: bytes) -> bytes:
 
 def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
     """The graph with its matrices in blocks of `block` weights of 4 or 8 bits, each with a scale of its own; what flows
-    through it stays float, so that no row depends on another. Embeddings become blocks of 8 bits. Raises BadBundle if a
-    matrix or an embedding of a multiple of `block` stayed float."""
+    through it stays float, so that no row depends on another. Embeddings whose width is a multiple of `block` become blocks
+    of 8 bits. Raises BadBundle if a matrix stayed float."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -69,14 +69,11 @@ def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
     _with_biases(model.graph)
     _small_embeddings(model.graph, block)
     large = {one.name for one in model.graph.initializer if one.data_type == FLOAT and len(one.dims) == 2}
-    left = [
-        node.name for node in model.graph.node if node.op_type in ("MatMul", "Gemm", "Gather") and large & {*node.input}
-    ]
+    left = [node.name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and large & {*node.input}]
     if BLOCKS not in {node.op_type for node in model.graph.node} or left:
         raise BadBundle(
             Reason.UNSUPPORTED_RUNTIME,
-            f"of the graph's matrices {left or 'all'} stayed float: make their sizes a multiple of {block}, "
-            "and check onnxruntime's version",
+            f"of the graph's matrices {left or 'all'} stayed float: check onnxruntime's version",
         )
     return bytes(model.SerializeToString())
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from export.decoding import PackedDecoder
 from export.in_place import in_place
-from export.parity import GraphDecoder
 from export.to_onnx import exported
 from protocol.writing.decoder import WriterSpec
 
@@ -36,10 +36,10 @@ def gateway_graph(module: nn.Module, spec: WriterSpec) -> bytes:
     the graph then answers as the module does, else that of `decoder_graph`. Float; `quantize.py` makes it small."""
     free = decoder_graph(module, layers=spec.layers, kv_heads=spec.kv_heads, head_width=spec.head_width)
     made = in_place(free, layers=spec.layers, kv_heads=spec.kv_heads, head_width=spec.head_width, context=spec.context)
-    return made if made is not None and _answers_alike(module, GraphDecoder(made, spec), spec) else free
+    return made if made is not None and _answers_alike(module, PackedDecoder(made, spec), spec) else free
 
 
-def _answers_alike(module: nn.Module, packed: GraphDecoder, spec: WriterSpec) -> bool:
+def _answers_alike(module: nn.Module, packed: PackedDecoder, spec: WriterSpec) -> bool:
     ids = np.random.default_rng(0).integers(0, spec.vocabulary, min(sum(_FED), spec.context))
     with torch.no_grad():
         none = torch.zeros((spec.layers, 2, 1, spec.kv_heads, 0, spec.head_width))

@@ -13,8 +13,9 @@ import onnxruntime
 import torch
 from torch.nn import functional
 
+from export.decoding import PackedDecoder
 from export.in_place import ATTENTION, NORM, in_place
-from export.parity import GraphDecoder, compare_decoders, golden_decoder
+from export.parity import compare_decoders, golden_decoder
 from export.quantize import BLOCKS, GATHERED, operators, quantize, weight_only
 from export.to_decoder import decoder_graph, gateway_graph
 from protocol.errors import BadBundle
@@ -82,7 +83,7 @@ def test_the_memory_is_kept_in_place_and_the_answers_are_torchs(kv: int, apart: 
     module, graph = Small(kv, apart=apart), graph_of(kv, apart=apart)
     assert operators(graph) >= {ATTENTION, NORM}
     assert "Attention" not in operators(graph)
-    decoder = GraphDecoder(graph, spec(module.kv))
+    decoder = PackedDecoder(graph, spec(module.kv))
     said = np.concatenate([decoder.feed(piece) for piece in (IDS[:5], IDS[5:6], IDS[6:9], IDS[9:])])
     np.testing.assert_allclose(said, in_torch(module, IDS), atol=1e-4)
     decoder.rewind(4)
@@ -92,7 +93,7 @@ def test_the_memory_is_kept_in_place_and_the_answers_are_torchs(kv: int, apart: 
 def test_a_model_that_is_not_causal_keeps_its_own_graph() -> None:
     module, graph = Small(ahead=True), graph_of(ahead=True)
     assert ATTENTION not in operators(graph)
-    free = GraphDecoder(graph, spec())
+    free = PackedDecoder(graph, spec())
     np.testing.assert_allclose(free.feed(IDS), in_torch(module, IDS), atol=1e-4)
 
 
@@ -117,10 +118,10 @@ def test_one_graph_serves_several_texts_at_once() -> None:
 
 def test_small_weights_are_small_near_and_agree() -> None:
     graph = graph_of()
-    exact = GraphDecoder(graph, spec())
+    exact = PackedDecoder(graph, spec())
     packed = {"int8": quantize(graph), "blocks of 8": weight_only(graph, 8), "blocks of 4": weight_only(graph, 4)}
     found = {
-        name: compare_decoders(exact, GraphDecoder(one, spec()), [[1, 2, 3], [7]], 20) for name, one in packed.items()
+        name: compare_decoders(exact, PackedDecoder(one, spec()), [[1, 2, 3], [7]], 20) for name, one in packed.items()
     }
     assert operators(packed["blocks of 4"]) >= {BLOCKS, GATHERED, ATTENTION}
     assert not operators(packed["blocks of 4"]) & {"MatMul", "Gather"}
@@ -135,19 +136,26 @@ def test_small_weights_are_small_near_and_agree() -> None:
 
 
 def test_blocks_make_no_row_depend_on_another() -> None:
-    packed = GraphDecoder(weight_only(graph_of(), 8), spec())
+    packed = PackedDecoder(weight_only(graph_of(), 8), spec())
     together = packed.feed(IDS)
     packed.rewind(0)
     np.testing.assert_allclose(np.concatenate([packed.feed([i]) for i in IDS]), together, atol=1e-4)
 
 
-def test_what_stays_float_is_told() -> None:
+def test_an_embedding_that_does_not_fit_the_blocks_stays_float_and_a_matrix_never_does() -> None:
+    packed = weight_only(graph_of(), 4, block=128)
+    assert "Gather" in operators(packed)
+    assert GATHERED not in operators(packed)
+    assert "MatMul" not in operators(packed)
+    no_matrix = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 20]> g (float[N] x) => (float[N] y) {y = Neg(x)}'
+    )
     with pytest.raises(BadBundle, match="stayed float"):
-        weight_only(graph_of(), 4, block=128)
+        weight_only(no_matrix.SerializeToString(), 4)
 
 
 def test_golden_vectors_come_out_again() -> None:
-    decoder = GraphDecoder(graph_of(), spec())
+    decoder = PackedDecoder(graph_of(), spec())
     inputs, outputs = golden_decoder(decoder, np.array([IDS[:4], IDS[4:8]]))
     assert outputs["logits"].shape == (2, V)
     assert np.array_equal(decoder.feed(inputs["ids"][1].tolist())[-1], outputs["logits"][1])
