@@ -184,6 +184,8 @@ class OnnxEncoder:
             )
         self._session, self._tokenizer = session, tokenizer
         self._width, self._context = width, min(context, MOST_NOTE_TOKENS)
+        self._broken = failures()
+        self._vectors([tokenizer.vocabulary - 1])  # the last token that the tokenizer may give
 
     @property
     def width(self) -> int:
@@ -203,13 +205,25 @@ class OnnxEncoder:
             cut = len(text) - int(places[kept - 1, 1])
             ids = [*ids[:kept], *ids[len(ids) - closes :]]
             places = np.concatenate([places[:kept], places[len(places) - closes :]])
-        row = np.array([ids], dtype=np.int64)
-        tokens, whole = self._session.run(["tokens", "whole"], {"ids": row, "mask": np.ones_like(row)})
-        if tokens.shape[2] != self._width or whole.shape[1] != self._width:
-            raise BadBundle(
-                Reason.BAD_ARCHIVE, f"the encoder answers {tokens.shape[2]} wide, the passport says {self._width}"
-            )
+        tokens, whole = self._vectors(ids)
         vector = whole[0].astype(np.float64)
         size = float(np.sqrt(vector @ vector))
         inside = places[:, 0] < places[:, 1]
         return Encoded(tokens[0][inside].astype(np.float64), places[inside], vector / size if size > 0 else vector, cut)
+
+    def _vectors(self, ids: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """tokens [1, T, d] and whole [1, d]. Raises BadBundle where the graph does not take these tokens, or is of another
+        width."""
+        row = np.array([ids], dtype=np.int64)
+        try:
+            tokens, whole = self._session.run(["tokens", "whole"], {"ids": row, "mask": np.ones_like(row)})
+        except self._broken as error:
+            raise BadBundle(
+                Reason.BAD_ARCHIVE,
+                f"the encoder does not take {len(ids)} tokens up to {max(ids)}: was it made for this tokenizer? {error}",
+            ) from error
+        if tokens.shape != (1, len(ids), self._width) or whole.shape != (1, self._width):
+            raise BadBundle(
+                Reason.BAD_ARCHIVE, f"the encoder answers {tokens.shape[2]} wide, the passport says {self._width}"
+            )
+        return tokens, whole

@@ -238,6 +238,15 @@ def test_a_language_model_that_is_not_what_it_says_is_refused(change: dict[str, 
     assert refused.value.reason == reason
 
 
+def test_an_encoder_and_a_tokenizer_of_another_are_refused() -> None:
+    graph = session(encoder_graph(LittleEncoder().eval()))
+    wide = tokenizer(TOKENS.replace(b'"ab":3', b'"ab":300'))
+    with pytest.raises(BadBundle, match="made for this tokenizer"):
+        OnnxEncoder(graph, wide, W, context=3)
+    with pytest.raises(BadBundle, match="the passport says 8"):
+        OnnxEncoder(graph, tokenizer(TOKENS), 8, context=3)
+
+
 def test_an_encoder_gives_vectors_of_what_it_read_and_says_what_it_did_not() -> None:
     encoder = OnnxEncoder(session(encoder_graph(LittleEncoder().eval())), tokenizer(TOKENS), W, context=3)
     read = encoder.encode("ab a")
