@@ -52,6 +52,7 @@ from protocol.writing.decoder import WriterSpec
 from protocol.writing.facts import Fact, Mode
 from protocol.writing.fault_report import facts_of
 from protocol.writing.frames import Clause, slots, wordings
+from protocol.writing.prompt import prefix
 from protocol.writing.realise import Alternatives, Facts, licensed
 from protocol.writing.strict import Limits
 from server.algorithms import byte_pairs
@@ -245,8 +246,11 @@ def touched_bytes(graph: bytes) -> int:
 
 
 def vocabulary() -> bytes:
-    """A tokenizer.json learned from the built-in catalogue."""
+    """A tokenizer.json learned as training learns it: from the built-in catalogue and what a model is told of events, here of
+    other cases than those that are timed."""
     texts = [text for clause in FAULT_REPORT.clauses for lang in ("en", "zh") for text in wordings(clause, lang)]
+    told = [ordinary_case(seed) for seed in range(10_000, 10_200)]
+    texts += [prefix(FAULT_REPORT, facts_of(made.case, made.names)) for made in told]
     named = sorted({f"<{slot}>" for text in texts for slot in slots(text)})
     return byte_pairs.written(byte_pairs.learn(texts, WRITES.vocabulary, named))
 
