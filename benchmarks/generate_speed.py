@@ -34,7 +34,7 @@ import msgspec
 import numpy as np
 import onnx
 import torch
-from fault_cases import ordinary_case
+from fault_cases import Made, ordinary_case
 from onnx import numpy_helper
 from speed_peers import Generate, by_feeding, in_ctranslate2, in_transformers
 
@@ -63,7 +63,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROMPT = 16
 CONTEXT = 256
 TIMES_EAGER, OF_PEER, WHOLE_PEER = 4.5, 0.95, 1.0
-REPORT_TOKENS, REPORT_MS = 55, 3.0
+REPORT_TOKENS, TOLERANCE, REPORT_MS = 55, 12, 3.0
 RSS_MIB, COLD_S = 300.0, 1.5
 NOW_MS = 1_772_000_000_000
 BLOCK = {8: 128, 4: 32}
@@ -306,11 +306,11 @@ def writer_of(path: Path) -> LanguageModel:
 
 
 def strict_report(sheet: contract.Sheet, path: Path) -> None:
-    """Milliseconds of the first sections of reports up to 55 tokens or some more, and of whole reports in both languages;
+    """Milliseconds of reports whose first sections are about 55 tokens, and of whole reports in both languages;
     what tells the model of the event is fed each time. With scaled activations: mostly whole runs of tokens are fed."""
     started = time.monotonic()
     model = writer_of(path)
-    cases = [ordinary_case(seed) for seed in range(5 if sheet.options.quick else 25)]
+    cases = about_so_long(model, 5 if sheet.options.quick else 25)
     spent: list[float] = []
     written: list[int] = []
     asked: list[int] = []
@@ -345,12 +345,25 @@ def strict_report(sheet: contract.Sheet, path: Path) -> None:
     )
 
 
+def about_so_long(model: LanguageModel, count: int) -> list[Made]:
+    """Cases whose first sections are about REPORT_TOKENS tokens long, as this model writes them."""
+    found: list[Made] = []
+    for seed in range(2000):
+        made = ordinary_case(seed)
+        tokens, _ = some_sections(model, facts_of(made.case, made.names))
+        if abs(tokens - REPORT_TOKENS) <= TOLERANCE:
+            found.append(made)
+        if len(found) == count:
+            return found
+    raise SystemExit(f"generate_speed: only {len(found)} reports of about {REPORT_TOKENS} tokens")
+
+
 def some_sections(model: LanguageModel, facts: Sequence[Fact]) -> tuple[int, int]:
-    """Writes English sections until REPORT_TOKENS tokens are written: (tokens, calls of the model)."""
+    """Writes English sections until about REPORT_TOKENS tokens are written: (tokens, calls of the model)."""
     author, known = Author(model, FAULT_REPORT, facts, time.monotonic), Facts(facts)
     clauses, tokens = licensed(FAULT_REPORT, known), 0
     for heading in FAULT_REPORT.headings:
-        if heading.section in clauses and tokens < REPORT_TOKENS:
+        if heading.section in clauses and tokens < REPORT_TOKENS - TOLERANCE:
             said = author(Alternatives(heading.section, "en", known, clauses[heading.section]))
             if said.mode is not Mode.STRICT:
                 raise SystemExit(f"generate_speed: {heading.section} was not written strictly: {author.fell}")

@@ -50,7 +50,7 @@ def test_a_small_world_is_measured_where_the_peers_are_absent(
     beside = rows["1L-128 int8", "tokens/s / best peer"]
     assert beside["ours"] is beside["holds"] is None
     written = rows["writer int8, strict report of 55 tokens", "ms, median"]
-    assert written["tokens"] >= script.REPORT_TOKENS
+    assert abs(written["tokens"] - script.REPORT_TOKENS) <= script.TOLERANCE
     assert written["calls"] > 0
     assert rows["writer int8, cold start to first report", "s, median of 1"]["ours"] > 0
 
