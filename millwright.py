@@ -21,12 +21,18 @@ COMMANDS = {
     "agent": ("edge_agent.__main__", "run, check or ask the agent of this gateway", None),
     "server": ("server.__main__", "run the central server, its training worker, or its migrations", "server"),
     "plant": ("edge_agent.devices.__main__", "a simulated plant, or a replay of recorded files, over MQTT", None),
-    "train": ("server.workbench.__main__", "train forecasters or a recommender on a file of your own", "train"),
+    "train": (
+        "server.workbench.__main__",
+        "train forecasters, a recommender or a reader of notes on a file of your own",
+        "train",
+    ),
     "forecast": ("edge_agent.once.forecast", "forecast a file of your own with trained bundles, and say why", None),
     "recommend": ("edge_agent.once.recommend", "rank items for a user with a trained bundle, and say why", None),
+    "notes": ("edge_agent.once.notes", "read notes with a trained bundle: what failed, how sure, which words", None),
     "purchase": ("edge_agent.once.purchase", "which parts to buy, from whom, how many and when, and why", None),
     "schedule": ("edge_agent.once.schedule", "plan a shop of your own: what to run when, with a Gantt picture", None),
     "report": ("edge_agent.once.report", "read fault reports, and check every claim of them offline", None),
+    "plan": ("edge_agent.once.plan", "how to make, how to mend, or a part's measures, from what a plant can do", None),
     "schema": ("protocol.schemas", "write JSON Schema and AsyncAPI of the wire", None),
 }
 """command -> (module with main(argv) -> int, what it does, the extra that installs what it needs)."""

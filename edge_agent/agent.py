@@ -26,6 +26,7 @@ from edge_agent.intake import Intake, Row, work_order
 from edge_agent.known_inputs import KnownInputs
 from edge_agent.lists import Lists
 from edge_agent.outbox import Outbox
+from edge_agent.plans import Made, Plans
 from edge_agent.privacy import Gate
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.forecast import ForecastSkill
@@ -42,6 +43,7 @@ from protocol.demand_windows import SPARE_PARTS
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.observations import SignalBlock
+from protocol.plans import Asked
 from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reports import Evidence, FaultEvent, Forecast, RemainingLife
 from protocol.schedules import Shop
@@ -150,6 +152,8 @@ class Agent:
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
         self._lists = Lists(self._folder, self._decisions.catalogue, settings.recommend, self.tally.note)
+        types, machines = self._mapping.machine_type, self._mapping.labels.machines
+        self._plans = Plans(self._folder, self._decisions.catalogue, self.tally.note, types=types, machines=machines)
         self._demand_model: LoadedModel | None = None
         self._batch: list[Arrival] = []
         self._batch_since_s = 0.0
@@ -346,6 +350,24 @@ class Agent:
         told = from_answer(feedback, shown) if shown is not None else self._decisions.answered(feedback)
         for known in told:
             self._know(known)
+        self._tell_plans(self._plans.answered(self._lists, feedback, shown, self._now_ms()))
+
+    def _tell_plans(self, made: Made | None) -> None:
+        """Ranked plans and their list; what an accepted one gives. Call after everything that they rest on was told."""
+        if made is None:
+            return
+        for known in made.known:
+            self._know(known)
+        for card in made.cards:
+            self._send(card, known_as=f"{card.id}@{card.issued_ms}")
+        for plan in made.plans:
+            if self._send(plan, known_as=plan.id):
+                self.tally.note("plans.told")
+        if made.ranking is not None and self._send(made.ranking, known_as=made.ranking.id):
+            self._lists.shown(made.ranking)
+        self._outbox.commit()
+        for plan in made.plans:
+            self._show(Channel.SHOP_PLAN, plan)
 
     def _take_work_order(self, payload: bytes) -> None:
         order = work_order(payload)
@@ -477,6 +499,9 @@ class Agent:
         ):
             if shown is not None:
                 self._show(channel, shown)
+        if recommendation is not None:
+            made = self._plans.for_list(self._lists, recommendation, Asked.EVENT, event.detected_ms, end_ms)
+            self._tell_plans(made)
 
     def _foretell(self, life: RemainingLife, now_ms: int) -> None:
         open_symptoms, kind = self._watch.open_symptoms(life.machine), self._mapping.machine_type(life.machine)
@@ -485,6 +510,7 @@ class Agent:
             self._lists.shown(made)
             self._outbox.commit()
             self._show(Channel.SHOP_RECOMMENDATION, made)
+            self._tell_plans(self._plans.for_list(self._lists, made, Asked.RISK, life.issued_ms, now_ms))
 
     def _extreme(self, event: FaultEvent) -> Evidence:
         first = event.evidence[0]

@@ -141,7 +141,7 @@ def write_mappings(options: argparse.Namespace) -> int:
     for number in range(1, options.lines + 1):
         made = Line(number, options.seed, days=1)
         (options.out / f"{made.name}.mapping.toml").write_text(simulated.mapping_toml(made), encoding="utf-8")
-        (options.out / f"{made.name}.catalogue.toml").write_text(catalogue_toml(), encoding="utf-8")
+        (options.out / f"{made.name}.catalogue.toml").write_text(catalogue_toml(number), encoding="utf-8")
     return 0
 
 
