@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from export import parity
 from export.bundle import Draft, seal
 from export.decoding import PackedDecoder
-from export.quantize import weight_only
-from export.to_decoder import decoder_graph
+from export.quantize import quantize, weight_only
+from export.to_decoder import gateway_graph
 from protocol.bundles import TOKENIZER, Golden, Parity, Quality, Runtime, unpack
 from protocol.reading import tokens
 from protocol.writing.clauses import FAULT_REPORT
@@ -297,8 +297,8 @@ def judge_writer(
 def _draft(course: _Course, learned: Learned, world: Circumstances) -> Draft:
     plan, spec = course.plan, learned.spec
     course.progress(0.86, "GPT: exporting")
-    graph = decoder_graph(learned.net.eval(), layers=spec.layers, kv_heads=spec.kv_heads, head_width=spec.head_width)
-    small = weight_only(graph, plan.bits)
+    graph = gateway_graph(learned.net.eval(), spec)
+    small = quantize(graph) if plan.bits == 8 else weight_only(graph, plan.bits)
     body = byte_pairs.written(learned.tokenizer)
     packed = PackedDecoder(small, spec)
     encode = _gateway_encoding(body)

@@ -19,6 +19,7 @@ from server.training import Progress
 from server.workbench import MODELS, Trained, train_forecast_file, train_recommend_file
 from server.workbench.list_worth import list_summary
 from server.workbench.notes import notes_summary, train_notes_file
+from server.workbench.starting import starter_summary, train_starter
 from server.workbench.training import quiet
 from server.workbench.worth import summary
 
@@ -83,6 +84,13 @@ def _train_recommend(arguments: argparse.Namespace) -> int:
     return 0 if trained.eligible else 1
 
 
+def _train_starter(arguments: argparse.Namespace) -> int:
+    with _progress(quietly=arguments.json) as progress:
+        trained = train_starter(arguments.out, minutes=arguments.minutes, seed=arguments.seed, progress=progress)
+    _tell(trained.report, starter_summary(trained.report), trained.folder, as_json=arguments.json)
+    return 0 if trained.eligible else 1
+
+
 def _train_notes(arguments: argparse.Namespace) -> int:
     with _progress(quietly=arguments.json or arguments.quiet) as progress:
         trained = train_notes_file(
@@ -110,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of `millwright train`."""
     made = argparse.ArgumentParser(prog="millwright train", description="Learn from a file of your own.")
     kinds = made.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    _starter_arguments(kinds)
     _forecast_arguments(kinds)
     _recommend_arguments(kinds)
     _notes_arguments(kinds)
@@ -198,6 +207,22 @@ def _forecast_arguments(kinds: Kinds) -> None:
     add("--seed", type=int, default=7, metavar="N", help="default: 7")
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
     add("--plot", type=Path, metavar="FILE", help="also write the picture of held-out forecasts here (png)")
+
+
+def _starter_arguments(kinds: Kinds) -> None:
+    starter = kinds.add_parser(
+        "starter",
+        help="models to start with, from our own simulated notes and clauses: needs no file",
+        description="Trains a reader of notes with a text encoder, and a writer of reports, English and Chinese, from notes that "
+        "our own grammar and reports that our own catalogue makes. Writes a folder with the two sealed bundles, report.json "
+        "and report.md.",
+    )
+    starter.set_defaults(run=_train_starter)
+    add = starter.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; an earlier training's is replaced")
+    add("--minutes", type=float, metavar="N", help="at most so many for the encoder; default: as long as it takes")
+    add("--seed", type=int, default=7, metavar="N", help="default: 7")
+    add("--json", action="store_true", help="print the report as one JSON object, and no progress")
 
 
 def _names(text: str) -> tuple[str, ...]:
