@@ -170,7 +170,11 @@ class Lexicon:
         low, found = raw.lower(), Candidates()
         found.add(low, "lower")
         found.add(raw, "same")
-        for level, key, source in ((m.seen, raw, "seen"), (m.folded, low, "folded"), (m.patterns, pattern(raw), "pattern")):
+        for level, key, source in (
+            (m.seen, raw, "seen"),
+            (m.folded, low, "folded"),
+            (m.patterns, pattern(raw), "pattern"),
+        ):
             for norm in level.get(key, ()):
                 found.add(norm, source)
         for norm in m.shapes.get(shape(raw), ()):
@@ -313,7 +317,20 @@ def edit(low: str, norm: str) -> str:
     return f"{'end' if not end else 'in' if start else 'start'}:{left}>{right}"
 
 
-DENSE = ("share", "met", "folded", "pattern", "shape", "before", "after", "rare", "joined", "parted", "likeness", "first")
+DENSE = (
+    "share",
+    "met",
+    "folded",
+    "pattern",
+    "shape",
+    "before",
+    "after",
+    "rare",
+    "joined",
+    "parted",
+    "likeness",
+    "first",
+)
 
 
 class Ranking:
@@ -322,10 +339,15 @@ class Ranking:
     def __init__(self, lexicon: Lexicon) -> None:
         self.lexicon = lexicon
 
-    def features(self, tokens: Sequence[str], i: int, before: str, norm: str, sources: set[str]) -> tuple[list[int], list[float]]:
+    def features(
+        self, tokens: Sequence[str], i: int, before: str, norm: str, sources: set[str]
+    ) -> tuple[list[int], list[float]]:
         """(hashed places, DENSE numbers) of one candidate."""
         return (
-            [zlib.crc32(name.encode(errors="replace")) % PLACES for name in self._named(tokens, i, before, norm, sources)],
+            [
+                zlib.crc32(name.encode(errors="replace")) % PLACES
+                for name in self._named(tokens, i, before, norm, sources)
+            ],
             self._numbers(tokens, i, before, norm),
         )
 
@@ -388,7 +410,11 @@ class Ranking:
         words = norm.split()
         last = before.split()[-1] if before else "^" if not i else "?"
         right = self.lexicon.written(tokens[i + 1]).split()[:1] if i + 1 < len(tokens) else ["$"]
-        joined = self.lexicon.share(m.joined, f"{raw.lower()} {tokens[i + 1].lower()}", norm)[0] if i + 1 < len(tokens) else 0
+        joined = (
+            self.lexicon.share(m.joined, f"{raw.lower()} {tokens[i + 1].lower()}", norm)[0]
+            if i + 1 < len(tokens)
+            else 0
+        )
         parted = bool(i) and self.lexicon.follows(tokens, i, before)
         return [
             _odds(*seen),
@@ -436,7 +462,7 @@ class Normaliser:
         """The text in full words; what lies beyond the bounds is left as it is."""
         tokens = text[:MOST_CHARACTERS].split()
         made = [*self.tokens(tokens[:MOST_TOKENS]), *tokens[MOST_TOKENS:]]
-        return (" ".join(word for word in made if word) + text[MOST_CHARACTERS:])
+        return " ".join(word for word in made if word) + text[MOST_CHARACTERS:]
 
     def tokens(self, tokens: Sequence[str]) -> list[str]:
         """What each token becomes; "" where it is part of the word before."""

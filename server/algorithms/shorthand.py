@@ -125,7 +125,5 @@ def _ranked(given: Choices, settings: ShorthandSettings) -> tuple[Floats, Floats
         slope = turned @ (raised / total[given.token] - given.right)
         return float(miss / many + settings.ridge * weights @ weights), slope / many + 2 * settings.ridge * weights
 
-    found = minimize(
-        loss, np.zeros(whole.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": settings.steps}
-    )
+    found = minimize(loss, np.zeros(whole.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": settings.steps})
     return np.asarray(found.x[:PLACES]), np.asarray(found.x[PLACES:])
