@@ -3,11 +3,11 @@
     python benchmarks/notes_entities.py --data DIR [--quick] [--json]
 
 DIR holds gold_release*.json(.gz) in the format of MaintIE: text, tokens, entities [start, end, type]. The class is the first
-part of the type (5 classes). The last 108 texts in file order are the test, as published; the rest is for learning. Exact-span
-micro F1. Settings and the lean towards telling are chosen inside the learning part, whose last texts are like the test (the
-file is sorted). Folders beside DIR are used where they are there, and the rows say with which: mwo2kg_ner (other notes,
-labelled in another scheme: an earlier tagger), maintnorm (unlabelled notes: vectors of words). Reference: longest match of
-what was named in learning; peer: a softmax over B, I, O of each token. --quick: every third text of learning."""
+part of the type (5 classes). The last 108 texts in file order are the test, as published; the rest is for learning.
+Exact-span micro F1. Settings and the lean towards telling are chosen inside the learning part, whose last texts are like the
+test (the file is sorted). Folders beside DIR are used where they are there, and the rows say with which: mwo2kg_ner (other
+notes, labelled in another scheme: an earlier tagger), maintnorm (unlabelled notes: vectors of words). Reference: longest
+match of what was named in learning; peer: a softmax over B, I, O of each token. --quick: every third text of learning."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def longest_match(learn: Sequence[SpanText]) -> Asked:
 
 
 def token_tagger(learn: Sequence[SpanText]) -> Asked:
-    """B, I or O for each token by a softmax over it and its neighbours; of entities inside one another the longest is kept."""
+    """B, I or O for each token by a softmax over it and its neighbours; of nested entities the longest is kept."""
     from sklearn.feature_extraction import DictVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

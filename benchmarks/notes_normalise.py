@@ -75,8 +75,9 @@ def one_company(sheet: contract.Sheet, company: str, train: list[Text], val: lis
             holds=figures[metric] >= TARGET if aimed and not sheet.options.quick else None,
             n=sum(map(len, test)),
             seconds=seconds,
-            **({"ms_per_note": round(ms, 3), "bytes": size} if aimed else {}),
         )
+        if aimed:
+            sheet.rows[-1] |= {"ms_per_note": round(ms, 3), "bytes": size}
 
 
 def choose(sheet: contract.Sheet, train: list[Text], val: list[Text]) -> FittedShorthand:

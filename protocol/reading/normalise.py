@@ -3,13 +3,13 @@
 Each token of a text gets candidates: what people wrote for it before (as it stands, in lower case, with its digits masked, by
 its shape), its parts at slashes, hyphens and changes from letters to digits, known words one slip of the pen away (Damerau
 1964), words that it abbreviates, what it makes together with its neighbour, and itself. A log-linear model (Berger, Della
-Pietra & Della Pietra 1996; learned in `server/algorithms/shorthand.py`) ranks them by where they come from, how often each was
-right, and by the words beside them, from left to right. Identifiers, numbers and names become masks as in the MaintNorm
+Pietra & Della Pietra 1996; learned in `server/algorithms/shorthand.py`) ranks them by where they come from, how often each
+was right, and by the words beside them, from left to right. Identifiers, numbers and names become masks as in the MaintNorm
 scheme (Bikaun et al. 2024): <id>, <num>, <date>, <sensitive>; they are masked in the normalised text only, which is for
 searching and comparing: the note itself keeps them.
 
-Bounded: MOST_TOKENS tokens of LONGEST_TOKEN characters are looked at, MOST_CANDIDATES candidates of each; the rest and Chinese
-stay as they are written."""
+Bounded: MOST_TOKENS tokens of LONGEST_TOKEN characters are looked at, MOST_CANDIDATES candidates of each; the rest and
+Chinese stay as they are written."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def remember(texts: Sequence[Sequence[tuple[str, str]]]) -> Memory:
         words.update(word for word in written[1:] if word not in MASKS)
         pairs.update(f"{a} {b}" for a, b in zip(written, [*written[1:], "$"], strict=True))
     kept = ({key: dict(c.most_common(8)) for key, c in level.items()} for level in levels)
-    return Memory(*kept, dict(words), dict(pairs), max((length([raw for raw, _ in text]) for text in texts), default=0))
+    said, folded_said, patterned, shaped, together = kept
+    longest = max((length([raw for raw, _ in text]) for text in texts), default=0)
+    return Memory(said, folded_said, patterned, shaped, together, dict(words), dict(pairs), longest)
 
 
 def length(tokens: Sequence[str]) -> int:

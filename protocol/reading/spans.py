@@ -1,8 +1,8 @@
-"""What a note names: every run of up to LONGEST words is scored against each class and against nothing, so that one entity may
-lie inside another ("tilt cylinder" and "cylinder"), which a label a word cannot say.
+"""What a note names: every run of up to LONGEST words is scored against each class and against nothing, so that one entity
+may lie inside another ("tilt cylinder" and "cylinder"), which a label a word cannot say.
 
-A span-based tagger (Eberts & Ulges 2020, SpERT, without its transformer): a softmax over hashed features of a span (its words,
-their beginnings and endings, its neighbours), over vectors of its words that were learned from unlabelled notes, and over what
+A span-based tagger (Eberts & Ulges 2020, SpERT, without its transformer): a softmax over hashed features of a span (its
+words, their beginnings and endings, its neighbours), over vectors of its words, learned from unlabelled notes, and over what
 an earlier tagger, learned from notes labelled in another scheme, says of it and of the spans that overlap it. A span is told
 where its best class beats "nothing" less the lean, which is chosen on notes that were not learned from.
 
@@ -186,7 +186,7 @@ class Scorer:
 
 
 class SpanTagger:
-    """Tables `spans_…` of a reader's bundle: `spans_classes` and `spans_words` uint8, names in UTF-8, each ended by a newline;
+    """Tables `spans_…` of a reader's bundle: `spans_classes` and `spans_words` uint8, names, each ended by a newline;
     `spans_vectors` int8 [V, d] with `spans_vector_scale` float [V]; `spans_lean` float [1]; a `Scorer` under `spans_`, and
     one under `spans_earlier_` where there is an earlier tagger. Raises BadBundle."""
 

@@ -1,4 +1,4 @@
-"""Learns to write operators' shorthand in full: a memory of what was written for what, and a log-linear ranking of candidates.
+"""Learns to write operators' shorthand in full: a memory of what was written for what, and a log-linear ranking.
 
 Berger, Della Pietra & Della Pietra 1996, "A maximum entropy approach to natural language processing"; the candidates and
 features are those of `protocol/reading/normalise.py`. The ranking is learned on texts that the memory did not hold: the

@@ -1,4 +1,4 @@
-"""Learns what notes name, span by span; the features and their meaning are `protocol/reading/spans.py`, the same on a gateway.
+"""Learns what notes name, span by span; the features are those of `protocol/reading/spans.py`.
 
 A multinomial logistic regression over all spans of the texts (L-BFGS; Liu & Nocedal 1989). Three things besides the labelled
 texts can be given: unlabelled texts, from which words get vectors (positive pointwise mutual information with neighbours to
@@ -48,8 +48,8 @@ class SpanText:
 @dataclass(frozen=True)
 class SpanSettings:
     """width: of a word's vector. window: neighbours on each side that tell what a word is. penalty, earlier_penalty: of a
-    weight's square, per span. steps: of the optimiser. leans: to choose from. folds: of the labelled texts, in order, on which
-    the lean is chosen."""
+    weight's square, per span. steps: of the optimiser. leans: to choose from. folds: of the labelled texts, in
+    their order, on which the lean is chosen."""
 
     width: int = 48
     window: int = 2
