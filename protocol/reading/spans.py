@@ -3,8 +3,10 @@ may lie inside another ("tilt cylinder" and "cylinder"), which a label a word ca
 
 A span-based tagger (Eberts & Ulges 2020, SpERT, without its transformer): a softmax over hashed features of a span (its
 words, their beginnings and endings, its neighbours), over vectors of its words, learned from unlabelled notes, and over what
-an earlier tagger, learned from notes labelled in another scheme, says of it and of the spans that overlap it. A span is told
-where its best class beats "nothing" less the lean, which is chosen on notes that were not learned from.
+an earlier tagger, learned from notes labelled in another scheme, says of it and of the spans that overlap it. Two readings
+count evenly: in one every span is judged by itself, in the other spans compete for the text (`segments.py`) and what lies
+inside an entity is judged there. A span is told where its best class beats "nothing" less the lean, which is chosen on notes
+that were not learned from.
 
 Bounded: MOST_WORDS words of LONGEST_WORD characters, MOST_ENTITIES entities. Chinese characters are words of their own."""
 
@@ -13,12 +15,14 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
 from protocol.reading.notes import Entity
+from protocol.reading.segments import Cut
 from protocol.tables.checked import Tables, table
 from protocol.windows import Floats
 
@@ -28,6 +32,8 @@ MOST_WORDS = 300
 MOST_ENTITIES = 100
 LONGEST_WORD = 40
 MOST_CLASSES = 100
+UNLIKELY = 0.02
+"""Of a span below this chance nothing is looked for inside."""
 PLACES = 1 << 17
 PREFIX = "spans_"
 NOTHING = 0
@@ -154,6 +160,46 @@ def _touching(span: Span) -> tuple[Span, ...]:
     return (start - 1, start), (end, end + 1), (end - 1, end), (start, start + 1)
 
 
+@dataclass(frozen=True)
+class Inside:
+    """Spans within longer ones. inner, outer: int [M], rows of `spans`; sides float [M, SIDES]: how the one lies in the other."""
+
+    inner: Ints
+    outer: Ints
+    sides: Floats
+
+
+SIDES = 5
+
+
+def inside(every: Sequence[Span]) -> Inside:
+    """All pairs of a span and a longer one that holds it."""
+    row = {span: i for i, span in enumerate(every)}
+    pairs = [
+        (i, row[a, b])
+        for i, (start, end) in enumerate(every)
+        for a in range(max(0, end - LONGEST), start + 1)
+        for b in range(end, a + LONGEST + 1)
+        if (a, b) != (start, end) and (a, b) in row
+    ]
+    sides = [_sides(every[i], every[j]) for i, j in pairs]
+    inner, outer = (np.array([pair[k] for pair in pairs], dtype=np.int64) for k in (0, 1))
+    return Inside(inner, outer, np.array(sides, dtype=np.float64).reshape(-1, SIDES))
+
+
+def _sides(inner: Span, outer: Span) -> tuple[float, ...]:
+    size = outer[1] - outer[0]
+    same = inner[0] == outer[0], inner[1] == outer[1], size == 2, size == 3, size > 3
+    return tuple(map(float, same))
+
+
+def cut_of(every: Sequence[Span], many: int) -> Cut:
+    """All spans of one text of `many` words."""
+    start = np.array([s for s, _ in every], dtype=np.int64)
+    size = np.array([e - s for s, e in every], dtype=np.int64)
+    return Cut(np.zeros(len(every), dtype=np.int64), start, size, np.array([many]), LONGEST)
+
+
 def softmax(logits: Floats) -> Floats:
     """Chances [S, C]."""
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -187,7 +233,8 @@ class Scorer:
 
 class SpanTagger:
     """Tables `spans_…` of a reader's bundle: `spans_classes` and `spans_words` uint8, names, each ended by a newline;
-    `spans_vectors` int8 [V, d] with `spans_vector_scale` float [V]; `spans_lean` float [1]; a `Scorer` under `spans_`, and
+    `spans_vectors` int8 [V, d] with `spans_vector_scale` float [V]; `spans_lean` float [1]; a `Scorer` under `spans_`, one
+    each under `spans_outer_` and `spans_inner_`, and
     one under `spans_earlier_` where there is an earlier tagger. Raises BadBundle."""
 
     def __init__(self, tables: Tables) -> None:
@@ -201,9 +248,11 @@ class SpanTagger:
             self._earlier = Scorer(tables, "spans_earlier_", numbers)
             numbers += 10 * self._earlier.classes
         self._scorer = Scorer(tables, PREFIX, numbers)
+        self._outer = Scorer(tables, "spans_outer_", numbers)
+        self._inner = Scorer(tables, "spans_inner_", numbers + SIDES)
         self.classes = _names(tables, "spans_classes")
         self._lean = float(table(tables, "spans_lean", "f", (1,))[0])
-        if len(self.classes) + 1 != self._scorer.classes:
+        if {len(self.classes) + 1} != {self._scorer.classes, self._outer.classes, self._inner.classes}:
             raise BadBundle(
                 Reason.BAD_ARCHIVE, f"{len(self.classes)} classes of spans, weights of {self._scorer.classes - 1}"
             )
@@ -216,7 +265,20 @@ class SpanTagger:
         numbers = dense(self._vectors.of(low), every)
         if self._earlier is not None:
             numbers = np.hstack([numbers, heard(self._earlier.logits(hashed, numbers), every)])
-        return every, softmax(self._scorer.logits(hashed, numbers))
+        if not every:
+            return [], np.zeros((0, self._scorer.classes))
+        alone = softmax(self._scorer.logits(hashed, numbers))
+        return every, (alone + self._together(every, hashed, numbers, len(low))) / 2
+
+    def _together(self, every: Sequence[Span], hashed: Sequence[Sequence[int]], numbers: Floats, many: int) -> Floats:
+        """Chances where spans compete for the text, and those inside a chosen one are judged there."""
+        _, chances = cut_of(every, many).marginals(self._outer.logits(hashed, numbers))
+        found = inside(every)
+        held = chances[:, 1:].sum(axis=1)[found.outer]
+        kept = held > UNLIKELY
+        inner, weight, sides = found.inner[kept], held[kept], found.sides[kept]
+        said = softmax(self._inner.logits([hashed[i] for i in inner], np.hstack([numbers[inner], sides])))
+        return composed(chances, inner, weight, said)
 
     def spans(self, tokens: Sequence[str]) -> dict[Span, tuple[str, float]]:
         """What is named: (first word, one after the last) -> (class, chance); spans may overlap."""
@@ -240,6 +302,14 @@ class SpanTagger:
             Entity(start=at[first][0], end=at[last - 1][1], kind=kind, probability=min(chance, 1.0))
             for (first, last), (kind, chance) in sorted(likely)
         ]
+
+
+def composed(chances: Floats, inner: Ints, weight: Floats, said: Floats) -> Floats:
+    """Chances [S, C] of being an outermost entity, or one inside an entity whose chance is `weight` [M]."""
+    made = chances.copy()
+    np.add.at(made[:, 1:], inner, weight[:, None] * said[:, 1:])
+    made[:, NOTHING] = np.maximum(1.0 - made[:, 1:].sum(axis=1), 0.0)
+    return made
 
 
 def heard(logits: Floats, every: Sequence[Span]) -> Floats:

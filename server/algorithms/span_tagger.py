@@ -16,18 +16,26 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 from scipy.sparse.linalg import svds
+from scipy.special import logsumexp
 
 from protocol.reading.notes import Entity
+from protocol.reading.segments import Cut
 from protocol.reading.spans import (
+    LONGEST,
     LONGEST_WORD,
     MOST_WORDS,
     PLACES,
+    UNLIKELY,
+    Inside,
     Span,
     SpanTagger,
     WordVectors,
+    composed,
     dense,
     heard,
+    inside,
     places,
+    softmax,
     spans,
     words,
 )
@@ -47,14 +55,15 @@ class SpanText:
 
 @dataclass(frozen=True)
 class SpanSettings:
-    """width: of a word's vector. window: neighbours on each side that tell what a word is. penalty, earlier_penalty: of a
-    weight's square, per span. steps: of the optimiser. leans: to choose from. folds: of the labelled texts, in
-    their order, on which the lean is chosen."""
+    """width: of a word's vector. window: neighbours on each side that tell what a word is. penalty, earlier_penalty,
+    inner_penalty: of a weight's square, per span. steps: of the optimiser. leans: to choose from. folds: of the labelled
+    texts, in their order, on which the lean is chosen."""
 
     width: int = 48
     window: int = 2
     penalty: float = 1e-5
     earlier_penalty: float = 3e-6
+    inner_penalty: float = 1e-4
     steps: int = 80
     leans: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3)
     folds: int = 4
@@ -73,6 +82,35 @@ class Rows:
     def text(self) -> NDArray[np.int64]:
         """Which text a span is of [S]."""
         return np.repeat(np.arange(len(self.every)), [len(one) for one in self.every])
+
+    def of(self, chosen: NDArray[np.bool_]) -> Rows:
+        """Those of some texts [T]."""
+        mine = chosen[self.text]
+        every = [one for one, kept in zip(self.every, chosen, strict=True) if kept]
+        return Rows(self.hashed[mine], self.numbers[mine], self.label[mine], every)
+
+    @property
+    def cut(self) -> Cut:
+        """How the spans lie in their texts; texts without words have none."""
+        text = np.unique(self.text, return_inverse=True)[1]
+        start, end = (np.array([span[k] for one in self.every for span in one], dtype=np.int64) for k in (0, 1))
+        lengths = np.zeros(int(text.max(initial=-1)) + 1, dtype=np.int64)
+        np.maximum.at(lengths, text, end)
+        return Cut(text, start, end - start, lengths, LONGEST)
+
+    def inside(self) -> Inside:
+        """Pairs of spans one inside the other, of all texts."""
+        found = [inside(one) for one in self.every]
+        first = np.cumsum([0, *(len(one) for one in self.every)])
+        return Inside(
+            np.concatenate([one.inner + at for one, at in zip(found, first, strict=False)]),
+            np.concatenate([one.outer + at for one, at in zip(found, first, strict=False)]),
+            np.vstack([one.sides for one in found]),
+        )
+
+    def within(self, inner: NDArray[np.int64], sides: Floats) -> Rows:
+        """The spans at `inner` [M], each with how it lies in a longer one."""
+        return Rows(self.hashed[inner], np.hstack([self.numbers[inner], sides]), self.label[inner], ())
 
 
 @dataclass(frozen=True)
@@ -99,13 +137,31 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """Weights of spans judged by themselves, of those that compete for the text, and of those inside one that won."""
+
+    alone: Weights
+    outer: Weights
+    inner: Weights
+
+    def chances(self, rows: Rows) -> Floats:
+        """[S, C], as `SpanTagger` makes them."""
+        _, outer = rows.cut.marginals(self.outer.logits(rows))
+        pairs = rows.inside()
+        held = outer[:, 1:].sum(axis=1)[pairs.outer]
+        kept = held > UNLIKELY
+        said = softmax(self.inner.logits(rows.within(pairs.inner[kept], pairs.sides[kept])))
+        return (softmax(self.alone.logits(rows)) + composed(outer, pairs.inner[kept], held[kept], said)) / 2
+
+
+@dataclass(frozen=True)
 class FittedSpans:
     """Everything that `SpanTagger` needs. vectors [V, d] of names."""
 
     classes: Sequence[str]
     names: Sequence[str]
     vectors: Floats
-    weights: Weights
+    weights: Heads
     earlier: Weights | None
     lean: float
 
@@ -118,7 +174,9 @@ class FittedSpans:
             "spans_vectors": np.round(self.vectors / scale[:, None]).astype(np.int8),
             "spans_vector_scale": scale.astype(np.float32),
             "spans_lean": np.array([self.lean], dtype=np.float32),
-            **self.weights.tables("spans_"),
+            **self.weights.alone.tables("spans_"),
+            **self.weights.outer.tables("spans_outer_"),
+            **self.weights.inner.tables("spans_inner_"),
             **({} if self.earlier is None else self.earlier.tables("spans_earlier_")),
         }
 
@@ -148,8 +206,31 @@ def fit_spans(
     if before is not None:
         rows = hearing(rows, before)
     lean = _lean(rows, texts, classes, settings)
-    weights = _fit(rows, len(classes) + 1, settings, settings.penalty)
+    weights = fit_heads(rows, len(classes) + 1, settings)
     return FittedSpans(classes, names, vectors, weights, before, lean)
+
+
+def fit_heads(rows: Rows, classes: int, settings: SpanSettings) -> Heads:
+    """The three heads from the same rows."""
+    outermost, pairs = _outermost(rows)
+    named = outermost > 0
+    held = named[pairs.outer]
+    inner = rows.within(pairs.inner[held], pairs.sides[held])
+    return Heads(
+        _fit(rows, classes, settings, settings.penalty),
+        _fit(replace(rows, label=outermost), classes, settings, settings.penalty, rows.cut),
+        _fit(inner, classes, settings, settings.inner_penalty),
+    )
+
+
+def _outermost(rows: Rows) -> tuple[NDArray[np.int64], Inside]:
+    """(label [S] of spans inside no other entity; -1: a span that the right cut does not hold), and all nestings."""
+    pairs = rows.inside()
+    label = rows.label.copy()
+    label[pairs.inner[rows.label[pairs.outer] > 0]] = -1
+    single = rows.cut.size == 1
+    label[(label == 0) & ~single] = -1
+    return label, pairs
 
 
 def span_text(text: str, entities: Sequence[Entity]) -> SpanText:
@@ -227,8 +308,13 @@ def _factorised(together: Mapping[tuple[int, str], float], many: int, width: int
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9))
 
 
-def _fit(rows: Rows, classes: int, settings: SpanSettings, penalty: float) -> Weights:
-    """Maximum likelihood with a penalty, over the hashed places that occur."""
+def _fit(rows: Rows, classes: int, settings: SpanSettings, penalty: float, cut: Cut | None = None) -> Weights:
+    """Maximum likelihood with a penalty, over the hashed places that occur: of each span by itself, or, given how they lie,
+    of the right cut of each text."""
+    if not len(rows.label):
+        return Weights(
+            np.zeros((PLACES, classes)), np.zeros((rows.numbers.shape[1], classes)), -4.0 * (np.arange(classes) > 0)
+        )
     used = np.flatnonzero(np.bincount(rows.hashed.indices, minlength=PLACES))
     many = len(rows.label)
     whole = sparse.hstack(
@@ -236,15 +322,20 @@ def _fit(rows: Rows, classes: int, settings: SpanSettings, penalty: float) -> We
     )
     turned = whole.T.tocsr()
     truth = np.zeros((many, classes))
-    truth[np.arange(many), rows.label] = 1
+    told = np.flatnonzero(rows.label >= 0)
+    truth[told, rows.label[told]] = 1
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         weights = flat.reshape(-1, classes)
         scores = whole @ weights
-        scores -= scores.max(axis=1, keepdims=True)
-        total = np.log(np.exp(scores).sum(axis=1, keepdims=True))
-        miss = float((total - (scores * truth).sum(axis=1, keepdims=True)).sum()) / many
-        slope = turned @ (np.exp(scores - total) - truth) / many + 2 * penalty * weights
+        if cut is None:
+            total = logsumexp(scores, axis=1)
+            chances = np.exp(scores - total[:, None])
+        else:
+            total, chances = cut.marginals(scores)
+            chances[cut.size > 1, 0] = 0.0
+        miss = (float(total.sum()) - float((scores * truth).sum())) / many
+        slope = turned @ (chances - truth) / many + 2 * penalty * weights
         return miss + penalty * float(flat @ flat), slope.ravel()
 
     found = minimize(
@@ -261,15 +352,10 @@ def _lean(rows: Rows, texts: Sequence[SpanText], classes: Sequence[str], setting
     if len(texts) < 2 * settings.folds or len(settings.leans) < 2:
         return settings.leans[0]
     fold = np.arange(len(texts)) * settings.folds // len(texts)
-    text = rows.text
     chances = np.zeros((len(rows.label), len(classes) + 1))
     for k in range(settings.folds):
-        learn, ask = fold[text] != k, fold[text] == k
-        part = Rows(rows.hashed[learn], rows.numbers[learn], rows.label[learn], ())
-        asked = Rows(rows.hashed[ask], rows.numbers[ask], rows.label[ask], ())
-        logits = _fit(part, len(classes) + 1, settings, settings.penalty).logits(asked)
-        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances[ask] = raised / raised.sum(axis=1, keepdims=True)
+        heads = fit_heads(rows.of(fold != k), len(classes) + 1, settings)
+        chances[(fold == k)[rows.text]] = heads.chances(rows.of(fold == k))
     named = sum(len(one.entities) for one in texts)
     return max(settings.leans, key=lambda lean: (_f1(chances, rows.label, lean, named), -lean))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protocol.reading.notes import Entity
-from protocol.reading.spans import WordVectors, softmax
+from protocol.reading.spans import WordVectors
 from server.algorithms.span_tagger import SpanSettings, SpanText, fit_spans, span_rows, span_text, word_vectors
 
 PARTS = ["tilt cylinder", "oil pump", "fuel filter", "door hinge", "water tank", "drive belt"]
@@ -39,7 +39,7 @@ def test_packed_tables_say_what_the_exact_weights_say() -> None:
     texts = labelled(PARTS)
     fitted = fit_spans(texts, SETTINGS, earlier=labelled(PARTS[:3]))
     plain = fit_spans(texts, SETTINGS)
-    exact = softmax(plain.weights.logits(span_rows(texts[:3], plain.classes, WordVectors(plain.names, plain.vectors))))
+    exact = plain.weights.chances(span_rows(texts[:3], plain.classes, WordVectors(plain.names, plain.vectors)))
     packed = np.vstack([plain.tagger().chances(text.tokens)[1] for text in texts[:3]])
     assert abs(exact - packed).max() < 0.03
     assert fitted.tagger().spans(texts[0].tokens).keys() == texts[0].entities.keys()
