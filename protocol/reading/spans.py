@@ -162,7 +162,7 @@ def _touching(span: Span) -> tuple[Span, ...]:
 
 @dataclass(frozen=True)
 class Inside:
-    """Spans within longer ones. inner, outer: int [M], rows of `spans`; sides float [M, SIDES]: how the one lies in the other."""
+    """Spans within longer ones. inner, outer: int [M], rows of `spans`; sides float [M, SIDES]: how they lie."""
 
     inner: Ints
     outer: Ints

@@ -65,8 +65,8 @@ class SpanSettings:
     earlier_penalty: float = 3e-6
     inner_penalty: float = 1e-4
     steps: int = 80
-    leans: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3)
-    folds: int = 4
+    leans: tuple[float, ...] = (0.0, 0.1, 0.2)
+    folds: int = 3
 
 
 @dataclass(frozen=True)
@@ -312,9 +312,8 @@ def _fit(rows: Rows, classes: int, settings: SpanSettings, penalty: float, cut: 
     """Maximum likelihood with a penalty, over the hashed places that occur: of each span by itself, or, given how they lie,
     of the right cut of each text."""
     if not len(rows.label):
-        return Weights(
-            np.zeros((PLACES, classes)), np.zeros((rows.numbers.shape[1], classes)), -4.0 * (np.arange(classes) > 0)
-        )
+        unsaid = np.where(np.arange(classes) > 0, -4.0, 0.0)
+        return Weights(np.zeros((PLACES, classes)), np.zeros((rows.numbers.shape[1], classes)), unsaid)
     used = np.flatnonzero(np.bincount(rows.hashed.indices, minlength=PLACES))
     many = len(rows.label)
     whole = sparse.hstack(
