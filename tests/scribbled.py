@@ -7,7 +7,7 @@ import random
 from server.algorithms.note_reader import ReaderSettings
 from server.labelled import LabelledNote
 from server.training import Candidate, Circumstances
-from server.training.reader import train_reader
+from server.training.reader import Beside, train_reader
 
 SAID = {
     "leak": (
@@ -73,9 +73,11 @@ def notes(many: int = 180, seed: int = 5) -> list[LabelledNote]:
     return made
 
 
-def trained(many: int = 180, champions: dict[str, bytes] | None = None) -> Candidate:
+def trained(many: int = 180, champions: dict[str, bytes] | None = None, beside: Beside | None = None) -> Candidate:
     """A sealed reader of such notes."""
     world = Circumstances("0" * 64, many, 1_790_900_000_000, champions=champions or {})
     settings = ReaderSettings(folds=3, repeats=1)
-    [candidate] = train_reader(notes(many), 0, world, lambda _share, _step: None, settings=settings)
+    [candidate] = train_reader(
+        notes(many), 0, world, lambda _share, _step: None, settings=settings, beside=beside or Beside()
+    )
     return candidate

@@ -16,7 +16,7 @@ from edge_agent.runtimes.text_graphs import OnnxDecoder, OnnxEncoder
 from protocol.bundles import TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, BadMessage, Reason
 from protocol.reading.notes import ReaderSpec
-from protocol.reading.reader import Reader
+from protocol.reading.reader import Reader, reader_of
 from protocol.reading.tokens import Tokenizer, tokenizer
 from protocol.reports import ModelRef
 from protocol.tables import Hybrid, Monitor, Neighbours, Ranker, Ridge, StateSpace, TableModel, Tables, Trees
@@ -129,7 +129,7 @@ def _table_model(passport: Passport, bundle: Bundle) -> TableModel:
     if passport.runtime is Runtime.READER:
         if passport.reader is None:
             raise BadBundle(Reason.BAD_ARCHIVE, "the passport does not say what the reader answers")
-        return Reader(
+        return reader_of(
             passport.reader, tables, bundle.texts, _encoder(bundle, passport.reader) if passport.reader.width else None
         )
     if passport.runtime is Runtime.STATE_SPACE:

@@ -21,7 +21,9 @@ from protocol.errors import BadBundle, BadMessage, Reason
 from protocol.names import stable_id
 from protocol.reading.cases import PAST, Cases, CaseWeights, Found, agreed, read_past, votes
 from protocol.reading.encoder import Encoded, Encoder
+from protocol.reading.normalise import Normaliser
 from protocol.reading.notes import About, Class, Entity, Judged, LikeNote, Note, NoteReading, PastNote, ReaderSpec
+from protocol.reading.spans import SpanTagger
 from protocol.reading.words import MOST_CHARACTERS, Counted, Shape, WordModel, stretches
 from protocol.reports import Contribution, ModelRef
 from protocol.tables.checked import Tables, table
@@ -67,7 +69,7 @@ class Decided:
 
 Entities = Callable[[str], Sequence[Entity]]
 """What a text names."""
-Normaliser = Callable[[str], str]
+WrittenOut = Callable[[str], str]
 """A text written out in full."""
 
 
@@ -86,7 +88,7 @@ class Reader:
         encoder: Encoder | None = None,
         *,
         entities: Entities | None = None,
-        normaliser: Normaliser | None = None,
+        normaliser: WrittenOut | None = None,
     ) -> None:
         if spec.width and (encoder is None or encoder.width != spec.width):
             raise BadBundle(Reason.BAD_ARCHIVE, f"the reader needs an encoder of width {spec.width}")
@@ -230,6 +232,21 @@ class Reader:
         }
         answers["like"] = np.array([max((f.similarity for f in one.found), default=0.0) for one in seen])
         return answers
+
+
+def reader_of(spec: ReaderSpec, tables: Tables, texts: Mapping[str, bytes], encoder: Encoder | None = None) -> Reader:
+    """The reader of a bundle, with whatever finds entities and writes shorthand out that lies in it. Raises BadBundle."""
+    tagger = SpanTagger(tables) if "spans_classes" in tables else None
+    if tagger is not None and list(tagger.classes) != list(spec.entities):
+        raise BadBundle(Reason.BAD_ARCHIVE, f"the passport names entities {spec.entities}, the tables {tagger.classes}")
+    return Reader(
+        spec,
+        tables,
+        texts,
+        encoder,
+        entities=None if tagger is None else tagger.entities,
+        normaliser=Normaliser(tables, texts).normalise if "norm_weights" in tables else None,
+    )
 
 
 def taught(found: Sequence[Found], about: str, classes: Sequence[str]) -> Floats:

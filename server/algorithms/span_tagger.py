@@ -44,6 +44,9 @@ from protocol.windows import Floats
 
 _BEFORE, _AFTER, _OTHER = "^", "$", "?"
 
+SMALL = 2_000_000
+"""Cells of a matrix that is factorised whole: ARPACK starts anew by chance where a small one has too few ranks."""
+
 
 @dataclass(frozen=True)
 class SpanText:
@@ -303,8 +306,12 @@ def _factorised(together: Mapping[tuple[int, str], float], many: int, width: int
     information = np.log(weight / (of_word[row] * of_context[column] / of_context.sum()))
     kept = information > 0
     matrix = sparse.csr_matrix((information[kept], (row[kept], column[kept])), (many, len(contexts)))
-    left, sizes, _ = svds(matrix, k=d, random_state=0)
-    vectors = left * np.sqrt(sizes)
+    if many * len(contexts) <= SMALL:
+        left, sizes, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+        left, sizes = left[:, :d], sizes[:d]
+    else:
+        left, sizes, _ = svds(matrix, k=d, random_state=0)
+    vectors = left * np.sqrt(np.where(sizes > 1e-9 * sizes.max(initial=0.0), sizes, 0.0))
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9))
 
 

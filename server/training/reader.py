@@ -15,7 +15,7 @@ from protocol.errors import Reason, Refused
 from protocol.reading.cases import PAST, packed_past
 from protocol.reading.encoder import Encoder
 from protocol.reading.notes import About, Note, PastNote, ReaderSpec
-from protocol.reading.reader import ENCODER, Reader, golden_texts
+from protocol.reading.reader import ENCODER, Reader, golden_texts, reader_of
 from protocol.reports import ModelRef
 from protocol.tables import Tables
 from protocol.windows import Floats
@@ -132,7 +132,7 @@ def _packed(
         width=encoder.encoder.width if encoder else 0,
         context=encoder.context if encoder else 0,
     )
-    return Packed(spec, tables, texts, Reader(spec, tables, texts, encoder.encoder if encoder else None))
+    return Packed(spec, tables, texts, reader_of(spec, tables, texts, encoder.encoder if encoder else None))
 
 
 def _draft(
