@@ -3,9 +3,9 @@ grammar made (`simulated_notes`), and a writer from reports that our own catalog
 else, so what is learned may travel with the product; the passport names the source. Sealed like any other model; the first
 training on a plant's own notes and reports replaces them.
 
-Of each mode's wordings, in either language, a sixth is never shown: what the reader makes of notes in those is the figure that
-the gate looks at, and half of them say from which chance on it may be sure. Another sixth is shown to the reader and not to
-the encoder, so that the reader learns how far the encoder can be relied on. All are still notes that the same people thought
+Of each mode's wordings, in either language, a sixth is never shown: what the reader makes of notes in those is the figure
+that the gate looks at, and half of them say from which chance on it may be sure. Another sixth is shown to the reader and
+not to the encoder, so that the reader learns how far that can be relied on. All are still notes that the same people thought
 up: a plant's own will be stranger."""
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from server.algorithms.descent import Descent
 from server.algorithms.masking import Alignment, PreTraining
 from server.algorithms.note_fusion import sure_from
 from server.algorithms.note_heads import UNTOLD, FineTuning, finetune
+from server.algorithms.note_reader import Labelled
 from server.labelled import LabelledNote
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.note_grammar import Mode
 from server.training.pretraining import EncoderPlan, TextPair, pretrained_encoder
-from server.training.reader import Understood, linear_reference, train_reader
+from server.training.reader import Understood, train_reader
+from server.training.reader_worth import linear_references
 from server.training.simulated_notes import ISO, LANGUAGES, NotePlan, SimulatedNote, notes
 from server.training.text_encoder import PackedEncoder, TextEncoder, packed
 from server.training.writer import WriterPlan, train_writer
@@ -247,7 +249,8 @@ def gated(
         hits = chances.argmax(axis=1) == truth
         sure[about] = max(spec.sure_from[about], sure_from(chances[::2], truth[::2], PRECISION))
         told = np.array([names.index(one.said()[About(about)]) for one in known], dtype=np.int64)
-        simple = linear_reference([one.text for one in known], told, [one.text for one in asked]) == truth
+        learned = Labelled([one.text for one in known], told, names)
+        simple = linear_references(learned, [one.text for one in asked])[0] == truth
         right[about] = {language: _share(hits[[one.language == language for one in asked]]) for language in LANGUAGES}
         certain = chances[1::2].max(axis=1) >= sure[about]
         right[about] |= {"sure": _share(certain), "right_where_sure": _share(hits[1::2][certain])}

@@ -288,10 +288,7 @@ def _demand() -> Learner:
     return Learner("supply.demand", ("demand", "intermittent"), learn, ask, explain)
 
 
-def _reader() -> Learner:
-    def learn() -> training.Candidate:
-        return scribbled.trained(120, beside=of("protocol/test_whole_reader.py").beside())
-
+def _reader(name: str, covers: tuple[str, ...], learn: Callable[[], training.Candidate]) -> Learner:
     def ask(model: LoadedModel) -> Answers:
         texts = ["oil leaking at the flange", "密封漏油", " ", "🙂 <b>\x00", "qwrtz plmkn", "x" * 4000]
         notes = [Note(id=f"n{i}", machine="M", time_ms=0, text=text) for i, text in enumerate(texts)]
@@ -301,8 +298,20 @@ def _reader() -> Learner:
         told: list[Any] = ask(model)
         return [(j.score, j.baseline, [c.amount for c in j.words]) for reading in told for j in reading.judged]
 
+    return Learner(name, covers, learn, ask, explain)
+
+
+def _readers() -> Iterator[Learner]:
+    """One of words that names entities and writes shorthand out, and one with an encoder of our own (slot notes.reader)."""
+    whole, little = of("protocol/test_whole_reader.py"), of("server/test_starter.py")
     words = ("note_words", "note_counts", "note_fusion", "note_reader", "shorthand", "span_tagger")
-    return Learner("notes.reader", words, learn, ask, explain)
+    yield _reader("notes.reader", words, lambda: scribbled.trained(120, beside=whole.beside()))
+
+    def starter() -> training.Candidate:
+        made: training.Candidate = little.starter_reader(little.LITTLE, 0, lambda _share, _step: None).candidate
+        return made
+
+    yield _reader("notes", ("bert", "word_pieces", "masking", "descent", "note_heads"), starter)
 
 
 def _writer() -> Learner:
@@ -371,7 +380,7 @@ LEARNERS = [
     _life(),
     _monitor(),
     _demand(),
-    _reader(),
+    *_readers(),
     _writer(),
 ]
 every = pytest.mark.parametrize("learner", LEARNERS, ids=[learner.name for learner in LEARNERS])
