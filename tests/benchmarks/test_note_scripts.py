@@ -88,3 +88,29 @@ def test_annotators_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path.write_text(json.dumps(line), encoding="utf-8")
     (text,) = load("notes_entities", monkeypatch).other_scheme(path)
     assert text.entities == {(0, 1): "Item"}
+
+
+def test_two_languages_are_measured_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {"en": ("pump leaking {}", "motor too hot {}"), "zh": ("泵漏油 {}", "电机烫手 {}")}
+    for language, (leak, heat) in said.items():
+        lines = [{"text": leak.format(i), "failure": "leak"} for i in range(10)]
+        lines += [{"text": heat.format(i), "failure": "heat"} for i in range(10)]
+        text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+        (tmp_path / f"{language}.jsonl").write_text(text, encoding="utf-8")
+    english, chinese = rows(load("notes_chinese", monkeypatch), "notes_chinese", tmp_path, capsys)
+    assert english["target"] is None
+    assert chinese["target"] == pytest.approx(float(str(english["ours"])) - 0.05)
+    assert english["n"] == chinese["n"] == 20
+    assert min(float(str(row["ours"])) for row in (english, chinese)) > 0.9
+
+
+def test_our_own_sets_tell_the_same_modes_equally_often() -> None:
+    counts = []
+    for language in ("en", "zh"):
+        lines = (FOLDER / "hand_written_notes" / f"{language}.jsonl").read_text(encoding="utf-8").splitlines()
+        read = [json.loads(line) for line in lines]
+        assert len({row["text"] for row in read}) == len(read) >= 400
+        counts.append(sorted(row["failure"] for row in read))
+    assert counts[0] == counts[1]
