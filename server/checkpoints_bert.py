@@ -108,7 +108,7 @@ def save_bert(net: BertForPreTraining, tokenizer: Tokenizer, path: Path) -> None
     del stored["cls.predictions.decoder.weight"]  # the embeddings, once more
     stored["cls.predictions.bias"] = stored["cls.predictions.decoder.bias"].clone()
     write_whole(path / WEIGHTS, as_safetensors(stored, metadata={"format": "pt"}))
-    write_whole(path / TOKENIZER, byte_pairs.written(tokenizer))
+    write_whole(path / TOKENIZER, word_pieces.written(tokenizer))
     write_whole(path / CONFIG, msgspec.json.format(msgspec.json.encode(_config(net.settings)), indent=1))
 
 
@@ -246,7 +246,7 @@ def _tokenizer(folder: Folder, vocabulary: int) -> Tokenizer:
         tokenizer.no_truncation()
         return tokenizer
     tokenizer = _word_pieces(folder.path)
-    fitting(byte_pairs.written(tokenizer), vocabulary)
+    fitting(word_pieces.written(tokenizer), vocabulary)
     return tokenizer
 
 

@@ -58,6 +58,11 @@ def of_vocabulary(ids: dict[str, int], *, lowercase: bool = True) -> Tokenizer:
     return tokenizer
 
 
+def written(tokenizer: Tokenizer) -> bytes:
+    """The bytes of its `tokenizer.json`."""
+    return str(tokenizer.to_str(pretty=False)).encode()
+
+
 def _around(model: models.WordPiece, *, lowercase: bool = True) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)

@@ -15,7 +15,7 @@ from export.quantize import quantize
 from export.to_decoder import encoder_graph
 from protocol.reading import tokens
 from protocol.reading.encoder import Encoded
-from server.algorithms import bert, byte_pairs
+from server.algorithms import bert, word_pieces
 from server.algorithms.bert import BertForPreTraining, EncoderForExport, Float32s
 from server.algorithms.masking import Marks
 from server.algorithms.word_pieces import CONTINUES
@@ -111,7 +111,7 @@ class PackedEncoder:
 def packed(encoder: TextEncoder) -> tuple[bytes, bytes]:
     """(int8 graph, tokenizer.json) for a gateway."""
     graph = quantize(encoder_graph(EncoderForExport(encoder.net.bert)))
-    return graph, byte_pairs.written(encoder.tokenizer)
+    return graph, word_pieces.written(encoder.tokenizer)
 
 
 def _of_the_text(text: str, vectors: Float32s, whole: Float32s, places: NDArray[np.int64]) -> Encoded:

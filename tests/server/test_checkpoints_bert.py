@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from protocol.errors import BadBundle
-from server.algorithms import bert, byte_pairs, word_pieces
+from server.algorithms import bert, word_pieces
 from server.algorithms.bert import BertSettings
 from server.checkpoints_bert import load_bert, save_bert
 
@@ -38,7 +38,7 @@ def vocabulary() -> Tokenizer:
 
 def folder(path: Path, net: Any) -> Path:
     net.save_pretrained(path, safe_serialization=True)
-    (path / "tokenizer.json").write_bytes(byte_pairs.written(vocabulary()))
+    (path / "tokenizer.json").write_bytes(word_pieces.written(vocabulary()))
     return path
 
 
@@ -142,7 +142,7 @@ def test_a_tokenizer_that_fills_up_and_cuts_no_longer_does(tmp_path: Path) -> No
     tokenizer = vocabulary()
     tokenizer.enable_padding(length=16)
     tokenizer.enable_truncation(4)
-    (path / "tokenizer.json").write_bytes(byte_pairs.written(tokenizer))
+    (path / "tokenizer.json").write_bytes(word_pieces.written(tokenizer))
     plain = vocabulary().encode("pump leaking oil seal worn").ids
     assert len(plain) > 16
     assert load_bert(path)[1].encode("pump leaking oil seal worn").ids == plain
@@ -198,6 +198,6 @@ def test_a_strange_part_of_the_encoder_is_refused_and_another_head_is_left(tmp_p
 
 def test_a_tokenizer_that_does_not_match_its_model_is_refused(tmp_path: Path) -> None:
     path = folder(tmp_path / "bert", oracle("BertModel", config="BertConfig"))
-    (path / "tokenizer.json").write_bytes(byte_pairs.written(word_pieces.learn([*NOTES, "gearbox motor valve"], 90)))
+    (path / "tokenizer.json").write_bytes(word_pieces.written(word_pieces.learn([*NOTES, "gearbox motor valve"], 90)))
     with pytest.raises(BadBundle, match="do not match"):
         load_bert(path)
