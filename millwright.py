@@ -26,6 +26,7 @@ COMMANDS = {
     "recommend": ("edge_agent.once.recommend", "rank items for a user with a trained bundle, and say why", None),
     "purchase": ("edge_agent.once.purchase", "which parts to buy, from whom, how many and when, and why", None),
     "schedule": ("edge_agent.once.schedule", "plan a shop of your own: what to run when, with a Gantt picture", None),
+    "report": ("edge_agent.once.report", "read fault reports, and check every claim of them offline", None),
     "schema": ("protocol.schemas", "write JSON Schema and AsyncAPI of the wire", None),
 }
 """command -> (module with main(argv) -> int, what it does, the extra that installs what it needs)."""

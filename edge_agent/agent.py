@@ -489,6 +489,8 @@ class Agent:
     def _extreme(self, event: FaultEvent) -> Evidence:
         first = event.evidence[0]
         _, values = self._history.values((event.machine, event.signal), event.start_ms, event.detected_ms)
+        if not len(values):  # silent: what the watch saw last, and that nothing came since
+            return first
         above = event.kind == "above_expected"
         low, high = first.expected_low, first.expected_high
         return evidence(
@@ -496,7 +498,7 @@ class Agent:
             event.signal,
             first.unit,
             (event.start_ms, event.detected_ms),
-            values if len(values) else np.array([first.value]),
+            values,
             "max" if above else "min",
             (low, high) if low is not None and high is not None else None,
             first.model,

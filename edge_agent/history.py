@@ -5,7 +5,9 @@ an instant stays; the same again is a duplicate, another one is a conflict for t
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 from edge_agent.intake import Row
 from edge_agent.storage import open_store
 from protocol.covariates import KnownInput
-from protocol.errors import Refused
+from protocol.errors import BadSettings, Refused
 from protocol.sync import decode, encode
 from protocol.windows import Floats, resample
 
@@ -197,6 +199,23 @@ class History:
         if self._quarantined > MAX_QUARANTINE_ROWS:
             self._db.execute("DELETE FROM quarantine WHERE id = (SELECT min(id) FROM quarantine)")
             self._quarantined -= 1
+
+
+def samples_of(path: Path, key: Key, start_ms: int, end_ms: int) -> Floats:
+    """Good and uncertain values in [start, end) of a history.db that is only read; empty where there are none. Raises
+    BadSettings if it is no history."""
+    if not path.is_file():
+        raise BadSettings(f"there is no {path}; give the history.db of the gateway that wrote the report")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            rows = db.execute(
+                "SELECT value FROM observation JOIN series ON series.id = observation.series WHERE machine = ? AND signal = ?"
+                " AND time_ms >= ? AND time_ms < ? AND quality <> 'bad' AND initial = 0 ORDER BY time_ms",
+                (*key, start_ms, end_ms),
+            ).fetchall()
+    except sqlite3.DatabaseError as error:
+        raise BadSettings(f"{path} cannot be read as a gateway's history: {error}") from error
+    return np.array(rows, dtype=np.float64).reshape(-1)
 
 
 class Grid:

@@ -194,6 +194,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
 TEXTS = "texts"
 TOKENIZER = "tokenizer.json"
+TEXT_OF_FRAMES = "frames_"
+"""How the names of a bundle's catalogues begin: "frames_fault_report.json"."""
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 _TEXT_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}\.json")
 _FOLDERS = {"tables": "tables", "golden_inputs": "golden/in", "golden_outputs": "golden/out"}

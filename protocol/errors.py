@@ -6,6 +6,7 @@ MillwrightError
 │   ├── BadMessage  a payload
 │   ├── BadTopic    a topic
 │   ├── BadName     an identity
+│   ├── BadFrames   a catalogue of clauses
 │   └── BadBundle   a signed model package
 └── NeedsPerson     stop, and say what a person has to change
     └── BadSettings a configuration file, an environment variable, a secret
@@ -45,6 +46,9 @@ class Reason(StrEnum):
     GOLDEN_MISMATCH = "golden_mismatch"
     UNSUPPORTED_RUNTIME = "unsupported_runtime"
     NOT_ELIGIBLE = "not_eligible"
+    BAD_FRAMES = "bad_frames"
+    MISSING_FACT = "missing_fact"
+    UNVERIFIED = "unverified_report"
 
 
 class MillwrightError(Exception):
@@ -74,6 +78,10 @@ class BadTopic(Refused):
 
 class BadName(Refused):
     """An identity that could not be used in a topic, a file name or a certificate."""
+
+
+class BadFrames(Refused):
+    """A catalogue of clauses that cannot be read, or that claims what no fact fills."""
 
 
 class BadBundle(Refused):

@@ -23,6 +23,7 @@ from protocol.sync import ANSWER, NOTE, Ack, ClassAck, Command, encode
 from protocol.topics import Channel, Topic
 from server import feedback as answers
 from server import intake, notes, rollouts
+from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, Gateway
 from server.retention import forget_old_forecasts
@@ -39,6 +40,7 @@ class Intake:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
+        self._catalogues = Catalogues(settings.artifact_folder)
         self._arrivals: queue.SimpleQueue[mqtt.MQTTMessage] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._told: dict[str, int] = {}
@@ -132,7 +134,7 @@ class Intake:
         try:
             lane = topic.channel.message_class
             if lane is not None:
-                told = intake.store_batch(session, topic.site, topic.gateway, lane, payload, now_ms)
+                told = intake.store_batch(session, topic.site, topic.gateway, lane, payload, now_ms, self._catalogues)
                 classes = acks.setdefault(topic.sibling(Channel.DOWN_ACK), {})
                 before = classes.get(lane)
                 nack = [*(before.nack if before else []), *told.nack][:500]

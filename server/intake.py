@@ -33,6 +33,7 @@ from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
 from server import ranges
+from server.catalogues import Catalogues, read_back
 from server.database import (
     EventRow,
     ForecastRow,
@@ -47,13 +48,21 @@ from server.database import (
 )
 
 MAX_QUARANTINED_BYTES = 64 * 1024
+BUILT_IN_ONLY = Catalogues()
 
 
 def store_batch(
-    session: Session, site: str, gateway: str, message_class: MessageClass, payload: bytes, now_ms: int
+    session: Session,
+    site: str,
+    gateway: str,
+    message_class: MessageClass,
+    payload: bytes,
+    now_ms: int,
+    catalogues: Catalogues = BUILT_IN_ONLY,
 ) -> ClassAck:
     """Stores what is new of one batch; the answer holds once the session has committed. Raises BadMessage if the batch
-    itself cannot be read: then nothing in it has a number, and nothing is acknowledged."""
+    itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A report that does not say what
+    its facts say is refused; `catalogues` are those it may have been written with."""
     batch = decode(payload, Batch)
     row = heard_of(session, site, gateway)
     row.last_data_ms = now_ms
@@ -67,7 +76,7 @@ def store_batch(
             ledger.duplicates += 1
             continue
         try:
-            if store(session, gateway, message_class, envelope, now_ms):
+            if store(session, gateway, message_class, envelope, now_ms, catalogues):
                 ledger.stored += 1
             else:
                 ledger.duplicates += 1
@@ -84,11 +93,28 @@ def store_batch(
     return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
 
 
-def store(session: Session, gateway: str, message_class: MessageClass, envelope: Envelope, now_ms: int) -> bool:
+def store(
+    session: Session,
+    gateway: str,
+    message_class: MessageClass,
+    envelope: Envelope,
+    now_ms: int,
+    catalogues: Catalogues = BUILT_IN_ONLY,
+) -> bool:
     """One message; False if the same thing was told before under another number. Raises Refused."""
     message = decode_message(envelope.type, envelope.data)
+    if isinstance(message, Report):
+        read_back(message, catalogues, _recommended(session, gateway, message.recommendation))
     arrived = {"gateway": gateway, "seq": envelope.mwseq, "sent_ms": envelope.time, "stored_ms": now_ms}
     return _keep(session, message, arrived)
+
+
+def _recommended(session: Session, gateway: str, recommendation: str) -> list[Recommendation]:
+    """The list that a report speaks of, if it is here: it went up before the report."""
+    r = RecommendationRow
+    query = select(r.body).where(r.gateway == gateway, r.recommendation_id == recommendation).limit(1)
+    body = session.scalar(query) if recommendation else None
+    return [] if body is None else [msgspec.convert(body, Recommendation)]
 
 
 def _keep(session: Session, message: Message, arrived: dict[str, object]) -> bool:

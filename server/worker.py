@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from protocol.bundles import Passport
+from protocol.bundles import Passport, unpack
 from protocol.errors import MillwrightError
 from protocol.twin import Role
 from protocol.windows import WindowSpec
@@ -193,8 +193,10 @@ class RegistryShelf:
     def register(
         self, session: Session, archive: bytes, passport: Passport, dataset: str, because: str, now_ms: int
     ) -> Model:
-        from server import registry
+        from server import catalogues, registry
 
+        if passport.writer is not None:
+            catalogues.keep_those_of(unpack(archive).texts, self.artifacts)
         return registry.register(session, archive, passport, self.artifacts, dataset, because, now_ms)
 
     def roll_out(self, session: Session, model: Model, role: Role, because: str, now_ms: int) -> None:

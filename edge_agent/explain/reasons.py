@@ -125,9 +125,12 @@ def _greedy(what_if: WhatIf, item: str, budget: Budget) -> frozenset[str]:
 
 
 def _needed(what_if: WhatIf, item: str, taken: frozenset[str], budget: Budget) -> frozenset[str]:
-    for name in sorted(taken):
-        if len(taken) > 1 and what_if.is_out(item, taken - {name}, budget):
-            taken -= {name}
+    """Without the members that are not needed; one may become so only when another has gone, so it is asked again."""
+    while len(taken) > 1:
+        spare = next((name for name in sorted(taken) if what_if.is_out(item, taken - {name}, budget)), None)
+        if spare is None:
+            break
+        taken -= {spare}
     return taken
 
 

@@ -324,6 +324,8 @@ def count_everything(session: Session) -> dict[str, Any]:
     names = ("messages_stored", "messages_duplicate", "messages_quarantined", "bytes_up")
     made |= {n: int(v or 0) for n, v in zip(names, session.execute(sums).one(), strict=True)}
     statuses = session.execute(select(Model.status, func.count()).group_by(Model.status))
+    unread = func.coalesce(ReportRow.body["frames"].as_string(), "") == ""
+    made["reports_not_read_back"] = session.scalar(select(func.count()).select_from(ReportRow).where(unread))
     made["models"] = {str(row[0]): int(row[1]) for row in statuses}
     kinds = session.execute(select(StatementRow.type, func.count()).group_by(StatementRow.type))
     made["statements"] = {str(row[0]): int(row[1]) for row in kinds}

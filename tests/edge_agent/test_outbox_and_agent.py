@@ -29,6 +29,8 @@ from protocol.observations import WorkOrder
 from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation, Report, Severity
 from protocol.sync import ANSWER, Ack, Batch, ClassAck, Command, Message, Refusal, decode, decode_message, encode
 from protocol.twin import Role
+from protocol.writing.clauses import FAULT_REPORT
+from protocol.writing.verify import verify
 from server import training
 from server.cases import Case
 
@@ -177,6 +179,28 @@ def test_a_fault_becomes_one_report_that_cites_its_evidence_in_both_languages(ga
     assert "26.0" in report.sections[0].text_en
     assert "26.0" in report.sections[0].text_zh
     assert "[1]" in report.sections[0].text_en
+
+
+def test_what_the_agent_reports_is_read_back(gateway: Gateway) -> None:
+    calm(gateway, 80)
+    for _ in range(12):
+        gateway.tell(26.0)
+    (report,) = gateway.reports()
+    assert verify(report, FAULT_REPORT) == []
+
+
+def test_a_report_of_silence_says_that_nothing_was_observed_since(gateway: Gateway) -> None:
+    noise = random.Random(4)
+    for n in range(100):
+        if n < 80:
+            body = {"value": 5.0 + noise.gauss(0, 0.1), "timestamp": gateway.time_ms}
+            gateway.broker.deliver("plant/P-102/v", msgspec.json.encode(body), False)
+        gateway.tell(20 + noise.gauss(0, 0.2))
+    (report,) = [r for r in gateway.reports() if r.machine == "P-102"]
+    assert "has sent no values" in report.sections[0].text_en
+    assert report.evidence[0].samples == 0
+    assert "There was no observation" in report.sections[1].text_en
+    assert verify(report, FAULT_REPORT) == []
 
 
 def test_a_restart_does_not_warm_the_watch_up_again(gateway: Gateway) -> None:

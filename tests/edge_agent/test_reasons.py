@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_agent.explain import Listing, WhatIf, flips_without, readable, reasons, shown_share, similar_cases
@@ -82,6 +82,9 @@ def by_brute_force(ranker: Ranker, shown: Scored, listing: Listing, largest: int
 PROFILES = st.dictionaries(st.sampled_from(TOKENS), st.sampled_from([0.5, 1.0, 2.0]), max_size=5)
 
 
+@example(
+    47, {"symptom:s1": 2.0, **dict.fromkeys(("symptom:s0", "symptom:s2", "symptom:s3", "symptom:s4"), 0.5)}, "answered"
+)
 @given(st.integers(0, 60), PROFILES, st.sampled_from(["neighbours", "hybrid", "answered"]))
 def test_sets_that_are_told_flip_and_no_smaller_one_does(seed: int, profile: dict[str, float], kind: str) -> None:
     ranker: Ranker = neighbours(seed) if kind == "neighbours" else hybrid(seed, 3 if kind == "answered" else 0)
