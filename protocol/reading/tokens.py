@@ -187,13 +187,14 @@ class BytePairs:
                 self._known[spelled] = known
         return known
 
+    def piece(self, token: int) -> bytes:
+        """The bytes that an id stands for, half a character perhaps; none for an id that is not used."""
+        text = self._texts.get(token, "")
+        return text.encode() if token in self._written else bytes(_unspelled().get(c, 0x3F) for c in text)
+
     def decode(self, ids: list[int]) -> str:
         """The text of ids."""
-        raw = bytearray()
-        for i in ids:
-            token = self._texts.get(i, "")
-            raw += token.encode() if i in self._written else bytes(_unspelled().get(c, 0x3F) for c in token)
-        return raw.decode("utf-8", errors="replace")
+        return b"".join(self.piece(i) for i in ids).decode("utf-8", errors="replace")
 
 
 class WordPieces:
