@@ -97,6 +97,17 @@ class NoteReading(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelRef
 
 
+class PastNote(msgspec.Struct, frozen=True, kw_only=True):
+    """A note whose case is closed. said: what it was, question -> class ("failure" -> "leak"). fixed_by: what was done
+    ("action:replace-seal"). taught: a person has corrected a reading to this."""
+
+    case: Name
+    text: Text
+    said: dict[Name, Name] = {}
+    fixed_by: Annotated[list[Name], msgspec.Meta(max_length=20)] = []
+    taught: bool = False
+
+
 class ReaderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Travels inside a note reader's bundle. classes: about -> names of its classes. sure_from: about -> the chance from
     which on the reader is sure. parts: about -> which of "words" (character and word counts, linear), "encoder" (the
