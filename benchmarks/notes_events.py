@@ -115,7 +115,8 @@ def question(sheet: contract.Sheet, called: str, column: str, rows: list[dict[st
         ms_per_note=round(per_note_ms, 3),
     )
     assert ours.chances is not None
-    sure = ours.chances.max(axis=1) >= fitted.sure_from
+    assert ours.sure is not None
+    sure = ours.sure
     sheet.row(
         f"{called}: chance of the first class",
         "calibration error",

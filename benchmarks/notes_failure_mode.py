@@ -146,9 +146,10 @@ def repeated(sheet: contract.Sheet, notes: Labelled) -> None:
                 by_fold.setdefault(name, []).append(float((told.labels == test.labels).mean()))
                 said.setdefault(name, np.zeros(len(notes.texts), dtype=np.int64))[ask] = told.labels
             assert ours.chances is not None
+            assert ours.sure is not None
             chances.append(ours.chances)
             truth.append(test.labels)
-            sure += (ours.chances.max(axis=1) >= fitted.sure_from).tolist()
+            sure += ours.sure.tolist()
         classes = len(notes.classes)
         macro.append(
             (

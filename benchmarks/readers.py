@@ -24,10 +24,11 @@ PENALTIES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class Said:
-    """What a method says of the test rows: classes [N], and chances [N, C] where it has any."""
+    """What a method says of the test rows: classes [N], and, where it has any, chances [N, C] and whether it is sure [N]."""
 
     labels: Ints
     chances: Floats | None = None
+    sure: NDArray[np.bool_] | None = None
 
 
 def shipped(fitted: FittedReader, texts: Sequence[str], cases: bool = True) -> tuple[Reader, int]:
@@ -46,8 +47,10 @@ def shipped(fitted: FittedReader, texts: Sequence[str], cases: bool = True) -> t
 
 def answers(reader: Reader, texts: Sequence[str]) -> Said:
     """What the shipped reader says, note by note."""
-    chances = np.stack([reader.decide(ABOUT, reader.see(text)).chances for text in texts])
-    return Said(chances.argmax(axis=1), chances)
+    seen = [reader.see(text) for text in texts]
+    chances = np.stack([reader.decide(ABOUT, one).chances for one in seen])
+    may = np.array([reader.may_be_sure(one) for one in seen])
+    return Said(chances.argmax(axis=1), chances, may & (chances.max(axis=1) >= reader.spec.sure_from[ABOUT]))
 
 
 def counts() -> Any:

@@ -15,6 +15,7 @@ from edge_agent.runtimes.engine import session as graph_session
 from edge_agent.runtimes.text_graphs import OnnxDecoder, OnnxEncoder
 from protocol.bundles import TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, BadMessage, Reason
+from protocol.reading.notes import ReaderSpec
 from protocol.reading.reader import Reader
 from protocol.reading.tokens import Tokenizer, tokenizer
 from protocol.reports import ModelRef
@@ -128,7 +129,9 @@ def _table_model(passport: Passport, bundle: Bundle) -> TableModel:
     if passport.runtime is Runtime.READER:
         if passport.reader is None:
             raise BadBundle(Reason.BAD_ARCHIVE, "the passport does not say what the reader answers")
-        return Reader(passport.reader, tables, bundle.texts, _encoder(bundle) if passport.reader.width else None)
+        return Reader(
+            passport.reader, tables, bundle.texts, _encoder(bundle, passport.reader) if passport.reader.width else None
+        )
     if passport.runtime is Runtime.STATE_SPACE:
         filter_ = StateSpace(tables)
         if len(filter_) != len(passport.series) or len(passport.series_until_ms) != len(passport.series):
@@ -161,9 +164,7 @@ def _table_model(passport: Passport, bundle: Bundle) -> TableModel:
     )
 
 
-def _encoder(bundle: Bundle) -> OnnxEncoder:
-    spec = bundle.passport.reader
-    assert spec is not None
+def _encoder(bundle: Bundle, spec: ReaderSpec) -> OnnxEncoder:
     return OnnxEncoder(graph_session(bundle.graph), _tokenizer(bundle), spec.width, spec.context)
 
 

@@ -54,7 +54,7 @@ class CaseWeights:
         return CaseWeights(pieces, encoder, int(nearest), sharpness, int(fixes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
     """A past note, how alike it is (cosine), and by which units of the asked text: shared [U] adds up to the words' part of
     it; zeros for one that does not vote."""

@@ -150,7 +150,8 @@ def _across(before: str, after: str, most: int) -> Iterator[str]:
 @dataclass(frozen=True)
 class Counted:
     """A text's features that are known, and where they stand. ids [F] ascending, values [F]: weights of the features;
-    at [M], unit [M], part [M]: the feature (index into ids), unit and share of each place that it has."""
+    at [M], unit [M], part [M]: the feature (index into ids), unit and share of each place that it has. whole: the sum of
+    all squared weights, also of features that are not known."""
 
     units: Split
     ids: Ints
@@ -158,6 +159,12 @@ class Counted:
     at: Ints
     unit: Ints
     part: Floats
+    whole: float
+
+    @property
+    def known(self) -> float:
+        """Of what the text weighs, the share that training has met."""
+        return float(self.values @ self.values) / self.whole if self.whole > 0 else 0.0
 
     def by_unit(self, amounts: Floats) -> Floats:
         """Amounts [F] of the features, spread over the units [U]; the sum stays the same."""
@@ -224,7 +231,9 @@ class Vocabulary:
         )
         part = np.asarray(1.0 / (width * counts[at])[spread], dtype=np.float64)
         mine = (ids < len(self.idf))[spread]
-        return Counted(units, inside, values[: len(inside)], at[spread][mine], unit[mine], part[mine])
+        return Counted(
+            units, inside, values[: len(inside)], at[spread][mine], unit[mine], part[mine], float(values @ values)
+        )
 
 
 def _names(packed: NDArray[np.generic]) -> list[str]:

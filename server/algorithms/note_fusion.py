@@ -18,6 +18,7 @@ from protocol.reading.reader import softmax
 from protocol.windows import Floats
 
 Ints = NDArray[np.int64]
+LEAST_SURE = 0.6
 LEAST_GAIN = 0.002
 """Log loss a note that a part must save to stay."""
 
@@ -73,8 +74,8 @@ def chosen_fusion(scores: Floats, labels: Ints, log_share: Floats) -> Fusion:
 
 
 def sure_from(chances: Floats, labels: Ints, precision: float, least: int = 10) -> float:
-    """The lowest chance from which on at least `precision` of the answers were right on these notes, at every higher
-    threshold with `least` answers too; 1 if there is none."""
+    """The lowest chance, LEAST_SURE at least, from which on at least `precision` of the answers were right on these notes, at
+    every higher threshold with `least` answers too; 1 if there is none."""
     top = chances.max(axis=1)
     right = (chances.argmax(axis=1) == labels)[np.argsort(-top, kind="stable")]
     ordered = np.sort(top)[::-1]
@@ -85,7 +86,7 @@ def sure_from(chances: Floats, labels: Ints, precision: float, least: int = 10) 
             continue
         if share[n - 1] < precision:
             break
-        found = float(ordered[n - 1])
+        found = max(float(ordered[n - 1]), LEAST_SURE)
     return found
 
 

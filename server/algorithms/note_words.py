@@ -72,7 +72,7 @@ def fit_words(x: csr_matrix, labels: NDArray[np.int64], classes: int, settings: 
     parts: list[tuple[float, Any]] = []
     weighing = "balanced" if settings.balanced else None
     if settings.mix > 0:
-        parts.append((settings.mix, LinearSVC(C=settings.svm, class_weight=weighing)))
+        parts.append((settings.mix, LinearSVC(C=settings.svm, class_weight=weighing, random_state=0)))
     if settings.mix < 1:
         parts.append((1 - settings.mix, LogisticRegression(C=settings.logistic, class_weight=weighing, max_iter=300)))
     weights, bias = np.zeros((x.shape[1], classes)), np.full(classes, -8.0)

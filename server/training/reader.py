@@ -45,6 +45,7 @@ BLOCKS = 4
 MOST_FOR_BLOCKS = 3000
 MOST_TRAVELLING = 5000
 MOST_COMPARED = 400
+USUAL = ReaderSettings()
 LEAST_NEWER = 20
 _STRANGE = ("", "泵漏油，需要更换密封", "<b>DROP TABLE notes;</b> \x00 🙂")
 
@@ -90,7 +91,7 @@ def train_reader(
     *,
     encoder: Understood | None = None,
     beside: Beside = Beside(),
-    precision: float = 0.9,
+    settings: ReaderSettings = USUAL,
 ) -> list[Candidate]:
     """The reader. Figures come from notes that the fit beside them had not seen; the sealed tables are fitted on all notes.
     Raises Refused where no question has LEAST_NOTES labelled notes of two classes."""
@@ -103,7 +104,7 @@ def train_reader(
         )
     vectors = None if encoder is None else np.stack([encoder.encoder.encode(note.text).whole for note in ordered])
     asked = {about: _asked(ordered, about, vectors) for about in questions}
-    settings = ReaderSettings(precision=precision, seed=seed)
+    settings = replace(settings, seed=seed)
     champion = world.champions.get(READER)
     serving = unpack(champion) if champion else None
     measured: dict[str, Measured] = {}
@@ -113,7 +114,7 @@ def train_reader(
     fitted, tables = _fitted(asked, [note.text for note in ordered], settings)
     progress(0.8, "packing")
     packed = _packed(ordered, vectors, fitted, tables | beside.tables, settings, encoder, beside.entities)
-    draft = _draft(ordered, asked, fitted, measured, packed, encoder, world, seed, precision)
+    draft = _draft(ordered, asked, fitted, measured, packed, encoder, world, settings)
     progress(1.0, "reader sealed")
     return [Candidate(*seal(draft))]
 
@@ -171,8 +172,7 @@ def _draft(
     packed: Packed,
     encoder: Understood | None,
     world: Circumstances,
-    seed: int,
-    precision: float,
+    settings: ReaderSettings,
 ) -> Draft:
     about = next(iter(asked))
     notes, first, reader = asked[about].labelled, measured[about], packed.reader
@@ -196,9 +196,9 @@ def _draft(
         texts=packed.texts,
         tables=packed.tables,
         lineage=world.lineage(
-            seed,
+            settings.seed,
             {
-                "precision": precision,
+                "precision": settings.precision,
                 "notes": len(ordered),
                 "corrected": sum(one.source == "answer" for one in ordered),
                 "data_until_ms": ordered[-1].time_ms,

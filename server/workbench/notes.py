@@ -19,6 +19,7 @@ from protocol.columns import Wanted
 from protocol.errors import BadSettings, Reason, Refused
 from protocol.reading.notes import About
 from protocol.reading.words import MOST_CHARACTERS
+from server.algorithms.note_reader import ReaderSettings
 from server.labelled import LabelledNote
 from server.training import Candidate, Circumstances, Progress
 from server.training.reader import train_reader
@@ -103,7 +104,7 @@ def train_notes_file(
     with path.open("rb") as stream:
         whole = hashlib.file_digest(stream, "sha256").hexdigest()
     world = Circumstances(whole, len(notes), int(clock.time() * 1000), because=f"trained on {path.name}")
-    [candidate] = train_reader(notes, seed, world, progress, precision=precision)
+    [candidate] = train_reader(notes, seed, world, progress, settings=ReaderSettings(precision=precision))
     with written_whole(out) as folder:
         report = _write(folder, path, len(notes), left_out, candidate)
     progress(1.0, "written")
