@@ -75,7 +75,7 @@ def linear_machine(
     for k in range(4):
         learn, ask = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         made = counts()
-        x, y = made.fit_transform([notes.texts[i] for i in learn]), made.transform([notes.texts[i] for i in ask])
+        x, y = made.fit_transform(notes.take(learn).texts), made.transform(notes.take(ask).texts)
         for p, penalty in enumerate(penalties):
             right[p] += (LinearSVC(C=penalty).fit(x, notes.labels[learn]).predict(y) == notes.labels[ask]).sum()
     made = counts()

@@ -169,7 +169,7 @@ class Counted:
     def by_unit(self, amounts: Floats) -> Floats:
         """Amounts [F] of the features, spread over the units [U]; the sum stays the same."""
         share = amounts[self.at] * self.part
-        return np.bincount(self.unit, share, len(self.units.words)) if len(share) else np.zeros(len(self.units.words))
+        return np.asarray(np.bincount(self.unit, share, len(self.units.words)), dtype=np.float64)
 
 
 class Vocabulary:
