@@ -156,7 +156,9 @@ class Reader:
         named: dict[str, float] = {}
         if encoder and seen.encoded is not None:
             weights, _ = self._head[about]
-            named[ENCODER] = encoder * float(seen.encoded.whole @ (weights[:, first] - weights[:, second]))
+            told, rest = _by_token(seen, encoder * (weights[:, first] - weights[:, second]))
+            units += told
+            named |= {ENCODER: rest} if rest else {}
         for found, amount in zip(voters, said[:, first] - said[:, second], strict=True):
             shared = float(found.shared.sum())
             if amount and shared > 0:
@@ -236,6 +238,26 @@ def taught(found: Sequence[Found], about: str, classes: Sequence[str]) -> Floats
         if one.past.taught and name in classes:
             said[k, classes.index(name)] = TAUGHT * max(one.similarity, 0.0) ** TAUGHT_SHARPNESS
     return said
+
+
+def _by_token(seen: Seen, lead: Floats) -> tuple[Floats, float]:
+    """(what each unit [U] gives to whole @ lead by its tokens, what is left of it). A text's vector points where the sum of
+    its tokens' vectors points: each token gives the part that it adds to that sum; what the sum does not explain, and tokens
+    outside every word, are left."""
+    encoded, places = seen.encoded, seen.counted.units.places
+    units = np.zeros(len(places))
+    if encoded is None:
+        return units, 0.0
+    total = float(encoded.whole @ lead)
+    together = encoded.tokens.sum(axis=0)
+    size = float(together @ together)
+    if len(places) and len(encoded.tokens) and size > 0:
+        gives = encoded.tokens @ lead * (float(encoded.whole @ together) / size)
+        at = np.searchsorted(places[:, 0], encoded.places[:, 0], side="right") - 1
+        inside = (at >= 0) & (encoded.places[:, 0] < places[np.maximum(at, 0), 1])
+        units += np.bincount(at[inside], gives[inside], len(units))
+    rest = total - float(units.sum())
+    return units, rest if abs(rest) > 1e-12 else 0.0
 
 
 def softmax(logits: Floats) -> Floats:
