@@ -31,11 +31,13 @@ ABSENT = -8.0
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """words: settings to choose from. cases: how past notes are compared. head: inverse strength of the encoder's head's
+    """words: settings to choose from. cases: how past notes are compared. shares: of an encoder's vectors in the likeness of
+    two notes, to choose from where there is an encoder. head: inverse strength of the encoder's head's
     penalty. folds, repeats: of the inner deals. precision: share of right answers among the sure ones that is asked for."""
 
     words: tuple[WordSettings, ...] = (WordSettings(),)
     cases: CaseWeights = NEAREST
+    shares: tuple[float, ...] = (0.0, 0.5)
     head: float = 10.0
     folds: int = 5
     repeats: int = 2
@@ -127,19 +129,21 @@ def fit_reader(notes: Labelled, settings: ReaderSettings, vocabulary: Tables | N
     tried: list[tuple[float, float, int, Floats, Fusion]] = []
     repeated = np.tile(notes.labels, settings.repeats)
     counted: dict[Shape, Counts] = {}
-    for i, words in enumerate(settings.words):
+    choices = _choices(notes, settings)
+    for i, (words, cases) in enumerate(choices):
         if words.shape not in counted:
             counted[words.shape] = count([*notes.texts, *map(class_words, notes.classes)], words.shape)
-        unseen = [unseen_scores(notes, counted[words.shape], words, settings, r) for r in range(settings.repeats)]
+        one = replace(settings, cases=cases)
+        unseen = [unseen_scores(notes, counted[words.shape], words, one, r) for r in range(settings.repeats)]
         scores = np.concatenate(unseen, axis=1)
         fusion = chosen_fusion(scores, repeated, log_share)
         wrong = float((fusion.logits(scores, log_share).argmax(axis=1) != repeated).mean())
         tried.append((round(wrong, 6), fusion.loss, i, scores, fusion))
     _, _, best, scores, fusion = min(tried, key=lambda one: one[:3])
     chances = softmax(fusion.logits(scores, log_share))
-    chosen = settings.words[best]
+    chosen, cases = choices[best]
     return FittedReader(
-        parts=fit_parts(notes, counted[chosen.shape], chosen, settings, vocabulary),
+        parts=fit_parts(notes, counted[chosen.shape], chosen, replace(settings, cases=cases), vocabulary),
         settings=chosen,
         fusion=fusion,
         log_share=log_share,
@@ -148,6 +152,12 @@ def fit_reader(notes: Labelled, settings: ReaderSettings, vocabulary: Tables | N
         labels=repeated,
         used=[name for name, weight in zip(PARTS, fusion.mix, strict=True) if weight > 0],
     )
+
+
+def _choices(notes: Labelled, settings: ReaderSettings) -> list[tuple[WordSettings, CaseWeights]]:
+    if notes.vectors is None:
+        return [(words, settings.cases) for words in settings.words]
+    return [(words, replace(settings.cases, encoder=share)) for words in settings.words for share in settings.shares]
 
 
 def unseen_scores(

@@ -19,7 +19,7 @@ from protocol.errors import Reason, Refused
 from protocol.reading.cases import PAST, packed_past
 from protocol.reading.encoder import Encoder
 from protocol.reading.notes import About, Note, PastNote, ReaderSpec
-from protocol.reading.reader import Reader, golden_texts
+from protocol.reading.reader import ENCODER, Reader, golden_texts
 from protocol.reports import ModelRef
 from protocol.tables import Tables
 from protocol.windows import Floats
@@ -62,9 +62,10 @@ class Understood:
 
 @dataclass(frozen=True)
 class Beside:
-    """Tables of a reader that were learned elsewhere: spans of entities, shorthand written out."""
+    """What of a reader was learned elsewhere: spans of entities, shorthand written out. It joins the bundle's own."""
 
     tables: Tables = field(default_factory=dict)
+    texts: dict[str, bytes] = field(default_factory=dict)
     entities: tuple[str, ...] = ()
 
 
@@ -113,7 +114,9 @@ def train_reader(
         progress(0.1 + 0.5 * (number + 1) / len(asked), f"{about}: {measured[about].right:.1%} of unseen notes right")
     fitted, tables = _fitted(asked, [note.text for note in ordered], settings)
     progress(0.8, "packing")
-    packed = _packed(ordered, vectors, fitted, tables | beside.tables, settings, encoder, beside.entities)
+    if not (beside.entities or any(ENCODER in one.used or one.parts.cases.weights.encoder for one in fitted.values())):
+        encoder, vectors = None, None  # a graph that decides nothing would cost time and space all the same
+    packed = _packed(ordered, vectors, fitted, tables, encoder, beside)
     draft = _draft(ordered, asked, fitted, measured, packed, encoder, world, settings)
     progress(1.0, "reader sealed")
     return [Candidate(*seal(draft))]
@@ -142,13 +145,12 @@ def _packed(
     vectors: Floats | None,
     fitted: Mapping[str, FittedReader],
     tables: Tables,
-    settings: ReaderSettings,
     encoder: Understood | None,
-    entities: Sequence[str],
+    beside: Beside,
 ) -> Packed:
     past = [_past(note) for note in ordered[-MOST_TRAVELLING:]]
-    tables = tables | settings.cases.tables()
-    texts = {PAST: packed_past(past)}
+    tables = tables | beside.tables | next(iter(fitted.values())).parts.cases.weights.tables()
+    texts = {PAST: packed_past(past)} | beside.texts
     if encoder is not None and vectors is not None:
         tables |= packed_vectors(vectors[-MOST_TRAVELLING:])
         texts[TOKENIZER] = encoder.tokenizer
@@ -156,7 +158,7 @@ def _packed(
         classes={about: list(one.parts.classes) for about, one in fitted.items()},
         sure_from={about: one.sure_from for about, one in fitted.items()},
         parts={about: one.used for about, one in fitted.items()},
-        entities=list(entities),
+        entities=list(beside.entities),
         languages=languages(ordered),
         width=encoder.encoder.width if encoder else 0,
         context=encoder.context if encoder else 0,
@@ -300,8 +302,9 @@ def _fitted(
     tables: Tables = {}
     for about, one in asked.items():
         if not fitted:
-            words = fit_reader(one.labelled, settings).settings if len(settings.words) > 1 else settings.words[0]
-            settings = replace(settings, words=(words,))
+            first = fit_reader(one.labelled, settings)
+            words, cases = first.settings, first.parts.cases.weights
+            settings = replace(settings, words=(words,), cases=cases, shares=(cases.encoder,))
             counts = count([*texts, *(class_words(name) for name in classes)], words.shape)
             everything = np.arange(counts.counts.shape[0])
             weighing = weigh(counts, everything, words.least_notes, words.most_features, words.unknown)
