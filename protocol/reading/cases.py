@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
 from protocol.reading.notes import PastNote
@@ -66,8 +67,18 @@ class Found:
 
 @dataclass(frozen=True)
 class _Row:
-    ids: Ints
-    values: Floats
+    ids: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """All rows behind one another; row i ends before ends[i + 1]. vectors [N, d]: zeros where one has none."""
+
+    ids: NDArray[np.int32]
+    values: NDArray[np.float32]
+    ends: Ints
+    vectors: NDArray[np.float32] | None
 
 
 class Cases:
@@ -93,7 +104,7 @@ class Cases:
         self._rarest = 1.0
         self._rows: list[_Row] = []
         self._vectors: list[Floats | None] = []
-        self._flat: tuple[Ints, Floats, Ints] | None = None
+        self._flat: _Flat | None = None
         self._learn([one.text for one in past])
         for i, one in enumerate(past):
             self.add(one, None if vectors is None else vectors[i])
@@ -159,7 +170,8 @@ class Cases:
             [(1.0 + np.log(n)) * (self.weights.pieces if f[0] == PIECE else 1.0) for f, n in strange.items()]
         )
         length = float(np.sqrt(values @ values + self._rarest**2 * (away @ away)))
-        return _Row(ids, values / length if length > 0 else values), told, counts
+        values = values / length if length > 0 else values
+        return _Row(ids.astype(np.int32), values.astype(np.float32)), told, counts
 
     def nearest(self, text: str, vector: Floats | None = None, top: int | None = None) -> list[Found]:
         """The most alike past notes that share anything with a text, best first, the newer of equals first."""
@@ -184,19 +196,29 @@ class Cases:
             found.append(Found(self._past[i], min(float(alike[i]), 1.0), shared))
         return found
 
-    def _likeness(self, asked: Floats) -> Floats:
+    def _all(self) -> _Flat:
         if self._flat is None:
+            told = [one for one in self._vectors if one is not None]
+            vectors = None
+            if told:
+                none = np.zeros(len(told[0]), dtype=np.float32)
+                fits = [one if one is not None and len(one) == len(none) else none for one in self._vectors]
+                vectors = np.stack(fits).astype(np.float32)
             ids = np.concatenate([row.ids for row in self._rows])
             values = np.concatenate([row.values for row in self._rows])
-            self._flat = ids, values, np.cumsum([0, *(len(row.ids) for row in self._rows)])
-        ids, values, ends = self._flat
-        total = np.concatenate([[0.0], np.cumsum(values * asked[ids])])
-        return np.asarray(total[ends[1:]] - total[ends[:-1]])
+            self._flat = _Flat(ids, values, np.cumsum([0, *(len(row.ids) for row in self._rows)]), vectors)
+        return self._flat
+
+    def _likeness(self, asked: Floats) -> Floats:
+        flat = self._all()
+        total = np.concatenate([[0.0], np.cumsum(flat.values * asked[flat.ids])])
+        return np.asarray(total[flat.ends[1:]] - total[flat.ends[:-1]])
 
     def _vector_likeness(self, vector: Floats) -> Floats:
-        return np.array(
-            [0.0 if one is None or one.shape != vector.shape else float(one @ vector) for one in self._vectors]
-        )
+        vectors = self._all().vectors
+        if vectors is None or vectors.shape[1] != len(vector):
+            return np.zeros(len(self._past))
+        return np.asarray(vectors @ vector, dtype=np.float64)
 
     def _shared(
         self, row: _Row, asked: Floats, told: list[tuple[int, int, int]], counts: Counter[int], units: Split
