@@ -13,12 +13,15 @@ from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass, stable_id
 from protocol.observations import Name, TimeMs, WorkOrder
 from protocol.purchases import PurchaseProposal, ordered_quantity
+from protocol.reading.corrections import said_of
+from protocol.reading.notes import About, NoteReading
 from protocol.reports import FaultEvent, Recommendation
 from protocol.schedules import Schedule
 from protocol.windows import Floats
@@ -183,6 +186,37 @@ def from_work_order(order: WorkOrder) -> KnownInput | None:
     if not order.failure_mode:
         return None
     return failure_read(order.machine, order.failure_mode, order.time_ms, Source.WORK_ORDER, order.id)
+
+
+def from_reading(reading: NoteReading) -> list[KnownInput]:
+    """generate -> forecast: the failure mode that a reader is sure to have read in a note; nothing where it is not sure."""
+    return [
+        failure_read(reading.machine, judged.classes[0].name, reading.issued_ms, Source.NOTE, reading.note)
+        for judged in reading.judged
+        if judged.about is About.FAILURE and judged.sure
+    ]
+
+
+def from_correction(answer: Feedback, reading: NoteReading) -> list[KnownInput]:
+    """A person said what a note really tells of: what was read is withdrawn, and the right mode stands from then on. An
+    acceptance makes sure what the reader was not sure of."""
+    was = [judged.classes[0].name for judged in reading.judged if judged.about is About.FAILURE]
+    right = said_of(reading, [answer]).get(About.FAILURE)
+    out = [
+        structs.replace(
+            failure_read(reading.machine, mode, reading.issued_ms, Source.NOTE, reading.note),
+            known_ms=answer.time_ms,
+            withdrawn=True,
+        )
+        for mode in was
+        if right != mode
+        and answer.verdict in (Verdict.CORRECTED, Verdict.REJECTED)
+        and answer.item in ("", About.FAILURE)
+    ]
+    if right is not None:
+        told = failure_read(reading.machine, right, reading.issued_ms, Source.NOTE, reading.note)
+        out.append(structs.replace(told, known_ms=answer.time_ms))
+    return out
 
 
 def from_event(event: FaultEvent) -> list[KnownInput]:

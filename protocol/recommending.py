@@ -13,6 +13,7 @@ import msgspec
 from protocol.covariates import token
 from protocol.feedback import Verdict
 from protocol.observations import Name, WorkOrder
+from protocol.reading.notes import About, NoteReading
 from protocol.reports import FaultEvent, FaultRisk, RemainingLife
 
 CANDIDATES = ("action:", "part:", "plan:", "design:", "document:")
@@ -68,6 +69,14 @@ def case_profile(
 def event_profile(event: FaultEvent, open_symptoms: Iterable[str] = ()) -> Profile:
     """An event's case: its symptoms and what else is open on the machine."""
     return case_profile(event.machine, event.machine_type, (*event.symptoms, *open_symptoms))
+
+
+def reading_profile(
+    reading: NoteReading, open_symptoms: Iterable[str] = (), machine_type: str = "", said: str = ""
+) -> Profile:
+    """generate -> recommend: a note's case, with the failure mode that the reader is sure of, or that a person said."""
+    sure = [judged.classes[0].name for judged in reading.judged if judged.about is About.FAILURE and judged.sure]
+    return case_profile(reading.machine, machine_type, open_symptoms, [said] if said else sure)
 
 
 def order_profile(order: WorkOrder) -> Profile:

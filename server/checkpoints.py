@@ -35,6 +35,8 @@ MOST_CONTEXT = 4096
 CONFIG, WEIGHTS, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}\.safetensors")
 _FLOATS = {"F32", "F16", "BF16", "F64"}
+_COUNTED = re.compile(r"(.*\.)?(position_ids|token_type_ids)")
+"""Whole numbers that older writers stored and that follow from the settings."""
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Layers = Annotated[int, msgspec.Meta(ge=1, le=200)]
@@ -113,6 +115,8 @@ class Folder:
         try:
             file: Any = safe_open(self.path / shard, framework="pt")
             for name in file.keys():  # noqa: SIM118 - not a mapping
+                if _COUNTED.fullmatch(name):
+                    continue
                 part = file.get_slice(name)
                 if name in self._holds or part.get_dtype() not in _FLOATS:
                     raise BadBundle(

@@ -1,6 +1,7 @@
 """A training set is a frozen file: what it held is known by its sha256, and it is never changed, only added.
 
-Signal blocks of all gateways are laid on one grid; work orders and answered recommendations become cases."""
+Signal blocks of all gateways are laid on one grid; work orders and answered recommendations become cases,
+notes of work orders and answered readings become labelled notes."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ from sqlalchemy.orm import Session
 from protocol.catalogue import ItemCard
 from protocol.covariates import KnownInput
 from protocol.errors import BadBundle, Reason
+from protocol.feedback import Feedback, Verdict
 from protocol.observations import WorkOrder
+from protocol.reading.corrections import said_of
+from protocol.reading.notes import About, Note, NoteReading
 from protocol.recommending import order_profile, verdicts
 from protocol.windows import Floats, resample
 from server import off_policy
@@ -34,10 +38,11 @@ from server.database import (
     StatementRow,
     WorkOrderRow,
 )
+from server.labelled import LabelledNote, NoteBook
 from server.off_policy import Trial
 
 MOST_BUCKETS = 8000
-FORECAST, RECOMMEND = "forecast", "recommend"
+FORECAST, RECOMMEND, NOTES = "forecast", "recommend", "notes"
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,96 @@ def freeze_casebook(book: CaseBook, artifacts: Path) -> Snapshot:
     }
     described |= {"cards": len(book.cards), "answered_places": len(book.trials)}
     return frozen(RECOMMEND, msgspec.json.encode(book, order="sorted"), "json", len(cases), described, artifacts)
+
+
+def collect_notes(session: Session) -> NoteBook:
+    """Notes in the order in which they were told: those of work orders with the failure mode that the order names, and those
+    of people with what they answered to their reading (or with the mode of the order that they were written to)."""
+    orders = [msgspec.convert(row.body, WorkOrder, strict=False) for row in session.scalars(select(WorkOrderRow))]
+    found = [order_note(order) for order in orders if order.note.strip()]
+    by_id = {order.id: order for order in orders}
+    answers: dict[tuple[str, str], list[Feedback]] = {}
+    for row in session.scalars(select(FeedbackRow).where(FeedbackRow.target_kind == "reading")):
+        answers.setdefault((row.gateway, row.target), []).append(answer_of(row))
+    readings: dict[tuple[str, str], list[NoteReading]] = {}
+    for told in session.scalars(select(StatementRow).where(StatementRow.type == NoteReading.type_name)):
+        readings.setdefault((told.gateway, told.subject), []).append(msgspec.convert(told.body, NoteReading))
+    for told in session.scalars(select(StatementRow).where(StatementRow.type == Note.type_name)):
+        note, order = msgspec.convert(told.body, Note), by_id.get(told.subject)
+        if order is not None and order.note.strip() == note.text.strip():
+            continue
+        read = [(one, answers.get((told.gateway, one.id), [])) for one in readings.get((told.gateway, note.id), [])]
+        found.append(person_note(note, order, read))
+    once = {note.case: note for note in found}
+    return NoteBook(sorted(once.values(), key=lambda note: (note.time_ms, note.case)))
+
+
+def order_note(order: WorkOrder) -> LabelledNote:
+    """What was scribbled on a work order, with what the order says it was."""
+    return LabelledNote(
+        case=order.id,
+        time_ms=order.time_ms,
+        machine=order.machine,
+        text=order.note,
+        said={About.FAILURE.value: order.failure_mode} if order.failure_mode else {},
+        fixed_by=_fix(order),
+    )
+
+
+def person_note(
+    note: Note, order: WorkOrder | None, readings: Iterable[tuple[NoteReading, list[Feedback]]]
+) -> LabelledNote:
+    """A person's note; what people answered outweighs what the order says."""
+    said = {About.FAILURE.value: order.failure_mode} if order is not None and order.failure_mode else {}
+    source = "work_order" if said else "note"
+    for reading, given in readings:
+        told = said_of(reading, given)
+        if told:
+            said |= told
+            source = "answer" if any(one.verdict is Verdict.CORRECTED for one in given) else "accepted"
+    fixed_by = [] if order is None else _fix(order)
+    return LabelledNote(
+        case=note.id,
+        time_ms=note.time_ms,
+        machine=note.machine,
+        text=note.text,
+        said=said,
+        fixed_by=fixed_by,
+        source=source,
+    )
+
+
+def _fix(order: WorkOrder) -> list[str]:
+    return [*(f"action:{name}"[:128] for name in order.actions), *(f"part:{name}"[:128] for name in order.parts)][:20]
+
+
+def answer_of(row: FeedbackRow) -> Feedback:
+    """An answer as it was given."""
+    return Feedback(
+        id=row.feedback_id,
+        target=row.target,
+        item=row.item,
+        verdict=Verdict(row.verdict),
+        correction=row.correction,
+        time_ms=row.time_ms,
+    )
+
+
+def freeze_notes(book: NoteBook, artifacts: Path) -> Snapshot:
+    """Writes the notes as JSON; the same notes give the same digest."""
+    notes = book.notes
+    described = {
+        "labelled": sum(bool(note.said) for note in notes),
+        "answers": sum(note.source in ("answer", "accepted") for note in notes),
+        "classes": len({name for note in notes for name in note.said.values()}),
+        "until_ms": max((note.time_ms for note in notes), default=0),
+    }
+    return frozen(NOTES, msgspec.json.encode(book, order="sorted"), "json", len(notes), described, artifacts)
+
+
+def read_notes(path: Path, digest: str) -> NoteBook:
+    """Reads frozen notes; raises BadBundle (digest_mismatch) if the file was altered."""
+    return msgspec.json.decode(checked(path, digest), type=NoteBook)
 
 
 def read_signals(path: Path, digest: str) -> SignalGrid:

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.runtimes.engine import session as graph_session
-from edge_agent.runtimes.text_graphs import OnnxDecoder
+from edge_agent.runtimes.text_graphs import OnnxDecoder, OnnxEncoder
 from protocol.bundles import TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, BadMessage, Reason
+from protocol.reading.notes import ReaderSpec
+from protocol.reading.reader import Reader
 from protocol.reading.tokens import Tokenizer, tokenizer
 from protocol.reports import ModelRef
 from protocol.tables import Hybrid, Monitor, Neighbours, Ranker, Ridge, StateSpace, TableModel, Tables, Trees
@@ -67,6 +69,11 @@ class LoadedModel:
         return self.table if isinstance(self.table, Monitor) else None
 
     @property
+    def reader(self) -> Reader | None:
+        """What reads notes."""
+        return self.table if isinstance(self.table, Reader) else None
+
+    @property
     def ref(self) -> ModelRef:
         """How answers name this model."""
         return ModelRef(self.passport.slot, self.passport.algorithm, self.passport.version, self.digest)
@@ -107,7 +114,7 @@ def load(archive: bytes, expected_digest: str) -> LoadedModel:
             model.tokenizer = _tokenizer(bundle)
             model.decoder = _decoder(bundle, model.tokenizer)
         else:
-            model.table = _table_model(passport, bundle.tables)
+            model.table = _table_model(passport, bundle)
             model.text = TextVectors(bundle.tables) if "text_idf" in bundle.tables else None
         _prove(model, bundle)
     except (ValueError, IndexError, KeyError, BadMessage) as error:
@@ -117,7 +124,14 @@ def load(archive: bytes, expected_digest: str) -> LoadedModel:
     return model
 
 
-def _table_model(passport: Passport, tables: Tables) -> TableModel:
+def _table_model(passport: Passport, bundle: Bundle) -> TableModel:
+    tables = bundle.tables
+    if passport.runtime is Runtime.READER:
+        if passport.reader is None:
+            raise BadBundle(Reason.BAD_ARCHIVE, "the passport does not say what the reader answers")
+        return Reader(
+            passport.reader, tables, bundle.texts, _encoder(bundle, passport.reader) if passport.reader.width else None
+        )
     if passport.runtime is Runtime.STATE_SPACE:
         filter_ = StateSpace(tables)
         if len(filter_) != len(passport.series) or len(passport.series_until_ms) != len(passport.series):
@@ -148,6 +162,10 @@ def _table_model(passport: Passport, tables: Tables) -> TableModel:
     raise BadBundle(
         Reason.UNSUPPORTED_RUNTIME, f"this agent has no runtime {passport.runtime.value!r}: update the agent"
     )
+
+
+def _encoder(bundle: Bundle, spec: ReaderSpec) -> OnnxEncoder:
+    return OnnxEncoder(graph_session(bundle.graph), _tokenizer(bundle), spec.width, spec.context)
 
 
 def _tokenizer(bundle: Bundle) -> Tokenizer:

@@ -48,8 +48,9 @@ class Class(msgspec.Struct, frozen=True):
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """What a note is said to be: the likeliest classes, best first. `sure`: the first one's chance reaches what the model
     was measured to need; otherwise the answer is "I am not sure" and the classes are what it wavers between.
-    score = baseline + the sum of the contributions of all words, exactly, for the first class (in log odds against the
-    second); `words` are the strongest of them, each "start:end" in the note's text."""
+    score = baseline + the sum of all contributions, exactly, for the first class (in log odds against the second); `words`
+    are the strongest of them, each "start:end" in the note's text, or a part that cannot be told from its words
+    ("encoder", "like:WO-17": a past case that shares no word)."""
 
     about: About
     classes: Annotated[list[Class], msgspec.Meta(min_length=1, max_length=10)]

@@ -10,6 +10,7 @@ from server.training.forecast import train_forecast
 from server.training.forecast_lstm import INT8_ATOL, random_lstm_bundle
 from server.training.life import REMAINING_LIFE, LifePlan, train_life
 from server.training.monitor import MonitorPlan, train_monitors
+from server.training.reader import READER, train_reader
 from server.training.recommend import ITEMS, train_recommend
 from server.training.supply import LATE, train_late
 
@@ -22,6 +23,7 @@ __all__ = [
     "ITEMS",
     "LATE",
     "LSTM",
+    "READER",
     "RELATIVE_ERROR",
     "REMAINING_LIFE",
     "RIDGE",
@@ -39,5 +41,6 @@ __all__ = [
     "train_late",
     "train_life",
     "train_monitors",
+    "train_reader",
     "train_recommend",
 ]

@@ -16,6 +16,7 @@ or a recommender, and what they are worth, comes out. The folder appears whole o
 from __future__ import annotations
 
 from server.workbench.list_worth import RecommendReport
+from server.workbench.notes import NotesReport, TrainedReader, train_notes_file
 from server.workbench.recommending import TrainedLists, train_recommend_file
 from server.workbench.training import MODELS, Trained, TrainPlan, train_forecast_file
 from server.workbench.worth import ClassRow, ModelRow, TrainingReport
@@ -24,11 +25,14 @@ __all__ = [
     "MODELS",
     "ClassRow",
     "ModelRow",
+    "NotesReport",
     "RecommendReport",
     "TrainPlan",
     "Trained",
     "TrainedLists",
+    "TrainedReader",
     "TrainingReport",
     "train_forecast_file",
+    "train_notes_file",
     "train_recommend_file",
 ]

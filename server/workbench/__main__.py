@@ -18,6 +18,7 @@ from protocol.recordings import Layout, parse_step
 from server.training import Progress
 from server.workbench import MODELS, Trained, train_forecast_file, train_recommend_file
 from server.workbench.list_worth import list_summary
+from server.workbench.notes import notes_summary, train_notes_file
 from server.workbench.starting import starter_summary, train_starter
 from server.workbench.training import quiet
 from server.workbench.worth import summary
@@ -27,7 +28,7 @@ Kinds = Any
 
 
 def main(argv: list[str]) -> int:
-    """`millwright train forecast …`, `millwright train recommend …`."""
+    """`millwright train forecast …`, `millwright train recommend …`, `millwright train notes …`."""
     arguments = parser().parse_args(argv)
     told: int = arguments.run(arguments)
     return told
@@ -90,6 +91,21 @@ def _train_starter(arguments: argparse.Namespace) -> int:
     return 0 if trained.eligible else 1
 
 
+def _train_notes(arguments: argparse.Namespace) -> int:
+    with _progress(quietly=arguments.json or arguments.quiet) as progress:
+        trained = train_notes_file(
+            arguments.notes,
+            arguments.out,
+            text=arguments.text,
+            label=arguments.label,
+            precision=arguments.precision,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    _tell(trained.report, notes_summary(trained.report), trained.folder, as_json=arguments.json)
+    return 0 if trained.eligible else 1
+
+
 def _tell(report: msgspec.Struct, words: str, folder: Path, *, as_json: bool) -> None:
     if as_json:
         told = msgspec.to_builtins(report, str_keys=True) | {"folder": str(folder)}
@@ -105,7 +121,27 @@ def parser() -> argparse.ArgumentParser:
     _starter_arguments(kinds)
     _forecast_arguments(kinds)
     _recommend_arguments(kinds)
+    _notes_arguments(kinds)
     return made
+
+
+def _notes_arguments(kinds: Kinds) -> None:
+    notes = kinds.add_parser(
+        "notes",
+        help="a reader of notes: what failed, with a chance or 'I am not sure', against a linear reference",
+        description="Learns a reader from a table of labelled notes (CSV or Parquet, columns text and label; event, urgency, "
+        "case and fixed_by where they are there). Writes a folder with a sealed bundle, report.json and report.md.",
+    )
+    notes.set_defaults(run=_train_notes)
+    add = notes.add_argument
+    add("--notes", type=Path, required=True, metavar="FILE", help="CSV with a header, or Parquet: one row a note")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; an earlier training's is replaced")
+    add("--text", default="", metavar="COLUMN", help="what was written; default: text, note, description")
+    add("--label", default="", metavar="COLUMN", help="what failed; default: label, failure, failure_mode")
+    add("--precision", type=float, default=0.9, metavar="SHARE", help="share of right answers among the sure ones; 0.9")
+    add("--seed", type=int, default=7, metavar="N", help="default: 7")
+    add("--json", action="store_true", help="print the report as one JSON object, and no progress")
+    add("--quiet", action="store_true", help="no progress")
 
 
 def _recommend_arguments(kinds: Kinds) -> None:
