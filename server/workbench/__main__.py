@@ -213,9 +213,9 @@ def _starter_arguments(kinds: Kinds) -> None:
     starter = kinds.add_parser(
         "starter",
         help="models to start with, from our own simulated notes and clauses: needs no file",
-        description="Trains a reader of notes with a text encoder, and a writer of reports, English and Chinese, from notes that "
-        "our own grammar and reports that our own catalogue makes. Writes a folder with the two sealed bundles, report.json "
-        "and report.md.",
+        description="Trains a reader of notes with a text encoder, and a writer of reports, English and Chinese, from notes "
+        "that our own grammar makes and reports that our own catalogue makes. Writes a folder with the two sealed bundles, "
+        "report.json and report.md.",
     )
     starter.set_defaults(run=_train_starter)
     add = starter.add_argument
