@@ -30,7 +30,8 @@ class FineTuning:
     """pooled: whether the pooled first token is looked at too; a gateway's heads see the text's vector alone. fixed_layers:
     lowest layers, with the embeddings, that do not learn. rarity: power of a class's rarity in its weight (0: all alike, 1:
     all classes count the same). patience: epochs without a better check. refit: learn from all rows in the end, not only from
-    those that were not checked on. minutes: at most, of each of the two."""
+    those that were not checked on. unread: share of tokens, never the first, that are left out while learning, so that no
+    answer hangs on one word. minutes: at most, of each of the two."""
 
     pooled: bool = False
     epochs: int = 20
@@ -45,6 +46,7 @@ class FineTuning:
     check_share: float = 0.15
     patience: int = 4
     refit: bool = True
+    unread: float = 0.0
     minutes: float | None = None
     seed: int = 7
 
@@ -157,7 +159,9 @@ class _Lessons:
         def loss_of(step: int) -> Tensor:
             heads.train()
             epoch, at = divmod(step, each)
-            return self.loss(heads, shuffled[epoch, at * settings.batch : (at + 1) * settings.batch], weights)
+            return self.loss(
+                heads, shuffled[epoch, at * settings.batch : (at + 1) * settings.batch], weights, settings.unread
+            )
 
         def watch(steps: int, gone: float, loss: float) -> bool:
             if self.progress is not None:
@@ -173,9 +177,14 @@ class _Lessons:
         descend([(heads.bert, 1.0), (heads.heads, faster)], loss_of, plan, watch)
         return heads.eval()
 
-    def loss(self, heads: NoteHeads, places: Labels, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+    def loss(
+        self, heads: NoteHeads, places: Labels, weights: Mapping[str, Tensor] | None = None, unread: float = 0.0
+    ) -> Tensor:
         """Mean over the kinds of judgement of the cross entropy of what is told; with weights, smoothed too."""
-        logits = heads(*padded([self.rows[i] for i in places], heads.bert.settings))
+        ids, mask = padded([self.rows[i] for i in places], heads.bert.settings)
+        if unread > 0:
+            mask[:, 1:] *= torch.rand(mask[:, 1:].shape) >= unread
+        logits = heads(ids, mask)
         total, told = torch.zeros(()), 0
         for about, labels in self.labels.items():
             wanted = torch.from_numpy(labels[places])

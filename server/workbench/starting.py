@@ -30,8 +30,9 @@ class StarterModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StarterReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `report.json` says. unseen: question -> language -> share of right answers on `unseen_notes` simulated notes
-    in wordings that were never shown. packed_cosine: of the int8 encoder's vectors to the float one's, mean and lowest."""
+    """Everything `report.json` says. unseen: question -> of `unseen_notes` simulated notes in wordings that were never shown,
+    the share of right answers by language, the share that it was sure of, and the share of those that were right.
+    packed_cosine: of the int8 encoder's vectors to the float one's, mean and lowest."""
 
     models: list[StarterModel]
     sources: list[str]
@@ -129,10 +130,13 @@ def starter_summary(report: StarterReport) -> str:
         "",
         f"On {report.unseen_notes} simulated notes in wordings that were never shown:",
         "",
-        "| question | English | 中文 |",
-        "|---|---|---|",
+        "| question | English | 中文 | sure of | right where sure |",
+        "|---|---|---|---|---|",
     ]
-    lines += [f"| {about} | {right['en']:.0%} | {right['zh']:.0%} |" for about, right in report.unseen.items()]
+    lines += [
+        f"| {about} | " + " | ".join(f"{right[k]:.0%}" for k in ("en", "zh", "sure", "right_where_sure")) + " |"
+        for about, right in report.unseen.items()
+    ]
     lines += [
         "",
         f"The int8 encoder's vectors lie at a cosine of {report.packed_cosine[0]:.3f} to the float one's in the mean, "

@@ -101,14 +101,27 @@ def test_packing_hardly_moves_the_vectors(made: StarterReader) -> None:
 
 
 def test_the_figure_is_of_wordings_that_were_never_shown(made: StarterReader) -> None:
-    shown, held = apart(ISO_MODES)
-    for mode, seen, unseen in zip(ISO_MODES, shown, held, strict=True):
-        assert not set(seen.en) & set(unseen.en)
-        assert not set(seen.zh) & set(unseen.zh)
-        assert set(seen.en) | set(unseen.en) == set(mode.en)
-        assert unseen.zh
+    shown, known, never = apart(ISO_MODES)
+    for mode, encoder, reader, unseen in zip(ISO_MODES, shown, known, never, strict=True):
+        for language in ("en", "zh"):
+            parts = [set(getattr(one, language)) for one in (encoder, reader, unseen)]
+            assert parts[0] < parts[1]
+            assert parts[2]
+            assert not parts[1] & parts[2]
+            assert parts[1] | parts[2] == set(getattr(mode, language))
     assert made.unseen.notes == 20
-    assert set(made.unseen.right["failure"]) == {"en", "zh"}
+    passport = made.candidate.passport
+    assert passport.quality[0].metric == "failure_accuracy_unseen_wordings"
+    assert passport.eligible == passport.verdict.startswith("Eligible")
+    assert {"en", "zh", "sure", "right_where_sure"} == set(made.unseen.right["failure"])
+    assert unpack(made.candidate.archive).passport == passport
+
+
+def test_it_is_sure_only_where_it_was_right_on_what_it_had_not_seen(made: StarterReader) -> None:
+    spec = made.candidate.passport.reader
+    assert spec is not None
+    for about, figures in made.unseen.right.items():
+        assert figures["sure"] == 0 or spec.sure_from[about] < 1
 
 
 def test_pairs_that_are_alike_share_their_mode_and_cross_languages() -> None:
@@ -146,11 +159,11 @@ def test_the_report_in_words_says_what_the_figures_are_of() -> None:
         seed=7,
         seconds=61.0,
         encoder_parameters=1_900_000,
-        unseen={"failure": {"en": 0.5, "zh": 0.75}},
+        unseen={"failure": {"en": 0.5, "zh": 0.75, "sure": 0.2, "right_where_sure": 0.9}},
         unseen_notes=600,
         packed_cosine=[0.999, 0.98],
     )
     words = starter_summary(report)
     assert "wordings that were never shown" in words
-    assert "| failure | 50% | 75% |" in words
+    assert "| failure | 50% | 75% | 20% | 90% |" in words
     assert "simpler than what people write" in words
