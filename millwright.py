@@ -32,6 +32,7 @@ COMMANDS = {
     "purchase": ("edge_agent.once.purchase", "which parts to buy, from whom, how many and when, and why", None),
     "schedule": ("edge_agent.once.schedule", "plan a shop of your own: what to run when, with a Gantt picture", None),
     "report": ("edge_agent.once.report", "read fault reports, and check every claim of them offline", None),
+    "plan": ("edge_agent.once.plan", "how to make, how to mend, or a part's measures, from what a plant can do", None),
     "schema": ("protocol.schemas", "write JSON Schema and AsyncAPI of the wire", None),
 }
 """command -> (module with main(argv) -> int, what it does, the extra that installs what it needs)."""

@@ -10,7 +10,7 @@ as a gateway runs it, as float32, int8 and int4 graphs in onnxruntime; beside it
 turned upside down and now and then infinitely sure.
 
 strict      slot and claim errors, judged by a second reader (report_judge.py) that shares no code with who writes or verifies
-free        prose over slots: how often it is untrue before it is verified, and what is left afterwards; how many sections
+free        prose over slots: how much of it the verifier rejects, and what is untrue of the rest; how many sections
             stay prose, are written strictly after all, or fall to the template. On every 25th case (--quick: the first 6)
 verifier    seeded falsehoods (report_mutations.py) in reports worded at random: the share that it catches; and its false
             alarms over the true reports
@@ -160,10 +160,10 @@ def freely(sheet: contract.Sheet, writer: SmallWriter, by_name: dict[str, Decode
                 missed += wrong and not refused
         sheet.row(
             f"free, {name}, not verified",
-            "share of sections untrue",
-            untrue / sections,
+            "share of sections rejected",
+            rejected / sections,
             n=sections,
-            rejected=round(rejected / sections, 4),
+            untrue_to_the_second_reader=round(untrue / sections, 4),
             untrue_and_not_rejected=missed,
         )
         told = Told()

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 
 from edge_agent.runtimes.engine import session
 from edge_agent.runtimes.text_graphs import OnnxDecoder
-from export.quantize import weight_only
-from export.to_decoder import decoder_graph
+from export.quantize import quantize, weight_only
+from export.to_decoder import gateway_graph
 from protocol.reading import tokens
 from protocol.reports import ModelRef
 from protocol.writing.author import LanguageModel, language_model
@@ -53,7 +53,7 @@ class Lesson:
     tuning_rate: float = 1e-3
 
 
-FULL = Lesson(cases=400, steps=400, tuning=200)
+FULL = Lesson(cases=400, steps=400, tuning=800)
 QUICK = Lesson(cases=40, steps=30, tuning=10)
 
 
@@ -168,10 +168,10 @@ class UpsideDown:
 def decoders(writer: SmallWriter) -> dict[str, Decoder]:
     """What a report is written with: the graphs that a gateway runs, and two that must not be able to do harm."""
     spec = writer.spec
-    graph = decoder_graph(writer.net, layers=spec.layers, kv_heads=spec.kv_heads, head_width=spec.head_width)
+    graph = gateway_graph(writer.net, spec)
     return {
         "float32": OnnxDecoder(session(graph), spec),
-        "int8": OnnxDecoder(session(weight_only(graph, 8)), spec),
+        "int8": OnnxDecoder(session(quantize(graph)), spec),
         "int4": OnnxDecoder(session(weight_only(graph, 4)), spec),
         "random weights": untaught(writer),
         "upside down": UpsideDown(writer.net),

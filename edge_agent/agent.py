@@ -19,35 +19,42 @@ from edge_agent import mapping as mapping_file
 from edge_agent.broker import Arrival, Link
 from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
-from edge_agent.explain import evidence, explain_shown
+from edge_agent.explain import explain_shown
 from edge_agent.health import Tally, rss_bytes, write_status
 from edge_agent.history import Grid, History, Key, Stored
 from edge_agent.intake import Intake, Row, work_order
 from edge_agent.known_inputs import KnownInputs
 from edge_agent.lists import Lists
+from edge_agent.notebook import SLOT as READER
+from edge_agent.notebook import Notebook, note_of
 from edge_agent.outbox import Outbox
+from edge_agent.plans import Made, Plans
 from edge_agent.privacy import Gate
+from edge_agent.reporting import SLOT as WRITER
+from edge_agent.reporting import Beside, Reporting
 from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
-from edge_agent.skills.write_report import Facts, write
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
 from protocol.catalogue import ItemCard
 from protocol.correction import Correction
-from protocol.covariates import KnownInput, from_answer, from_event, from_work_order
+from protocol.covariates import KnownInput, from_answer, from_event, from_reading, from_work_order
 from protocol.demand_windows import SPARE_PARTS
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.observations import SignalBlock
+from protocol.plans import Asked
 from protocol.purchases import PurchaseProposal, StockLevel
-from protocol.reports import Evidence, FaultEvent, Forecast, RemainingLife
+from protocol.reading.notes import Note, NoteReading
+from protocol.reports import FaultEvent, Forecast, Recommendation, RemainingLife
 from protocol.schedules import Shop
 from protocol.sync import (
     ANSWER,
     HEARTBEAT,
+    NOTE,
     Ack,
     ClockConfidence,
     Command,
@@ -72,6 +79,8 @@ MONITOR_SLOT = "fault.monitor"
 MOST_EXPLAINED = 8
 """Signals with an open event whose forecasts are explained each time; an explanation costs some tens of milliseconds."""
 BIRTHS = "births.json"
+NOTE_COUNTS_MS = 12 * 3_600_000
+"""A note written so long before an event still speaks of it."""
 
 
 class Clock(Protocol):
@@ -150,6 +159,17 @@ class Agent:
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
         self._lists = Lists(self._folder, self._decisions.catalogue, settings.recommend, self.tally.note)
+        self._notebook = Notebook(self._folder, self.tally.note)
+        self._reporting = Reporting(
+            self._history,
+            self._mapping.labels,
+            settings.step_ms,
+            settings.write.mode,
+            clock.monotonic_s,
+            self.tally.note,
+        )
+        types, machines = self._mapping.machine_type, self._mapping.labels.machines
+        self._plans = Plans(self._folder, self._decisions.catalogue, self.tally.note, types=types, machines=machines)
         self._demand_model: LoadedModel | None = None
         self._batch: list[Arrival] = []
         self._batch_since_s = 0.0
@@ -224,6 +244,7 @@ class Agent:
     def close(self) -> None:
         """Commits, lets the outbox out for a moment, tells the server that this is no accident, and closes."""
         self._commit_batch()
+        self._notebook.keep()
         self._save_watch()
         for _ in range(40):  # two seconds at most: the outbox is on disk, the rest goes out at the next start
             if not self._link.connected or not self._waiting():
@@ -332,6 +353,33 @@ class Agent:
             card = decode(payload, ItemCard, limit_bytes=20_000)
             self._lists.hear(card)
             self._send(card, known_as=f"{card.id}@{card.issued_ms}")
+        elif kind == "notes":
+            self._take_note(decode(payload, Note, limit_bytes=50_000))
+
+    def _take_note(self, note: Note) -> None:
+        """Somebody wrote something: it is read, and a failure that it surely tells of is asked about."""
+        self._send(note, known_as=note.id)
+        reading = self._notebook.hear(note, self._now_ms())
+        if reading is not None:
+            self._tell_reading(reading)
+
+    def _tell_reading(self, reading: NoteReading) -> None:
+        self._send(reading, known_as=reading.id)
+        self._outbox.commit()
+        self._show(Channel.SHOP_READING, reading)
+        for known in from_reading(reading):
+            self._know(known)
+        open_symptoms, kind = self._watch.open_symptoms(reading.machine), self._mapping.machine_type(reading.machine)
+        made = self._lists.for_note(reading, open_symptoms, kind, self._now_ms())
+        self._tell_list(made, Asked.NOTE, reading.issued_ms)
+
+    def _tell_list(self, made: Recommendation | None, asked: Asked, asked_ms: int) -> None:
+        """A list that no report carries, and plans of how to do what it says."""
+        if made is not None and self._send(made, known_as=made.id):
+            self._lists.shown(made)
+            self._outbox.commit()
+            self._show(Channel.SHOP_RECOMMENDATION, made)
+            self._tell_plans(self._plans.for_list(self._lists, made, asked, asked_ms, self._now_ms()))
 
     def _take_feedback(self, payload: bytes) -> None:
         feedback = decode(payload, Feedback, limit_bytes=50_000)
@@ -343,13 +391,38 @@ class Agent:
     def _learn_from(self, feedback: Feedback) -> None:
         """An answer shows in the next list at once; an accepted item is something known of the future."""
         shown = self._lists.answered(feedback)
-        told = from_answer(feedback, shown) if shown is not None else self._decisions.answered(feedback)
+        if shown is not None:
+            told = from_answer(feedback, shown)
+            comment = note_of(feedback, shown.machine)
+            if comment is not None:
+                self._take_note(comment)
+        else:
+            told = [*self._decisions.answered(feedback), *self._notebook.answered(feedback)]
         for known in told:
             self._know(known)
+        self._tell_plans(self._plans.answered(self._lists, feedback, shown, self._now_ms()))
+
+    def _tell_plans(self, made: Made | None) -> None:
+        """Ranked plans and their list; what an accepted one gives. Call after everything that they rest on was told."""
+        if made is None:
+            return
+        for known in made.known:
+            self._know(known)
+        for card in made.cards:
+            self._send(card, known_as=f"{card.id}@{card.issued_ms}")
+        for plan in made.plans:
+            if self._send(plan, known_as=plan.id):
+                self.tally.note("plans.told")
+        if made.ranking is not None and self._send(made.ranking, known_as=made.ranking.id):
+            self._lists.shown(made.ranking)
+        self._outbox.commit()
+        for plan in made.plans:
+            self._show(Channel.SHOP_PLAN, plan)
 
     def _take_work_order(self, payload: bytes) -> None:
         order = work_order(payload)
         self._life.hear(order)
+        self._notebook.finished(order)
         self.tally.note("work_orders.received")
         self.tally.note("work_orders.stored" if self._send(order, known_as=order.id) else "work_orders.duplicate")
         known = from_work_order(order)
@@ -455,14 +528,13 @@ class Agent:
             return
         self._open_events[event.machine, event.signal] = event.id
         recommendation = self._lists.for_event(event, self._watch.open_symptoms(event.machine), end_ms)
-        facts = Facts(
-            event=event,
-            extreme=self._extreme(event),
-            usual=self._usual(event),
+        beside = Beside(
             forecast=self._forecasts.get((event.machine, event.signal)),
             recommendation=recommendation,
+            life=self._decisions.life(event.machine),
+            reading=self._notebook.about(event.machine, event.start_ms - NOTE_COUNTS_MS),
         )
-        report = write(facts, self._mapping.labels, end_ms)
+        report = self._reporting.report(event, beside, end_ms)
         self._send(event)
         self.tally.note("events.opened")
         if recommendation is not None and self._send(recommendation, known_as=recommendation.id):
@@ -477,40 +549,14 @@ class Agent:
         ):
             if shown is not None:
                 self._show(channel, shown)
+        if recommendation is not None:
+            made = self._plans.for_list(self._lists, recommendation, Asked.EVENT, event.detected_ms, end_ms)
+            self._tell_plans(made)
 
     def _foretell(self, life: RemainingLife, now_ms: int) -> None:
         open_symptoms, kind = self._watch.open_symptoms(life.machine), self._mapping.machine_type(life.machine)
         made = self._lists.for_life(life, open_symptoms, kind, now_ms)
-        if made is not None and self._send(made, known_as=made.id):
-            self._lists.shown(made)
-            self._outbox.commit()
-            self._show(Channel.SHOP_RECOMMENDATION, made)
-
-    def _extreme(self, event: FaultEvent) -> Evidence:
-        first = event.evidence[0]
-        _, values = self._history.values((event.machine, event.signal), event.start_ms, event.detected_ms)
-        if not len(values):  # silent: what the watch saw last, and that nothing came since
-            return first
-        above = event.kind == "above_expected"
-        low, high = first.expected_low, first.expected_high
-        return evidence(
-            event.machine,
-            event.signal,
-            first.unit,
-            (event.start_ms, event.detected_ms),
-            values,
-            "max" if above else "min",
-            (low, high) if low is not None and high is not None else None,
-            first.model,
-        )
-
-    def _usual(self, event: FaultEvent) -> Evidence | None:
-        before = event.start_ms - 24 * self._settings.step_ms
-        _, values = self._history.values((event.machine, event.signal), before, event.start_ms)
-        if len(values) < 3:
-            return None
-        unit = event.evidence[0].unit
-        return evidence(event.machine, event.signal, unit, (before, event.start_ms), values, "mean", None, None)
+        self._tell_list(made, Asked.RISK, life.issued_ms)
 
     def _share(self, start_ms: int, means: dict[Key, float]) -> None:
         for key, mean in means.items():
@@ -603,9 +649,11 @@ class Agent:
     def _obey(self, command: Command) -> None:
         late = command.expires_ms < self._clock.now_ms()
         reason = Reason.EXPIRED if late else f"{Reason.UNKNOWN_TYPE}: no command {command.name!r}"
-        done = command.name in (HEARTBEAT, ANSWER) and not late
+        done = command.name in (HEARTBEAT, ANSWER, NOTE) and not late
         if done and command.name == HEARTBEAT:
             self._heartbeat_s = -1e9
+        elif done and command.name == NOTE:
+            self._take_note(decode(bytes(command.arguments), Note))
         elif done:
             self._learn_from(decode(bytes(command.arguments), Feedback))
             self.tally.note("feedback.from_server")
@@ -656,6 +704,12 @@ class Agent:
                 self._life.install(change.role, change.model, read)
         elif change.slot.startswith("recommend."):
             self._lists.install(change.model)
+        elif change.slot == READER:
+            self._notebook.install(change.model if change.role is Role.SERVING else None)
+            for reading in self._notebook.unread(self._now_ms()):
+                self._tell_reading(reading)
+        elif change.slot == WRITER:
+            self._reporting.install(change.model if change.role is Role.SERVING else None)
         elif change.slot == SPARE_PARTS:
             self._demand_model = change.model if change.role is Role.SERVING else None
         elif change.slot.startswith(MONITOR_SLOT):
@@ -685,6 +739,7 @@ class Agent:
             self._reported_s = -1e9
         if now_s - self._heartbeat_s >= HEARTBEAT_S:
             self._heartbeat_s = now_s
+            self._notebook.keep()
             self._send(self._heartbeat())
         if int(now_s * 2) != int(self._status_s * 2):
             self._status_s = now_s
@@ -717,6 +772,10 @@ class Agent:
     def _results(self, slot: str) -> int:
         if slot.startswith("recommend."):
             return self._lists.results
+        if slot == READER:
+            return self._notebook.results
+        if slot == WRITER:
+            return self._reporting.results
         if slot.startswith(MONITOR_SLOT):
             return self._watch.results(slot)
         return self._life.results() if slot == LIFE else self._forecast.results(slot)
@@ -752,6 +811,7 @@ class Agent:
                 "recommend": SkillHealth(
                     expected=self.tally["recommendations.asked"], results=self.tally["recommendations.made"]
                 ),
+                "read_notes": SkillHealth(expected=self.tally["notes.heard"], results=self.tally["notes.read"]),
                 "write_report": SkillHealth(
                     expected=self.tally["events.opened"], results=self.tally["reports.written"]
                 ),

@@ -6,7 +6,7 @@ Owner of cards.json below the agent's folder: at most MOST_CARDS, the newest of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,14 +66,20 @@ class Cards:
             if not offered:
                 return None
             model = self._prior = self._prior or built_in(list(offered.values()))
-        if model.hybrid is None or model.text is None or model.hybrid.content is None:
-            return model
-        new = [card for name, card in offered.items() if name not in model.hybrid.index]
-        new += [token_card(token) for token in profile if token not in model.hybrid.index]
-        if not new:
-            return model
-        vectors = [(card.item, model.text.vector(card.text, card.attributes)) for card in new]
-        return replace(model, table=model.hybrid.with_cards(vectors))
+        return with_words(model, offered, profile)
+
+
+def with_words(model: LoadedModel, offered: Mapping[str, ItemCard], profile: Iterable[str]) -> LoadedModel:
+    """The model with the offered items and the case's tokens that its tables do not know, both by their words; the model
+    itself where it knows no words."""
+    if model.hybrid is None or model.text is None or model.hybrid.content is None:
+        return model
+    new = [card for name, card in offered.items() if name not in model.hybrid.index]
+    new += [token_card(token) for token in profile if token not in model.hybrid.index]
+    if not new:
+        return model
+    vectors = [(card.item, model.text.vector(card.text, card.attributes)) for card in new]
+    return replace(model, table=model.hybrid.with_cards(vectors))
 
 
 def built_in(cards: list[ItemCard]) -> LoadedModel:

@@ -12,6 +12,7 @@ import msgspec
 from protocol.errors import BadName, BadSettings
 from protocol.names import strict_name
 from protocol.topics import DEFAULT_ROOT
+from protocol.writing.facts import Mode
 
 T = TypeVar("T")
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -73,6 +74,13 @@ class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     upkeep_s: Annotated[int, msgspec.Meta(ge=60, le=7 * 86_400)] = 3600
 
 
+class WriteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How reports come to their words: `strict`, a language model chooses among wordings of the catalogue; `free`, it writes
+    prose that is read back; `template`, no model is asked."""
+
+    mode: Mode = Mode.STRICT
+
+
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     site: str
     gateway: str
@@ -94,6 +102,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     share: ShareSettings = ShareSettings()
     recommend: RecommendSettings = RecommendSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    write: WriteSettings = WriteSettings()
 
 
 def read_toml(path: Path, into: type[T]) -> T:

@@ -59,6 +59,10 @@ class Decisions:
         """The newest lives: what may fail asks for parts and for a window."""
         self._lives.update({life.machine: life for life in lives})
 
+    def life(self, machine: str) -> RemainingLife | None:
+        """The newest one of a machine."""
+        return self._lives.get(machine)
+
     def look(
         self, now_ms: int, demand: LoadedModel | None = None, risks: Sequence[FaultRisk] = ()
     ) -> list[PurchaseProposal | Schedule]:

@@ -3,17 +3,28 @@ has chosen yet, and every answer that was given here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.answers import AnswerBook
-from edge_agent.cards import Cards
+from edge_agent.cards import Cards, built_in, with_words
 from edge_agent.config import RecommendSettings
 from edge_agent.runtimes import LoadedModel
-from edge_agent.skills.recommend import Request, asked_by_event, asked_by_risk, list_settings, recommend, spec_of
+from edge_agent.skills.recommend import (
+    Answered,
+    ListSettings,
+    Request,
+    asked_by_event,
+    asked_by_note,
+    asked_by_risk,
+    list_settings,
+    recommend,
+    spec_of,
+)
 from protocol.catalogue import Catalogue, ItemCard
 from protocol.feedback import Feedback
+from protocol.reading.notes import About, NoteReading
 from protocol.reports import FaultEvent, Recommendation, RemainingLife
 
 DAY_MS = 86_400_000
@@ -73,16 +84,49 @@ class Lists:
             self._foretold[life.machine] = now_ms
         return made
 
+    def for_note(
+        self, reading: NoteReading, open_symptoms: list[str], machine_type: str, now_ms: int
+    ) -> Recommendation | None:
+        """generate -> recommend: what to do about a failure that a note tells of; None where the reader is not sure."""
+        if not any(judged.about is About.FAILURE and judged.sure for judged in reading.judged):
+            return None
+        return self._listed(asked_by_note(reading, open_symptoms, machine_type), now_ms)
+
+    def among(self, cards: Sequence[ItemCard], request: Request, now_ms: int) -> Recommendation | None:
+        """Ranks just these new items (generated plans, say), all of them and without experiments, by their words and by what
+        this gateway was answered. They are not offered anywhere else. None if none of them fits the case at all."""
+        return self._listed(request_among(cards, request), now_ms, cards)
+
     def close(self) -> None:
         """Closes the memory."""
         self._answers.close()
 
-    def _listed(self, request: Request, now_ms: int) -> Recommendation | None:
+    def _listed(self, request: Request, now_ms: int, among: Sequence[ItemCard] | None = None) -> Recommendation | None:
         model = self._cards.beside(self._model, request.profile)
+        known, settings = self._cards.known(), self._settings
+        if among is not None:
+            offered = {card.item: card for card in among}
+            model = with_words(model or built_in(list(among)), offered, request.profile)
+            known, settings = known | offered, replace(settings, explore=0.0)
         if model is None:
             return None
         self._note("recommendations.asked")
         answered = self._answers.answered(request, spec_of(model), now_ms)
-        made = recommend(request, model, answered, replace(self._settings, cards=self._cards.known()), now_ms)
+        made = recommend(request, model, answered, replace(settings, cards=known), now_ms)
         self._made += made is not None and self._model is not None
         return made
+
+
+def request_among(cards: Sequence[ItemCard], request: Request) -> Request:
+    """The same question about these items alone."""
+    return replace(request, prefixes=tuple(card.item for card in cards), top=max(len(cards), 1))
+
+
+def rank_alone(
+    cards: Sequence[ItemCard], request: Request, model: LoadedModel | None, now_ms: int
+) -> Recommendation | None:
+    """Ranks new items with a recommender (None: by their words alone) and without any memory of answers."""
+    offered = {card.item: card for card in cards}
+    worded = with_words(model or built_in(list(cards)), offered, request.profile)
+    settings = ListSettings(explore=0.0, cards=offered)
+    return recommend(request_among(cards, request), worded, Answered(), settings, now_ms)

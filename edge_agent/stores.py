@@ -14,6 +14,7 @@ import msgspec
 
 from edge_agent.config import read_toml
 from edge_agent.updates import write_durably
+from protocol.capability_check import capability_problems
 from protocol.catalogue import Catalogue
 from protocol.errors import BadSettings
 from protocol.feedback import Feedback
@@ -46,7 +47,8 @@ class Kept(msgspec.Struct, kw_only=True):
 
 def load_catalogue(path: Path) -> Catalogue:
     """The catalogue in a TOML file. Raises BadSettings: an unknown key, a supplier without a lead time, a part that stands
-    twice, a supplier that stands twice for a part, a bill line for a part that is not in it."""
+    twice, a supplier that stands twice for a part, a bill line for a part that is not in it, and whatever of its operations,
+    tools, products, remedies and families cannot be planned with (`capability_problems`)."""
     catalogue = read_toml(path, Catalogue)
     for part in catalogue.part:
         plant_name(part.part, f"{path}: part")
@@ -62,6 +64,10 @@ def load_catalogue(path: Path) -> Catalogue:
             raise BadSettings(
                 f"{path}: a [[bill]] line takes {line.part!r}, which is no [[part]]: add it or mend its name"
             )
+    problems = capability_problems(catalogue)
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise BadSettings(f"{path}: {'; '.join(problems[:5])}{more}")
     return catalogue
 
 

@@ -12,16 +12,22 @@ from protocol.writing.decoder import WriterSpec
 
 
 class PackedDecoder:
-    """A graph of `export.to_decoder.decoder_graph`, packed or not, on one thread."""
+    """A graph of `export.to_decoder`, packed or not, on one thread. Its calls are plain ones, which copy the memory; a
+    gateway's own runtime does not."""
 
     def __init__(self, graph: bytes, spec: WriterSpec) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._spec = spec
+        self._spec, self._length = spec, 0
+        self._in_place = any(given.name == "before" for given in self._session.get_inputs())
         shape = (spec.layers, 2, 1, spec.kv_heads, 0, spec.head_width)
-        self._past: NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
+        self._memory: dict[str, NDArray[np.float32]] = {"past": np.zeros(shape, dtype=np.float32)}
+        if self._in_place:
+            names = [f"{part}_{layer}" for layer in range(spec.layers) for part in ("key", "value")]
+            each = (1, spec.kv_heads, spec.context, spec.head_width)
+            self._memory = {name: np.zeros(each, dtype=np.float32) for name in names}
 
     @property
     def vocabulary(self) -> int:
@@ -36,18 +42,27 @@ class PackedDecoder:
     @property
     def length(self) -> int:
         """Tokens fed so far."""
-        return int(self._past.shape[4])
+        return self._length
 
     def feed(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [len(ids), V]. Raises ValueError for none and beyond the context."""
-        if not len(ids) or self.length + len(ids) > self.context:
-            raise ValueError(f"{self.length} + {len(ids)} tokens; at least one, and the model holds {self.context}")
-        given = {"ids": np.array([list(ids)], dtype=np.int64), "past": self._past}
-        logits, self._past = self._session.run(["logits", "present"], given)
+        total = self._length + len(ids)
+        if not len(ids) or total > self.context:
+            raise ValueError(f"{self._length} + {len(ids)} tokens; at least one, and the model holds {self.context}")
+        given: dict[str, NDArray[np.generic]] = {"ids": np.array([list(ids)], dtype=np.int64), **self._memory}
+        if self._in_place:
+            given["first"], given["before"] = np.zeros(1, dtype=np.int64), np.array([self._length], dtype=np.int64)
+            given["last"], given["total"] = np.array([total - 1], dtype=np.int32), np.array(total, dtype=np.int32)
+        kept = [f"next_{name}" for name in self._memory] if self._in_place else ["present"]
+        logits, *after = self._session.run(["logits", *kept], given)
+        self._memory = dict(zip(self._memory, after, strict=True))
+        self._length = total
         return np.asarray(logits[0], dtype=np.float32)
 
     def rewind(self, length: int) -> None:
         """Forgets all but the first `length` tokens."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind to {length} of {self.length} tokens")
-        self._past = np.ascontiguousarray(self._past[:, :, :, :, :length])
+        if not self._in_place:
+            self._memory = {"past": np.ascontiguousarray(self._memory["past"][:, :, :, :, :length])}
+        self._length = length

@@ -4,7 +4,8 @@ serves."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from export.to_onnx import INPUT, OUTPUT, WHO
 from protocol.bundles import Parity
 from protocol.tables import Hybrid, Ridge, StateSpace, Tables
+from protocol.writing.decoder import Decoder
 
 Arrays = dict[str, NDArray[np.generic]]
 MOST_TASK_CHANGE = 0.005
@@ -46,6 +48,54 @@ class Graph:
                 for i in range(len(x))
             ]
         )
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What packing did to a language model: largest and root mean square error of logits over the same tokens, the latter
+    relative to their deviation; the share of tokens where both take the same next one; n tokens."""
+
+    max_abs: float
+    rel_rms: float
+    agreement: float
+    n: int
+
+
+def compare_decoders(reference: Decoder, packed: Decoder, prompts: Sequence[Sequence[int]], most: int) -> Decoded:
+    """Each prompt is continued by what `reference` finds likeliest, `most` tokens; `packed` is asked over the same ones. Both
+    are fed token by token after the prompt, as a gateway does."""
+    gaps: list[NDArray[np.float64]] = []
+    wanted: list[NDArray[np.float64]] = []
+    alike: list[bool] = []
+    for prompt in prompts:
+        reference.rewind(0)
+        packed.rewind(0)
+        ids: Sequence[int] = prompt
+        for _ in range(min(most, reference.context - len(prompt))):
+            theirs, ours = reference.feed(ids)[-1].astype(np.float64), packed.feed(ids)[-1].astype(np.float64)
+            gaps.append(ours - theirs)
+            wanted.append(theirs)
+            alike.append(bool(ours.argmax() == theirs.argmax()))
+            ids = [int(theirs.argmax())]
+    if not gaps:
+        raise ValueError("no prompt leaves room to go on: give shorter ones")
+    gap, spread = np.stack(gaps), float(np.std(np.stack(wanted)))
+    return Decoded(
+        max_abs=float(np.abs(gap).max()),
+        rel_rms=float(np.sqrt(np.mean(gap**2)) / max(spread, 1e-12)),
+        agreement=float(np.mean(alike)),
+        n=len(alike),
+    )
+
+
+def golden_decoder(packed: Decoder, prompts: NDArray[np.int64]) -> tuple[Arrays, Arrays]:
+    """Prompts [n, T] and what follows each, computed one by one: ({"ids": [n, T]}, {"logits": [n, V]})."""
+    rows = []
+    for ids in prompts:
+        packed.rewind(0)
+        rows.append(packed.feed(ids.tolist())[-1])
+    packed.rewind(0)
+    return {"ids": np.ascontiguousarray(prompts, dtype=np.int64)}, {"logits": np.stack(rows)}
 
 
 def compare(

@@ -35,8 +35,10 @@ def exported(
     free: tuple[dict[int, Any], ...],
     input_names: list[str],
     output_names: list[str],
+    opset: int | None = None,
 ) -> bytes:
-    """The bytes of a module's graph. free: for each input, its axes of any size; an example needs two or more there."""
+    """The bytes of a module's graph. free: for each input, its axes of any size; an example needs two or more there. opset:
+    version of ONNX's operators (None: the exporter's own choice)."""
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)  # it warns of operators of packages that are not installed
@@ -56,6 +58,7 @@ def exported(
                 dynamic_shapes=free,
                 input_names=input_names,
                 output_names=output_names,
+                opset_version=opset,
                 external_data=False,
                 verbose=False,
             )

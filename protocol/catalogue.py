@@ -1,5 +1,5 @@
-"""What a plant keeps and can order, what a repair takes, and what may be recommended: the stock keeper's and the planner's
-knowledge, as a gateway and the server both read it."""
+"""What a plant keeps and can order, what a repair takes, what may be recommended, and (protocol/capabilities.py) what it can
+make and mend: the stock keeper's and the planner's knowledge, as a gateway and the server both read it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from protocol.capabilities import (
+    Capability,
+    Family,
+    Feature,
+    OperationType,
+    PlantMachine,
+    Product,
+    Remedy,
+    Tool,
+    Unit,
+    Words,
+)
 from protocol.names import MessageClass
 from protocol.observations import Name, Text, TimeMs
 
@@ -32,10 +44,13 @@ class Supplier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A spare part or material. holding_share: cost of keeping one unit for a year, as a share of its price. shortage_cost:
-    what one unit costs that is asked for and not there (a stopped line, an express delivery)."""
+    """A spare part or material; en, zh: what it is called in plans. holding_share: cost of keeping one unit for a year, as
+    a share of its price. shortage_cost: what one unit costs that is asked for and not there (a stopped line, an express
+    delivery)."""
 
     part: Name
+    en: Words = ""
+    zh: Words = ""
     unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
     suppliers: Annotated[list[Supplier], msgspec.Meta(min_length=1, max_length=50)]
     holding_share: YearsShare = 0.2
@@ -73,12 +88,22 @@ class ItemCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A plant's catalogue file (TOML): `[[part]]`, `[[bill]]`, `[[card]]`, and `safety`: items on which nobody experiments.
-    review_days: how often purchases are looked at. budget: most to spend at one look (None: as much as it takes)."""
+    review_days: how often purchases are looked at. budget: most to spend at one look (None: as much as it takes).
+    machine … family: what plans and designs are made of. units: understood beside those of `protocol.capabilities.UNITS`."""
 
     part: list[Part] = []
     bill: list[BillLine] = []
     card: list[ItemCard] = []
     safety: list[Name] = []
+    machine: Annotated[list[PlantMachine], msgspec.Meta(max_length=10_000)] = []
+    operation: Annotated[list[OperationType], msgspec.Meta(max_length=20_000)] = []
+    capability: Annotated[list[Capability], msgspec.Meta(max_length=20_000)] = []
+    tool: Annotated[list[Tool], msgspec.Meta(max_length=20_000)] = []
+    feature: Annotated[list[Feature], msgspec.Meta(max_length=20_000)] = []
+    product: Annotated[list[Product], msgspec.Meta(max_length=20_000)] = []
+    remedy: Annotated[list[Remedy], msgspec.Meta(max_length=20_000)] = []
+    family: Annotated[list[Family], msgspec.Meta(max_length=1000)] = []
+    units: Annotated[list[Unit], msgspec.Meta(max_length=200)] = []
     review_days: Annotated[float, msgspec.Meta(gt=0, le=366)] = 7.0
     budget: NotNegative | None = None
 

@@ -13,6 +13,7 @@ import msgspec
 
 from protocol.bundles import Passport
 from protocol.feedback import Feedback
+from protocol.plans import WorkPlan
 from protocol.purchases import PurchaseProposal
 from protocol.reports import FaultEvent, Forecast, Recommendation, Report
 from protocol.schedules import Schedule
@@ -40,6 +41,7 @@ CHANNEL_PAYLOADS: dict[Channel, type[msgspec.Struct]] = {
     Channel.SHOP_REPORT: Report,
     Channel.SHOP_PURCHASE: PurchaseProposal,
     Channel.SHOP_SCHEDULE: Schedule,
+    Channel.SHOP_PLAN: WorkPlan,
     Channel.SHOP_FEEDBACK: Feedback,
 }
 AGENT_HEARS = {Channel.DOWN_ACK, Channel.DOWN_RESEND, Channel.DOWN_COMMAND, Channel.TWIN_DESIRED, Channel.SHOP_FEEDBACK}

@@ -16,6 +16,7 @@ from protocol.errors import BadMessage, Reason
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import Name, SignalBlock, TimeMs, WorkOrder
+from protocol.plans import Design, WorkPlan
 from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reading.notes import Note, NoteReading
 from protocol.reports import (
@@ -52,6 +53,8 @@ Statement = (
     | Schedule
     | Note
     | NoteReading
+    | WorkPlan
+    | Design
 )
 """What the server keeps as it was said, found by type, machine and subject, without columns of its own."""
 Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat | Statement

@@ -35,6 +35,8 @@ class Channel(StrEnum):
     SHOP_REPORT = "shop/report"
     SHOP_PURCHASE = "shop/purchase"
     SHOP_SCHEDULE = "shop/schedule"
+    SHOP_READING = "shop/reading"
+    SHOP_PLAN = "shop/plan"
     SHOP_FEEDBACK = "shop/feedback"
 
     @property

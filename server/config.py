@@ -40,6 +40,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     retrain_after_buckets: int = 1000
     retrain_after_feedback: int = 12
     first_recommend_after_orders: int = 40
+    first_read_after_notes: int = 60
     lstm_epochs: int = 20
     max_windows: int = 6000
     lives: str = ""

@@ -15,6 +15,7 @@ from protocol.errors import Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
+from protocol.plans import Design, WorkPlan
 from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reading.notes import Note, NoteReading
 from protocol.reports import (
@@ -207,6 +208,11 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
             kept = _keep_statement(session, message, message.note, message.issued_ms, arrived)
             answers.meet(session, gateway, message.id, "reading")
             return kept
+        case WorkPlan():
+            about = message.product or message.action
+            return _keep_statement(session, message, about, message.issued_ms, arrived)
+        case Design():
+            return _keep_statement(session, message, message.family, message.issued_ms, arrived)
         case Heartbeat():
             row = session.get_one(Gateway, gateway)
             row.heartbeat = msgspec.to_builtins(message)

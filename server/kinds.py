@@ -20,7 +20,7 @@ from server.database import Database, FeedbackRow, Model, SignalBlockRow, WorkOr
 if TYPE_CHECKING:
     from server.training import Candidate, Circumstances, Progress
 
-FORECAST, RECOMMEND, LIFE = datasets.FORECAST, datasets.RECOMMEND, lives.LIFE
+FORECAST, RECOMMEND, LIFE, NOTES = datasets.FORECAST, datasets.RECOMMEND, lives.LIFE, datasets.NOTES
 MONITOR = "fault.monitor"
 """One slot a machine, trained with the forecasters: `fault.monitor.P-101`."""
 JUDGED = ("accepted", "rejected", "corrected")
@@ -49,6 +49,8 @@ class Plan(Protocol):
     def retrain_after_feedback(self) -> int: ...
     @property
     def first_recommend_after_orders(self) -> int: ...
+    @property
+    def first_read_after_notes(self) -> int: ...
     @property
     def lstm_epochs(self) -> int: ...
     @property
@@ -166,6 +168,24 @@ def _recommend_due(session: Session, plan: Plan) -> Due | None:
     ), arguments
 
 
+def _notes_due(session: Session, plan: Plan) -> Due | None:
+    """Once when enough work orders have words on them, and again after enough answers to readings."""
+    written = (WorkOrderRow.body["note"].as_string() != "", WorkOrderRow.body["failure_mode"].as_string() != "")
+    labelled = session.scalar(select(func.count()).select_from(WorkOrderRow).where(*written)) or 0
+    judged = (FeedbackRow.target_kind == "reading", FeedbackRow.verdict.in_(JUDGED))
+    newest = session.scalar(select(func.max(FeedbackRow.id)).where(*judged)) or 0
+    arguments = {"labelled": labelled, "feedback_id": newest}
+    last = jobs.last(session, NOTES)
+    if last is None:
+        enough = labelled >= plan.first_read_after_notes
+        return (f"first training on {labelled} notes of work orders", arguments) if enough else None
+    seen = int(last.arguments.get("feedback_id", 0))
+    answers = session.scalar(select(func.count()).select_from(FeedbackRow).where(*judged, FeedbackRow.id > seen)) or 0
+    if answers < plan.retrain_after_feedback:
+        return None
+    return f"{answers} answers to readings since {_since(session, NOTES)}", arguments
+
+
 def _life_due(session: Session, plan: Plan) -> Due | None:
     """Once when the folder holds recorded lives, and again whenever its files change."""
     if not plan.lives:
@@ -236,11 +256,24 @@ def _train_recommend(task: Task, world: Circumstances, progress: Progress) -> li
     return training.train_recommend(book.cases, task.seed, world, progress, cards=book.cards, trials=book.trials)
 
 
+def _freeze_notes(database: Database, _plan: Plan, artifacts: Path) -> tuple[datasets.Snapshot, list[str]]:
+    with database.begin() as session:
+        book = datasets.collect_notes(session)
+    return datasets.freeze_notes(book, artifacts), []
+
+
+def _train_notes(task: Task, world: Circumstances, progress: Progress) -> list[Candidate]:
+    from server import training
+
+    return training.train_reader(datasets.read_notes(task.dataset, task.digest).notes, task.seed, world, progress)
+
+
 KINDS = {
     LIFE: Kind(("fault.life",), _life_due, _freeze_lives, _train_life),
     FORECAST: Kind(
         ("forecast.arima", "forecast.lstm", "forecast.ridge"), _forecast_due, _freeze_forecast, _train_forecast
     ),
     RECOMMEND: Kind(("recommend.items",), _recommend_due, _freeze_cases, _train_recommend),
+    NOTES: Kind(("notes.reader",), _notes_due, _freeze_notes, _train_notes),
 }
 """In the order in which they are created when several are due."""

@@ -24,17 +24,22 @@ from edge_agent.devices.production import day_of, orders_of_the_day
 from edge_agent.devices.store import Store, catalogue_toml
 from edge_agent.updates import write_durably
 from protocol.errors import MillwrightError, TryLater
+from protocol.plans import WorkPlan
 from protocol.purchases import PurchaseProposal, StockLevel
+from protocol.reading.notes import NoteReading
 from protocol.reports import Recommendation
 from protocol.schedules import Schedule
 from protocol.sync import decode, encode
 from protocol.topics import Channel, Topic
 
 MAX_UNCONFIRMED = 2000
-SHOWN: dict[Channel, type[Recommendation] | type[PurchaseProposal] | type[Schedule]] = {
+Shown = Recommendation | PurchaseProposal | Schedule | WorkPlan | NoteReading
+SHOWN: dict[Channel, type[Shown]] = {
     Channel.SHOP_RECOMMENDATION: Recommendation,
     Channel.SHOP_PURCHASE: PurchaseProposal,
     Channel.SHOP_SCHEDULE: Schedule,
+    Channel.SHOP_PLAN: WorkPlan,
+    Channel.SHOP_READING: NoteReading,
 }
 """What the crews look at."""
 
@@ -141,7 +146,7 @@ def write_mappings(options: argparse.Namespace) -> int:
     for number in range(1, options.lines + 1):
         made = Line(number, options.seed, days=1)
         (options.out / f"{made.name}.mapping.toml").write_text(simulated.mapping_toml(made), encoding="utf-8")
-        (options.out / f"{made.name}.catalogue.toml").write_text(catalogue_toml(), encoding="utf-8")
+        (options.out / f"{made.name}.catalogue.toml").write_text(catalogue_toml(number), encoding="utf-8")
     return 0
 
 
@@ -233,11 +238,7 @@ def answer(
         if topic.channel in SHOWN:  # some brokers hand a newcomer every retained message
             shown = decode(arrival.payload, SHOWN[topic.channel])
             now_s = time.monotonic()
-            given = (
-                operators.look(topic.gateway, shown, now_s)
-                if isinstance(shown, Recommendation)
-                else operators.decide(topic.gateway, shown, now_s)
-            )
+            given = _said(operators, topic.gateway, shown, now_s)
             waiting += [given] if given is not None else []
         arrival = link.receive(0.0)
     due = [a for a in waiting if a.due_s <= time.monotonic()]
@@ -246,6 +247,17 @@ def answer(
         books.note(given.gateway, answers=1)
     bought = [(a.gateway, a.bought) for a in due if a.bought is not None]
     return [a for a in waiting if a not in due], bought
+
+
+def _said(operators: Operators, gateway: str, shown: Shown, now_s: float) -> Answer | None:
+    match shown:
+        case Recommendation():
+            return operators.look(gateway, shown, now_s)
+        case WorkPlan():
+            return operators.take_up(gateway, shown, now_s)
+        case NoteReading():
+            return operators.read(gateway, shown, now_s)
+    return operators.decide(gateway, shown, now_s)
 
 
 def publish_stock(line: str, levels: list[StockLevel], publisher: Publisher) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from edge_agent.devices.line import DAY_MS, FAULTS, MACHINES
+from edge_agent.devices.line import DAY_MS, FAULTS, ITEM_ZH, MACHINES
 from protocol.names import stable_id
 from protocol.purchases import OpenOrder, PurchaseProposal, StockLevel
 
@@ -36,6 +37,16 @@ SOLD = (
     Sold("heater-2kw", 0.7, 120.0, 1200.0, 1),
     Sold("filter-g4", 3.5, 6.5, 150.0, 10),
 )
+SPOKEN = {
+    "bearing-6204": "bearing 6204",
+    "strainer-mesh": "strainer mesh",
+    "drive-belt-b52": "drive belt B52",
+    "coupling-insert": "coupling insert",
+    "seal-kit-p40": "seal kit P40",
+    "cooler-gasket": "cooler gasket",
+    "heater-2kw": "2 kW heating element",
+    "filter-g4": "G4 filter",
+}
 SUPPLIERS = (("north-bearings", 1.0, 9.0, 3.0, 0.06), ("quickparts", 1.3, 3.0, 1.0, 0.02))
 """(name, price factor, lead days, their spread, chance of being late)"""
 
@@ -104,12 +115,13 @@ def _asked_for(draw: random.Random, monthly: float) -> float:
     return float(count)
 
 
-def catalogue_toml() -> str:
-    """The catalogue file of a line's gateway: parts and suppliers, what repairs take, what is known of items, and the one
-    action on which nobody experiments."""
+def catalogue_toml(number: int = 1) -> str:
+    """The catalogue file of the gateway of line `number`: parts and suppliers, what repairs take, what is known of items, the
+    one action on which nobody experiments, and what the line can make and mend."""
     rows = ['safety = ["action:recalibrate-controller"]', "review_days = 1.0", ""]
     for sold in SOLD:
-        rows += ["[[part]]", f'part = "{sold.part}"', 'unit = "pcs"', f"shortage_cost = {sold.shortage}"]
+        words = [f'en = "{SPOKEN[sold.part]}"', f'zh = "{ITEM_ZH[sold.part]}"']
+        rows += ["[[part]]", f'part = "{sold.part}"', *words, 'unit = "pcs"', f"shortage_cost = {sold.shortage}"]
         for name, factor, lead, spread, late in SUPPLIERS:
             rows += [
                 "[[part.suppliers]]",
@@ -137,4 +149,5 @@ def catalogue_toml() -> str:
             f'text = "{item.partition(":")[2].replace("-", " ")}. {". ".join(words)}"',
             f'attributes = {{ type = "{kind}" }}',
         ]
-    return "\n".join(rows) + "\n"
+    crafts = Path(__file__).with_name("crafts.toml").read_text(encoding="utf-8").replace("LINE", str(number))
+    return "\n".join(rows) + "\n\n" + crafts

@@ -24,3 +24,11 @@ def session(graph: bytes) -> Any:
         raise BadBundle(
             Reason.UNSUPPORTED_RUNTIME, f"onnxruntime {ort.__version__} cannot load the graph: {error}"
         ) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What the engine raises; its exceptions share no root but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as raised
+
+    names = ("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+    return tuple(getattr(raised, name) for name in names)

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edge_agent.runtimes import LoadedModel
-from protocol.covariates import KnownInput, from_correction, from_reading
 from protocol.feedback import Feedback
 from protocol.names import stable_id
 from protocol.observations import WorkOrder
 from protocol.reading.corrections import taught
 from protocol.reading.notes import About, Note, NoteReading, PastNote
-from protocol.recommending import Profile, reading_profile
 
 
 def read(note: Note, model: LoadedModel, now_ms: int) -> NoteReading | None:
@@ -48,16 +46,3 @@ def finished(order: WorkOrder) -> PastNote | None:
     said = {About.FAILURE.value: order.failure_mode} if order.failure_mode else {}
     fix = [f"action:{name}"[:128] for name in order.actions] + [f"part:{name}"[:128] for name in order.parts]
     return PastNote(case=order.id, text=order.note, said=said, fixed_by=fix[:20])
-
-
-def known_inputs(reading: NoteReading, answers: Iterable[Feedback] = ()) -> list[KnownInput]:
-    """What a forecast may know of it: a mode that is sure, and what people said since."""
-    told = from_reading(reading)
-    for answer in answers:
-        told += from_correction(answer, reading)
-    return told
-
-
-def profile(reading: NoteReading, open_symptoms: Iterable[str] = (), machine_type: str = "") -> Profile:
-    """What a recommender is asked about it."""
-    return reading_profile(reading, open_symptoms, machine_type)

@@ -16,7 +16,8 @@ from edge_agent.explain import Listing, WhatIf, reasons
 from edge_agent.runtimes import LoadedModel
 from protocol.catalogue import Catalogue, ItemCard
 from protocol.names import stable_id
-from protocol.recommending import CANDIDATES, RecommendSpec, event_profile, risk_profile
+from protocol.reading.notes import NoteReading
+from protocol.recommending import CANDIDATES, RecommendSpec, event_profile, reading_profile, risk_profile
 from protocol.reports import (
     FaultEvent,
     FaultRisk,
@@ -92,6 +93,11 @@ def asked_by_event(event: FaultEvent, open_symptoms: list[str]) -> Request:
 def asked_by_risk(told: FaultRisk | RemainingLife, open_symptoms: list[str], machine_type: str = "") -> Request:
     """A predicted fault asks what to do before it comes."""
     return Request(told.id, told.machine, risk_profile(told, open_symptoms, machine_type), machine_type)
+
+
+def asked_by_note(reading: NoteReading, open_symptoms: list[str], machine_type: str = "") -> Request:
+    """A failure that somebody wrote of asks what to do about it."""
+    return Request(reading.id, reading.machine, reading_profile(reading, open_symptoms, machine_type), machine_type)
 
 
 def recommend(

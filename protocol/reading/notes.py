@@ -25,7 +25,7 @@ class About(StrEnum):
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
     """Words of an operator or a maintainer about a machine. `author` is a pseudonym. `about`: id of the report, event or work
-    order that it was written to, where it was."""
+    order that it was written to, where it was. `via`: where it was written."""
 
     type_name: ClassVar[str] = "millwright.note.v1"
     message_class: ClassVar[MessageClass] = MessageClass.FEEDBACK
@@ -36,6 +36,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
     author: Annotated[str, msgspec.Meta(max_length=64)] = ""
     about: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    via: Annotated[str, msgspec.Meta(pattern="^(shop|panel|console|order)$")] = "shop"
 
 
 class Class(msgspec.Struct, frozen=True):

@@ -65,8 +65,10 @@ class Decided:
     named: dict[str, float]
 
 
-Entities = Callable[[str, Encoded | None], Sequence[Entity]]
+Entities = Callable[[str], Sequence[Entity]]
+"""What a text names."""
 Normaliser = Callable[[str], str]
+"""A text written out in full."""
 
 
 class Reader:
@@ -210,7 +212,7 @@ class Reader:
             machine=note.machine,
             issued_ms=now_ms,
             judged=[self.judged(about, seen) for about in About if about in self.spec.classes],
-            entities=[] if self._entities is None else list(self._entities(note.text, seen.encoded))[:100],
+            entities=[] if self._entities is None else list(self._entities(note.text))[:100],
             normalised="" if self._normaliser is None else self._normaliser(note.text)[:4000],
             like=[_like(one) for one in alike],
             model=model,

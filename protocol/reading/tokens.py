@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import unicodedata
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Protocol
 
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
 
+MOST_BYTES = 16 * 1024 * 1024
 MOST_TOKENS = 1_000_000
 LONGEST_WORD = 100
 """WordPiece knows no longer word (BERT's own limit)."""
-_KEPT = 20_000
+_MOST_IN_A_WORD = 1000
+_KEPT, _LONGEST_KEPT = 20_000, 64
 _SPACES = frozenset(
     "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 )
@@ -45,8 +47,13 @@ Places = NDArray[np.int64]
 class Added(msgspec.Struct, frozen=True):
     """A token that is found in the text as it stands."""
 
-    id: Annotated[int, msgspec.Meta(ge=0)]
-    content: Annotated[str, msgspec.Meta(min_length=1)]
+    id: Annotated[int, msgspec.Meta(ge=0, lt=MOST_TOKENS)]
+    content: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    special: bool = True
+    normalized: bool = False
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
 
 
 class Model(msgspec.Struct, frozen=True, tag_field="type"):
@@ -71,7 +78,7 @@ class WordPiece(Model, frozen=True, tag="WordPiece"):
 
     unk_token: str = "[UNK]"  # noqa: S105 - a token of text
     continuing_subword_prefix: str = "##"
-    max_input_chars_per_word: int = LONGEST_WORD
+    max_input_chars_per_word: Annotated[int, msgspec.Meta(ge=1, le=_MOST_IN_A_WORD)] = LONGEST_WORD
 
 
 class File(msgspec.Struct, frozen=True):
@@ -106,14 +113,27 @@ class Tokenizer(Protocol):
 
 
 def tokenizer(body: bytes) -> Tokenizer:
-    """Reads a tokenizer.json. Raises BadBundle (bad_archive, unsupported_runtime) with the fact and the remedy."""
+    """Reads a tokenizer.json. Raises BadBundle (too_large, bad_archive, unsupported_runtime) with the fact and the remedy."""
+    if len(body) > MOST_BYTES:
+        raise BadBundle(Reason.TOO_LARGE, f"a tokenizer.json of {len(body)} bytes; the limit is {MOST_BYTES}")
     try:
         file = msgspec.json.decode(body, type=File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"not a tokenizer.json of byte-level BPE or WordPiece: {error}") from error
     if not file.model.vocab:
         raise BadBundle(Reason.BAD_ARCHIVE, "the tokenizer knows no token")
-    return BytePairs(file) if isinstance(file.model, Bpe) else WordPieces(file)
+    try:
+        return BytePairs(file) if isinstance(file.model, Bpe) else WordPieces(file)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BadBundle(Reason.BAD_ARCHIVE, f"the tokenizer's parts do not fit together: {error!r}") from error
+
+
+def _added(file: File, *, as_it_stands: bool) -> dict[str, int]:
+    """Tokens that are found in a text before anything else. as_it_stands: nothing normalises it."""
+    for one in file.added_tokens:
+        if one.single_word or (one.lstrip and not one.special) or one.rstrip or (one.normalized and not as_it_stands):
+            raise _unsupported(f"the added token {one.content!r} with conditions on what stands around it")
+    return {one.content: one.id for one in file.added_tokens}
 
 
 def _unsupported(what: str) -> BadBundle:
@@ -140,10 +160,14 @@ class BytePairs:
         self._ids = model.vocab
         pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model.merges]
         self._ranks = {pair: rank for rank, pair in enumerate(pairs)}
-        self._added = {one.content: one.id for one in file.added_tokens}
-        self._known: dict[str, list[str]] = {}
+        self._added = _added(file, as_it_stands=True)
+        self._known: dict[str, list[tuple[int, int, int]]] = {}
         self._texts = {i: token for token, i in self._ids.items()} | {i: text for text, i in self._added.items()}
         self._written = frozenset(self._added.values())
+        after = file.post_processor or {}
+        self._trims = bool(after.get("type") in ("ByteLevel", "RobertaProcessing") and after.get("trim_offsets", True))
+        self._spares = self._trims and bool(after.get("add_prefix_space", True))
+        self._before, self._after = _framed(file.post_processor, self._ids | self._added)
 
     @property
     def vocabulary(self) -> int:
@@ -163,29 +187,42 @@ class BytePairs:
                 ids.append(special)
                 places.append((start, end))
                 continue
-            for word, at in _words(text[start:end]):
-                self._encode_word(word, start + at, ids, places)
+            part = text[start:end] if (start, end) != (0, len(text)) else text
+            for word, at in _words(part):
+                for i, first, last in self._known.get(word) or self._pieces(word):
+                    ids.append(i)
+                    places.append((start + at + first, start + at + last))
+        if self._trims:
+            places = [self._trimmed(i, place, k) for k, (i, place) in enumerate(zip(ids, places, strict=True))]
+        ids = [*self._before, *ids, *self._after]
+        places = [*[(0, 0)] * len(self._before), *places, *[(0, 0)] * len(self._after)]
         return ids, np.array(places, dtype=np.int64).reshape(-1, 2)
 
-    def _encode_word(self, word: str, at: int, ids: list[int], places: list[tuple[int, int]]) -> None:
+    def _trimmed(self, i: int, place: tuple[int, int], k: int) -> tuple[int, int]:
+        """A place without the spaces at its ends, but for the one that the file says to be put before a text."""
+        token = self._texts[i]
+        start, end = place
+        spaces = _spaces(token)
+        if (k == 0 or start == 0) and self._spares:
+            spaces = max(spaces - 1, 0)
+        start = min(start + spaces, end)
+        after = _spaces(token[::-1])
+        return start, max(end - after, start) if end >= after else end
+
+    def _pieces(self, word: str) -> list[tuple[int, int, int]]:
+        """(id, first, last character, exclusive) of a word's tokens."""
         raw = [_utf8(c) for c in word]
         owner = [i for i, some in enumerate(raw) for _ in some]
-        spelled = "".join(_spelled()[b] for some in raw for b in some)
+        found: list[tuple[int, int, int]] = []
         byte = 0
-        for token in self._merged(spelled):
-            found = self._ids.get(token)
-            if found is not None:  # bytes that the vocabulary lacks are left out, as the library does
-                ids.append(found)
-                places.append((at + owner[byte], at + owner[byte + len(token) - 1] + 1))
+        for token in _merge([_spelled()[b] for some in raw for b in some], self._ranks):
+            i = self._ids.get(token)
+            if i is not None:  # bytes that the vocabulary lacks are left out, as the library does
+                found.append((i, owner[byte], owner[byte + len(token) - 1] + 1))
             byte += len(token)
-
-    def _merged(self, spelled: str) -> list[str]:
-        known = self._known.get(spelled)
-        if known is None:
-            known = _merge(list(spelled), self._ranks)
-            if len(self._known) < _KEPT and len(spelled) < 64:
-                self._known[spelled] = known
-        return known
+        if len(self._known) < _KEPT and len(word) < _LONGEST_KEPT:
+            self._known[word] = found
+        return found
 
     def piece(self, token: int) -> bytes:
         """The bytes that an id stands for, half a character perhaps; none for an id that is not used."""
@@ -215,10 +252,12 @@ class WordPieces:
                 Reason.BAD_ARCHIVE, f"the tokenizer's vocabulary lacks its unknown token {model.unk_token!r}"
             )
         self._ids, self._unknown = model.vocab, model.vocab[model.unk_token]
-        self._added = {one.content: one.id for one in file.added_tokens}
+        self._added = _added(file, as_it_stands=False)
+        self._known: dict[str, list[tuple[int, int, int]]] = {}
+        self._normalised: dict[str, str] = {}
         self._prefix, self._longest = model.continuing_subword_prefix, model.max_input_chars_per_word
         self._texts = {i: token for token, i in self._ids.items()} | {i: text for text, i in self._added.items()}
-        self._before, self._after = _framed(file.post_processor, self._ids)
+        self._before, self._after = _framed(file.post_processor, self._ids | self._added)
         self._frame = frozenset((*self._before, *self._after))
 
     @property
@@ -239,39 +278,38 @@ class WordPieces:
                 places.append((start, end))
                 continue
             for word, origin in self._bert_words(text[start:end]):
-                self._encode_word(word, [start + o for o in origin], ids, places)
+                for i, first, last in self._known.get(word) or self._pieces(word):
+                    ids.append(i)
+                    places.append((start + origin[first], start + origin[last] + 1))
         ids += self._after
         places += [(0, 0)] * len(self._after)
         return ids, np.array(places, dtype=np.int64).reshape(-1, 2)
 
-    def _encode_word(self, word: str, origin: list[int], ids: list[int], places: list[tuple[int, int]]) -> None:
-        whole = (origin[0], origin[-1] + 1)
-        if len(word) > self._longest:
-            ids.append(self._unknown)
-            places.append(whole)
-            return
+    def _pieces(self, word: str) -> list[tuple[int, int, int]]:
+        """(id, first, last character, inclusive) of a word's pieces: the longest that fits, again and again."""
         found: list[tuple[int, int, int]] = []
         start = 0
-        while start < len(word):
+        while start < len(word) <= self._longest:
             end = len(word)
-            while end > start and (self._prefix if start else "") + word[start:end] not in self._ids:
+            prefix = self._prefix if start else ""
+            while end > start and prefix + word[start:end] not in self._ids:
                 end -= 1
             if end == start:
-                ids.append(self._unknown)
-                places.append(whole)
-                return
-            found.append((self._ids[(self._prefix if start else "") + word[start:end]], start, end))
+                break
+            found.append((self._ids[prefix + word[start:end]], start, end - 1))
             start = end
-        for i, a, b in found:
-            ids.append(i)
-            places.append((origin[a], origin[b - 1] + 1))
+        if start < len(word):
+            found = [(self._unknown, 0, len(word) - 1)]
+        if len(self._known) < _KEPT and len(word) < _LONGEST_KEPT:
+            self._known[word] = found
+        return found
 
     def _bert_words(self, text: str) -> Iterator[tuple[str, list[int]]]:
         """Words, and for each of their characters where it came from."""
         word: list[str] = []
         origin: list[int] = []
         for at, character in enumerate(text):
-            for c in self._normal(character):
+            for c in self._normal_of(character):
                 alone = c in _SPACES or _is_punctuation(c)
                 if alone and word:
                     yield "".join(word), origin
@@ -284,6 +322,14 @@ class WordPieces:
         if word:
             yield "".join(word), origin
 
+    def _normal_of(self, c: str) -> str:
+        known = self._normalised.get(c)
+        if known is None:
+            known = self._normal(c)
+            if len(self._normalised) < _KEPT:
+                self._normalised[c] = known
+        return known
+
     def _normal(self, c: str) -> str:
         if self._clean:
             if c in "\t\n\r":
@@ -291,11 +337,10 @@ class WordPieces:
             if c in "\0\ufffd" or unicodedata.category(c) in _CONTROL:
                 return ""
             c = " " if c in _SPACES else c
-        if self._han and _is_han(c):
-            return f" {c} "
+        around = " " if self._han and _is_han(c) else ""
         if self._bare:
             c = "".join(part for part in unicodedata.normalize("NFD", c) if unicodedata.category(part) != _ACCENTS)
-        return c.lower() if self._lower else c
+        return around + (c.lower() if self._lower else c) + around
 
     def decode(self, ids: list[int]) -> str:
         """The words of ids, a space between them; what frames a text is left out."""
@@ -314,7 +359,12 @@ class WordPieces:
         return made
 
 
-_CONTROL = frozenset(("Cc", "Cf", "Co", "Cs", "Cn"))
+_CONTROL = frozenset(("Cc", "Cf", "Co", "Cs"))
+
+
+def _spaces(token: str) -> int:
+    """How many characters at its beginning stand for a space."""
+    return next((n for n, c in enumerate(token) if c != "\u0120" and not c.isspace()), len(token))
 
 
 def _around(text: str, added: dict[str, int]) -> Iterator[tuple[int, int, int | None]]:
@@ -369,7 +419,7 @@ def _end_of_word(text: str, at: int) -> int:
     return end if end == n or end == at + 1 else end - 1
 
 
-@cache
+@lru_cache(maxsize=_KEPT)
 def _kind(c: str) -> str:
     """ "L" a letter, "N" a number, " " a space, "S" another sign."""
     if c in _SPACES:
@@ -417,24 +467,25 @@ def _unspelled() -> dict[str, int]:
     return {c: b for b, c in enumerate(_spelled())}
 
 
-@cache
+@lru_cache(maxsize=_KEPT)
 def _is_punctuation(c: str) -> bool:
     return (c.isascii() and c.isprintable() and not c.isalnum() and c != " ") or unicodedata.category(c)[0] == "P"
 
 
-@cache
+@lru_cache(maxsize=_KEPT)
 def _is_han(c: str) -> bool:
     return any(low <= ord(c) <= high for low, high in _HAN)
 
 
 def _framed(form: dict[str, Any] | None, ids: dict[str, int]) -> tuple[list[int], list[int]]:
     """Ids before and after a text."""
-    if form is None:
+    kind = None if form is None else form.get("type")
+    if form is None or kind == "ByteLevel":
         return [], []
-    if form.get("type") == "BertProcessing":
+    if kind in ("BertProcessing", "RobertaProcessing"):
         return [int(form["cls"][1])], [int(form["sep"][1])]
-    if form.get("type") != "TemplateProcessing":
-        raise _unsupported(f"the post-processor {form.get('type')!r}")
+    if kind != "TemplateProcessing":
+        raise _unsupported(f"the post-processor {kind!r}")
     before: list[int] = []
     after: list[int] = []
     side = before

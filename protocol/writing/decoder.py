@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Protocol
+from collections.abc import Callable, Sequence
+from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -39,9 +39,24 @@ class Decoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Prompt(Protocol):
+    """A decoder that need not work out what nobody asks for."""
+
+    def feed_last(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """As `Decoder.feed`, but answers the last row alone, [1, V]."""
+        ...
+
+
+def feeding(decoder: Decoder) -> Callable[[Sequence[int]], NDArray[np.float32]]:
+    """What feeds a decoder where only what follows the last token is wanted: logits [n, V] of which the last row counts."""
+    return decoder.feed_last if isinstance(decoder, Prompt) else decoder.feed
+
+
 class WriterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Travels inside a language model's bundle, whose graph maps `ids` int64 [1, T] and `past` float32 [layers, 2, 1,
-    kv_heads, P, head_width] to `logits` float32 [1, T, V] and `present` [layers, 2, 1, kv_heads, P + T, head_width].
+    kv_heads, P, head_width] to `logits` float32 [1, T, V] and `present` [layers, 2, 1, kv_heads, P + T, head_width], or has
+    its memory in place (`export/in_place.py`), which is faster.
 
     documents: catalogues that it was taught (member `frames_DOCUMENT.json` of the bundle). end: id of the token that ends a
     section. prefer: document -> whether its choices are worth more than the first wording, measured on held-out text that

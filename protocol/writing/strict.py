@@ -24,7 +24,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.writing.decoder import Decoder
+from protocol.writing.decoder import Decoder, feeding
 from protocol.writing.facts import Language
 from protocol.writing.frames import Clause, wordings
 from protocol.writing.prompt import words
@@ -219,6 +219,7 @@ class Pen:
 
     def __init__(self, decoder: Decoder, budget: Budget) -> None:
         self.decoder, self.budget = decoder, budget
+        self._feed = feeding(decoder)
         self.waiting: list[int] = []
         self.calls = 0
 
@@ -243,11 +244,11 @@ class Pen:
                 "the tokenizer belongs to another model",
             )
         try:
-            logits = self.decoder.feed(self.waiting)
+            logits = self._feed(self.waiting)
         except ValueError as error:
             raise Stopped(Why.REFUSED, f"the model did not take {len(self.waiting)} tokens: {error}") from error
         self.calls += 1
-        if logits.shape != (len(self.waiting), self.decoder.vocabulary):
+        if logits.shape not in ((len(self.waiting), self.decoder.vocabulary), (1, self.decoder.vocabulary)):
             raise Stopped(Why.LOGITS, f"logits {logits.shape} for {len(self.waiting)} tokens")
         self.waiting = []
         return np.asarray(logits[-1], dtype=np.float32)

@@ -41,6 +41,7 @@ from server.routes.api import (
     latest_purchases,
     latest_schedules,
     newest_orders,
+    newest_plans,
     small_body,
     store_answer,
     write_down,
@@ -174,6 +175,7 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
         "purchases": [_answered(row, answers) for row in purchases],
         "schedules": [_answered(row, answers) for row in schedules],
         "notes": notes.newest(session, 12),
+        "plans": [_plan_set(session, one) for one in newest_plans(session, 6)],
         "events": [
             e.body | {"gateway": e.gateway}
             for e in session.scalars(select(EventRow).order_by(EventRow.start_ms.desc()).limit(30))
@@ -220,6 +222,18 @@ def _with_list(session: Session, life: StatementRow, answers: dict[str, list[dic
         given = session.scalars(select(FeedbackRow).where(FeedbackRow.target == target).order_by(FeedbackRow.id))
         answers[target] = [_answer(a) for a in given]
     return life.body | {"gateway": life.gateway, "list": row.body, "answers": answers[target]}
+
+
+def _plan_set(session: Session, rows: list[StatementRow]) -> dict[str, Any]:
+    """Alternatives and what people answered to the list that ranked them, by item."""
+    target = str(rows[0].body["ranking"])
+    given = session.scalars(select(FeedbackRow).where(FeedbackRow.target == target).order_by(FeedbackRow.id))
+    return {
+        "gateway": rows[0].gateway,
+        "ranking": target,
+        "plans": [row.body for row in rows],
+        "answers": [_answer(a) for a in given] if target else [],
+    }
 
 
 def _answer(row: FeedbackRow) -> dict[str, str]:

@@ -198,6 +198,7 @@ first_after_buckets = {first}
 retrain_after_buckets = {again}
 retrain_after_feedback = 8
 first_recommend_after_orders = 100
+first_read_after_notes = 100
 lstm_epochs = 12
 max_windows = 4000
 seed = {demo.options.seed}

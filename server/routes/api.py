@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from protocol.bundles import Passport
 from protocol.errors import Refused
 from protocol.feedback import Feedback, Verdict
+from protocol.plans import WorkPlan
 from protocol.purchases import PurchaseProposal
 from protocol.reading.notes import Note
 from protocol.reports import RemainingLife
@@ -44,6 +45,7 @@ from server.database import (
 )
 from server.routes.access import admin, gateway_or_admin
 
+JOB_KINDS = ("forecast", "recommend", "life", "notes")
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Before = Annotated[int | None, Query(ge=1)]
 LISTS: dict[str, type[Table]] = {
@@ -146,6 +148,11 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
         with database.begin() as session:
             return [row.body | {"gateway": row.gateway} for row in latest_schedules(session)]
 
+    @guarded.get("/plans", summary="The newest maintenance and process plans, each set of alternatives in its order")
+    def plans() -> list[list[dict[str, Any]]]:
+        with database.begin() as session:
+            return [[row.body | {"gateway": row.gateway} for row in one] for one in newest_plans(session, 50)]
+
     @guarded.get("/notes", summary="The newest notes, each with what was read in it and what people said of that")
     def newest_notes(limit: Limit = 50) -> list[dict[str, Any]]:
         with database.begin() as session:
@@ -183,13 +190,13 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             ) from error
         return {"stored": store_answer(database, feedback), "id": feedback.id}
 
-    @guarded.post("/jobs", status_code=201, summary="Ask for training now: kind forecast, recommend or life")
+    @guarded.post("/jobs", status_code=201, summary=f"Ask for training now: kind is one of {', '.join(JOB_KINDS)}")
     async def make_job(request: Request) -> dict[str, Any]:
         body = msgspec.json.decode(await small_body(request) or b"{}")
         kind = body.get("kind") if isinstance(body, dict) else None
-        if kind not in ("forecast", "recommend", "life"):
+        if kind not in JOB_KINDS:
             raise HTTPException(
-                422, {"error": f"no kind of job {kind!r}", "remedy": "kind is forecast, recommend or life"}
+                422, {"error": f"no kind of job {kind!r}", "remedy": f"kind is one of {', '.join(JOB_KINDS)}"}
             )
         with database.begin() as session:
             job = Job(
@@ -356,6 +363,17 @@ def newest_orders(session: Session, most: int) -> list[StatementRow]:
 def latest_schedules(session: Session) -> list[StatementRow]:
     """The newest schedule of each gateway."""
     return _latest(session, Schedule.type_name, StatementRow.gateway)
+
+
+def newest_plans(session: Session, most: int) -> list[list[StatementRow]]:
+    """The newest sets of alternatives, newest first, each in its order: what one question was answered with."""
+    r = StatementRow
+    rows = session.scalars(select(r).where(r.type == WorkPlan.type_name).order_by(r.id.desc()).limit(20 * most))
+    sets: dict[tuple[str, str, str], dict[str, StatementRow]] = {}
+    for row in rows:
+        key = (row.gateway, row.machine, str(row.body["ranking"] or row.body["asked_by"] or row.statement_id))
+        sets.setdefault(key, {}).setdefault(str(row.body["item"]), row)
+    return [sorted(one.values(), key=lambda row: int(row.body["candidate"])) for one in list(sets.values())[:most]]
 
 
 def _latest(session: Session, kind: str, *per: Any) -> list[StatementRow]:

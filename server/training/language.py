@@ -43,6 +43,8 @@ Batches = Callable[[int], Batch]
 STATE, CURVE, PICTURE = "training.safetensors", "curve.jsonl", "curve.png"
 IGNORED = -100
 """A target that teaches nothing."""
+ALIKE = 4
+"""A batch is a quarter of as many times its rows, drawn together: little of it is padding."""
 
 
 @dataclass(frozen=True)
@@ -380,7 +382,8 @@ class Stream:
 
 
 class Examples:
-    """Stage 2: (prompt, target) pairs; only the target's tokens teach. Batches are random rows, padded at the right."""
+    """Stage 2: (prompt, target) pairs; only the target's tokens teach. Batches are random rows of like length, padded at the
+    right."""
 
     def __init__(
         self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int, length: int, batch: int, seed: int
@@ -393,7 +396,10 @@ class Examples:
 
     def __call__(self, number: int) -> Batch:
         random = np.random.default_rng((self.seed, number))
-        return self._padded([self.rows[i] for i in random.integers(0, len(self.rows), self.batch)])
+        drawn = random.integers(0, len(self.rows), ALIKE * self.batch)
+        by_length = sorted((self.rows[i] for i in drawn), key=lambda row: len(row[0]))
+        begins = int(random.integers(0, ALIKE)) * self.batch
+        return self._padded(by_length[begins : begins + self.batch])
 
     def in_order(self) -> list[Batch]:
         """Every example once, short ones together."""

@@ -3,18 +3,14 @@ the commonest class, and tables that a gateway reads without any library."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import make_pipeline, make_union
-from sklearn.svm import LinearSVC
 
 from export import parity
 from export.bundle import Draft, seal
-from protocol.bundles import TOKENIZER, Bundle, Golden, Quality, Runtime, unpack
+from protocol.bundles import TOKENIZER, Golden, Runtime, unpack
 from protocol.errors import Reason, Refused
 from protocol.reading.cases import PAST, packed_past
 from protocol.reading.encoder import Encoder
@@ -24,29 +20,25 @@ from protocol.reports import ModelRef
 from protocol.tables import Tables
 from protocol.windows import Floats
 from server.algorithms.note_counts import count, vocabulary_tables, weigh
-from server.algorithms.note_fusion import calibration_error
 from server.algorithms.note_reader import (
     FittedReader,
     Labelled,
     ReaderSettings,
     class_words,
-    dealt,
     fit_reader,
     packed_reader,
     packed_vectors,
 )
 from server.labelled import LabelledNote
 from server.training.circumstances import Candidate, Circumstances, Progress
+from server.training.reader_worth import Asked, Measured, figures, measured_reader
 
 READER = "notes.reader"
 LEAST_NOTES = 40
 LEAST_OF_A_LANGUAGE = 20
-BLOCKS = 4
-MOST_FOR_BLOCKS = 3000
 MOST_TRAVELLING = 5000
 MOST_COMPARED = 400
 USUAL = ReaderSettings()
-LEAST_NEWER = 20
 _STRANGE = ("", "泵漏油，需要更换密封", "<b>DROP TABLE notes;</b> \x00 🙂")
 
 
@@ -67,21 +59,6 @@ class Beside:
     tables: Tables = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     entities: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Held-out figures of one question."""
-
-    right: float
-    reference: float
-    majority: float
-    champion: float | None
-    sure_share: float
-    sure_right: float
-    calibration: float
-    split: str
-    n: int
 
 
 def train_reader(
@@ -110,7 +87,7 @@ def train_reader(
     serving = unpack(champion) if champion else None
     measured: dict[str, Measured] = {}
     for number, (about, one) in enumerate(asked.items()):
-        measured[about] = _measured(about, one, settings, serving)
+        measured[about] = measured_reader(about, one, settings, serving)
         progress(0.1 + 0.5 * (number + 1) / len(asked), f"{about}: {measured[about].right:.1%} of unseen notes right")
     fitted, tables = _fitted(asked, [note.text for note in ordered], settings)
     progress(0.8, "packing")
@@ -120,14 +97,6 @@ def train_reader(
     draft = _draft(ordered, asked, fitted, measured, packed, encoder, world, settings)
     progress(1.0, "reader sealed")
     return [Candidate(*seal(draft))]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Notes of one question, and when each was told, ascending."""
-
-    labelled: Labelled
-    times_ms: list[int]
 
 
 @dataclass(frozen=True)
@@ -206,7 +175,7 @@ def _draft(
                 "data_until_ms": ordered[-1].time_ms,
             },
         ),
-        quality=[figure for name, one in measured.items() for figure in _figures(name, one)],
+        quality=[figure for name, one in measured.items() for figure in figures(name, one)],
         parity=parity.compare(exact, rounded, right[0], right[1], lower_is_better=False),
         golden=Golden(atol=1e-4 if encoder is None else 0.05, rtol=1e-4),
         golden_inputs=inputs,
@@ -216,81 +185,11 @@ def _draft(
         latency_us=parity.latency_us(lambda: reader.read(note, 0, ModelRef(READER, "reader"))),
         intended_use="Reads what people write about machines: what failed, with a chance, and which past notes were alike.",
         limits=f"Knows the {len(notes.classes)} classes that it was shown; where it is not sure it says so.",
+        refused=first.worse,
         words=f"It was sure of {first.sure_share:.0%} of unseen notes and right in {first.sure_right:.0%} of those; "
         f"calibration error {first.calibration:.3f}.",
         because=world.because,
     )
-
-
-def _measured(about: str, asked: Asked, settings: ReaderSettings, serving: Bundle | None) -> Measured:
-    """Every note is asked of a fit that did not learn it: those newer than what the champion learned where these are enough,
-    so that both can be compared; else dealt into blocks, or the newest quarter of very many."""
-    notes = asked.labelled
-    until = 0 if serving is None else int(serving.passport.lineage.parameters.get("data_until_ms", "0"))
-    newer = np.flatnonzero(np.array(asked.times_ms) > until)
-    fair = serving is not None and LEAST_NEWER <= len(newer) <= len(notes.texts) // 2
-    if fair:
-        block = np.isin(np.arange(len(notes.texts)), newer).astype(np.int64)
-        blocks = [1]
-    elif len(notes.texts) > MOST_FOR_BLOCKS:
-        block, blocks = (np.arange(len(notes.texts)) >= len(notes.texts) * 3 // 4).astype(np.int64), [1]
-    else:
-        block = dealt(notes.labels, BLOCKS, settings.seed)
-        blocks = list(range(BLOCKS))
-    chances: list[Floats] = []
-    labels: list[NDArray[np.int64]] = []
-    reference: list[bool] = []
-    majority: list[bool] = []
-    sure: list[bool] = []
-    champion: list[bool] = []
-    judge = None if serving is None or not fair else _champion(serving, about)
-    for number in blocks:
-        learned, held = notes.take(np.flatnonzero(block != number)), notes.take(np.flatnonzero(block == number))
-        fitted = fit_reader(learned, settings)
-        said = fitted.chances(held.texts, held.vectors)
-        chances.append(said)
-        labels.append(held.labels)
-        sure += (said.max(axis=1) >= fitted.sure_from).tolist()
-        reference += (linear_reference(learned.texts, learned.labels, held.texts) == held.labels).tolist()
-        majority += (np.bincount(learned.labels).argmax() == held.labels).tolist()
-        if judge is not None:
-            champion += [
-                judge(text) == notes.classes[label] for text, label in zip(held.texts, held.labels, strict=True)
-            ]
-    told, truth = np.concatenate(chances), np.concatenate(labels)
-    right, certain = told.argmax(axis=1) == truth, np.array(sure)
-    return Measured(
-        right=float(right.mean()),
-        reference=float(np.mean(reference)),
-        majority=float(np.mean(majority)),
-        champion=float(np.mean(champion)) if champion else None,
-        sure_share=float(certain.mean()),
-        sure_right=float(right[certain].mean()) if certain.any() else 0.0,
-        calibration=calibration_error(told, truth),
-        split=f"{len(truth)} of {len(notes.texts)} notes, each asked of a fit that had not learned it"
-        + ("; newer than what the champion learned" if fair else ""),
-        n=len(truth),
-    )
-
-
-def linear_reference(texts: Sequence[str], labels: NDArray[np.int64], asked: Sequence[str]) -> NDArray[np.int64]:
-    """The simple reference: TF-IDF of words, word pairs and pieces of 2 to 5 characters; a linear support vector machine."""
-    counts = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
-    )
-    return np.asarray(
-        make_pipeline(counts, LinearSVC(C=1.0)).fit(list(texts), labels).predict(list(asked)), dtype=np.int64
-    )
-
-
-def _champion(serving: Bundle, about: str) -> Callable[[str], str] | None:
-    """What the serving reader says; None where it has an encoder (the gateway's engine runs that) or no such question."""
-    spec = serving.passport.reader
-    if spec is None or spec.width or about not in spec.classes:
-        return None
-    reader = Reader(spec, serving.tables, serving.texts)
-    return lambda text: spec.classes[about][reader.decide(about, reader.see(text)).first]
 
 
 def _fitted(
@@ -313,22 +212,6 @@ def _fitted(
     for about, one_fitted in fitted.items():
         tables |= packed_reader(about, one_fitted)
     return fitted, tables
-
-
-def _figures(about: str, measured: Measured) -> list[Quality]:
-    def figure(reference: float, name: str) -> Quality:
-        return Quality(
-            metric=f"{about}_accuracy",
-            lower_is_better=False,
-            model=measured.right,
-            reference=reference,
-            reference_name=name,
-            champion=measured.champion,
-            split=measured.split,
-            n=measured.n,
-        )
-
-    return [figure(measured.reference, "TF-IDF + linear SVM"), figure(measured.majority, "commonest class")]
 
 
 def _past(note: LabelledNote) -> PastNote:

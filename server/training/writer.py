@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from export import parity
 from export.bundle import Draft, seal
 from export.decoding import PackedDecoder
-from export.quantize import weight_only
-from export.to_decoder import decoder_graph
+from export.quantize import quantize, weight_only
+from export.to_decoder import gateway_graph
 from protocol.bundles import TOKENIZER, Golden, Parity, Quality, Runtime, unpack
 from protocol.reading import tokens
 from protocol.writing.clauses import FAULT_REPORT
@@ -54,7 +54,7 @@ LEAST_JUDGED = 2
 """Of people's reports; the gate's bounds need two."""
 SHAPE = GptSettings(context=384, layers=4, heads=4, width=128)
 ON_TEXTS = LoopSettings(steps=300, learning_rate=2e-3, check_every=50, patience=0)
-ON_MADE = LoopSettings(steps=400, learning_rate=1.5e-3, check_every=50, patience=4)
+ON_MADE = LoopSettings(steps=1200, learning_rate=3e-3, check_every=100, patience=4)
 ON_LEFT = LoopSettings(steps=160, learning_rate=5e-4, check_every=10, patience=4)
 Encode = Callable[[str], Sequence[int]]
 Pair = tuple[list[int], list[int]]
@@ -81,7 +81,7 @@ class WriterPlan:
     text_loop: LoopSettings = ON_TEXTS
     made_loop: LoopSettings = ON_MADE
     left_loop: LoopSettings = ON_LEFT
-    batch: int = 16
+    batch: int = 8
     bits: int = 8
     seed: int = 7
 
@@ -297,8 +297,8 @@ def judge_writer(
 def _draft(course: _Course, learned: Learned, world: Circumstances) -> Draft:
     plan, spec = course.plan, learned.spec
     course.progress(0.86, "GPT: exporting")
-    graph = decoder_graph(learned.net.eval(), layers=spec.layers, kv_heads=spec.kv_heads, head_width=spec.head_width)
-    small = weight_only(graph, plan.bits)
+    graph = gateway_graph(learned.net.eval(), spec)
+    small = quantize(graph) if plan.bits == 8 else weight_only(graph, plan.bits)
     body = byte_pairs.written(learned.tokenizer)
     packed = PackedDecoder(small, spec)
     encode = _gateway_encoding(body)

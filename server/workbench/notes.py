@@ -23,6 +23,7 @@ from server.algorithms.note_reader import ReaderSettings
 from server.labelled import LabelledNote
 from server.training import Candidate, Circumstances, Progress
 from server.training.reader import train_reader
+from server.training.reader_worth import COMMONEST, LOGISTIC, MACHINE
 from server.workbench.training import MARK, check_place, quiet, written_whole
 
 BUNDLE = "notes.reader.bundle"
@@ -36,12 +37,14 @@ CASE, FIX = ("case", "id", "order"), ("fixed_by", "fix", "action")
 
 
 class QuestionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Shares of right answers to one question, of notes that were not learned: ours, the linear reference's, the commonest
-    class's. parts: what decides."""
+    """Of notes that were not learned: the log loss of the chances, ours and a logistic regression's, and the share of right
+    answers, ours, a linear support vector machine's and the commonest class's. parts: what decides."""
 
     about: str
     classes: int
     n: int
+    log_loss: float
+    logistic_log_loss: float
     right: float
     reference: float
     majority: float
@@ -79,7 +82,7 @@ class TrainedReader:
 
     @property
     def eligible(self) -> bool:
-        """Whether it beats the linear reference, and packing cost little."""
+        """Whether its chances beat the linear reference's, and packing cost little."""
         return self.candidate.passport.eligible
 
 
@@ -172,12 +175,15 @@ def _write(folder: Path, path: Path, rows: int, left_out: int, candidate: Candid
     figures = {(one.metric, one.reference_name): one for one in passport.quality}
     questions = []
     for about, names in spec.classes.items():
-        linear, common = (figures[f"{about}_accuracy", name] for name in ("TF-IDF + linear SVM", "commonest class"))
+        loss = figures[f"{about}_log_loss", LOGISTIC]
+        linear, common = (figures[f"{about}_accuracy", name] for name in (MACHINE, COMMONEST))
         questions.append(
             QuestionRow(
                 about=about,
                 classes=len(names),
                 n=linear.n,
+                log_loss=loss.model,
+                logistic_log_loss=loss.reference,
                 right=linear.model,
                 reference=linear.reference,
                 majority=common.reference,
@@ -218,14 +224,13 @@ def notes_summary(report: NotesReport) -> str:
         "",
         f"Held out: {report.split}.",
         "",
-        "| question | classes | right | TF-IDF + linear SVM | commonest class | sure from | decided by |",
-        "|---|---|---|---|---|---|---|",
+        "| question | classes | log loss | of logistic regression | right | of a linear SVM | commonest class | sure from "
+        "| decided by |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {q.about} | {q.classes} | {q.right:.1%} | {q.reference:.1%} | {q.majority:.1%} | {q.sure_from:.2f} "
-        f"| {', '.join(q.parts)} |"
-        for q in report.questions
-    ]
+    for q in report.questions:
+        shares = f"{q.right:.1%} | {q.reference:.1%} | {q.majority:.1%} | {q.sure_from:.2f} | {', '.join(q.parts)} |"
+        lines.append(f"| {q.about} | {q.classes} | {q.log_loss:.3f} | {q.logistic_log_loss:.3f} | {shares}")
     lines += [
         "",
         f"The bundle takes {report.bytes / 1024:.0f} KiB; int8 changed scores by {report.packing_rms:.1%} of their deviation "

@@ -21,7 +21,7 @@ import pytest
 import server.algorithms
 from edge_agent.explain import explain_shown
 from edge_agent.runtimes import LoadedModel, load
-from edge_agent.skills import fault_risk, supply_risk
+from edge_agent.skills import fault_risk, read_notes, supply_risk
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.recommend import Answered, ListSettings, asked_by_event, recommend
 from edge_agent.skills.remaining_life import RemainingLifeSkill
@@ -30,11 +30,13 @@ from protocol.bundles import digest, unpack
 from protocol.errors import BadBundle
 from protocol.event_features import MachineLog
 from protocol.order_lines import OrderLines
+from protocol.reading.notes import Note
 from protocol.reports import FaultEvent, Severity
 from protocol.twin import Role
 from protocol.windows import Floats
 from server import training
 from server.cases import Case
+from tests import scribbled
 
 TESTS = Path(__file__).parent.parent
 NONE = np.zeros(0, dtype=np.int64)
@@ -280,6 +282,22 @@ def _demand() -> Learner:
     return Learner("supply.demand", ("demand", "intermittent"), learn, ask, explain)
 
 
+def _reader() -> Learner:
+    def learn() -> training.Candidate:
+        return scribbled.trained(120)
+
+    def ask(model: LoadedModel) -> Answers:
+        texts = ["oil leaking at the flange", "密封漏油", " ", "🙂 <b>\x00", "qwrtz plmkn", "x" * 4000]
+        notes = [Note(id=f"n{i}", machine="M", time_ms=0, text=text) for i, text in enumerate(texts)]
+        return [reading for note in notes if (reading := read_notes.read(note, model, 0)) is not None]
+
+    def explain(model: LoadedModel) -> list[Sum]:
+        told: list[Any] = ask(model)
+        return [(j.score, j.baseline, [c.amount for c in j.words]) for reading in told for j in reading.judged]
+
+    return Learner("notes.reader", ("note_words", "note_counts", "note_fusion", "note_reader"), learn, ask, explain)
+
+
 LEARNERS = [
     _forecaster(training.ARIMA, ("arima", "arima_search", "arima_likelihood", "arima_pool")),
     _forecaster(training.RIDGE, ("ridge", "combination")),
@@ -291,6 +309,7 @@ LEARNERS = [
     _life(),
     _monitor(),
     _demand(),
+    _reader(),
 ]
 every = pytest.mark.parametrize("learner", LEARNERS, ids=[learner.name for learner in LEARNERS])
 _learned: dict[str, training.Candidate] = {}

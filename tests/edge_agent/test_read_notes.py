@@ -105,6 +105,21 @@ def test_what_nothing_can_be_made_of_is_not_sure_and_takes_no_time(model: Loaded
         assert all(0 <= one.probability <= 1 for one in judged.classes)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shift handed over, all fine",
+        "cleaned around the machine",
+        "refilled labels, nothing to report",
+        "巡检完毕，正常",
+        "机台周围已打扫",
+        "交班正常",
+    ],
+)
+def test_chatter_that_names_no_fault_is_not_sure(model: LoadedModel, text: str) -> None:
+    assert not failure(read(model, text)).sure
+
+
 def test_a_text_beyond_a_note_is_refused_with_the_remedy(model: LoadedModel) -> None:
     with pytest.raises(BadMessage, match="4000 can be read"):
         read_notes.read(note("pump leaks " * 10_000), model, NOW)
@@ -163,7 +178,7 @@ def test_a_sure_mode_becomes_an_event_of_the_forecast_and_a_correction_replaces_
     [known] = from_reading(reading)
     assert (known.covariate, known.origin) == ("event:leak", "note-1")
     fix = Feedback(id="f", target=reading.id, verdict=Verdict.CORRECTED, correction="failure:noise", time_ms=NOW + HOUR)
-    told = read_notes.known_inputs(reading, [fix])
+    told = from_reading(reading) + from_correction(fix, reading)
     origins = np.array([NOW + HOUR // 2, NOW + 2 * HOUR])
     seen = columns(told, ["event:leak", "event:noise"], "P-101", origins, HOUR, 0, 2)
     assert seen[0, 0].sum() > 0

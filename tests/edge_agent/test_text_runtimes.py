@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -16,12 +17,13 @@ import torch
 from edge_agent.runtimes import load
 from edge_agent.runtimes.engine import session
 from edge_agent.runtimes.text_graphs import OnnxDecoder, OnnxEncoder
+from export.in_place import ATTENTION
 from export.quantize import BLOCKS, operators, quantize, weight_only
-from export.to_decoder import decoder_graph, encoder_graph
+from export.to_decoder import decoder_graph, encoder_graph, gateway_graph
 from protocol.bundles import TOKENIZER, Bundle, Golden, Lineage, Parity, Passport, Runtime, digest, pack
 from protocol.errors import BadBundle
 from protocol.reading.tokens import tokenizer
-from protocol.writing.decoder import WriterSpec
+from protocol.writing.decoder import WriterSpec, feeding
 
 V, W, HEADS = 300, 32, 2
 SPEC = WriterSpec(layers=1, kv_heads=HEADS, head_width=W // HEADS, vocabulary=V, context=24, end=0)
@@ -63,7 +65,9 @@ class LittleEncoder(torch.nn.Module):
 
 MODEL = Little().eval()
 GRAPH = decoder_graph(MODEL, layers=1, kv_heads=HEADS, head_width=W // HEADS)
+KEPT = gateway_graph(MODEL, SPEC)
 FLOAT = OnnxDecoder(session(GRAPH), SPEC)
+BOTH = [FLOAT, OnnxDecoder(session(KEPT), SPEC)]
 TOKENS = msgspec.json.encode(
     {
         "model": {"type": "BPE", "vocab": {"a": 1, "b": 2, "ab": 3}, "merges": ["a b"]},
@@ -78,35 +82,86 @@ def in_torch(ids: list[int]) -> np.ndarray:
     return logits[0].numpy()
 
 
+def test_a_gateway_keeps_the_memory_in_place() -> None:
+    assert ATTENTION in operators(KEPT)
+
+
 @settings(max_examples=30, deadline=None)
 @given(ids=st.lists(st.integers(0, V - 1), min_size=1, max_size=24), cut=st.data())
 def test_however_tokens_are_fed_the_logits_are_torchs(ids: list[int], cut: st.DataObject) -> None:
-    FLOAT.rewind(0)
-    at, said = 0, []
-    while at < len(ids):
-        step = cut.draw(st.integers(1, len(ids) - at))
-        said.append(FLOAT.feed(ids[at : at + step]))
-        at += step
-    assert FLOAT.length == len(ids)
-    np.testing.assert_allclose(np.concatenate(said), in_torch(ids), atol=1e-4)
+    for decoder in BOTH:
+        decoder.rewind(0)
+        at, said = 0, []
+        while at < len(ids):
+            step = cut.draw(st.integers(1, len(ids) - at))
+            said.append(decoder.feed(ids[at : at + step]))
+            at += step
+        assert decoder.length == len(ids)
+        np.testing.assert_allclose(np.concatenate(said), in_torch(ids), atol=1e-4)
 
 
-def test_going_back_forgets_what_came_after() -> None:
-    FLOAT.rewind(0)
-    FLOAT.feed([1, 2, 3])
-    first = FLOAT.feed([4, 5])
-    FLOAT.rewind(3)
-    FLOAT.feed([9])
-    FLOAT.rewind(3)
-    assert np.array_equal(FLOAT.feed([4, 5]), first)
+@pytest.mark.parametrize("decoder", BOTH, ids=["copied", "in place"])
+def test_going_back_forgets_what_came_after(decoder: OnnxDecoder) -> None:
+    decoder.rewind(0)
+    decoder.feed([1, 2, 3])
+    first = decoder.feed([4, 5])
+    kept = first.copy()
+    decoder.rewind(3)
+    decoder.feed([9])
+    assert np.array_equal(first, kept)
+    decoder.rewind(3)
+    assert np.array_equal(decoder.feed([4, 5]), first)
+    with pytest.raises(ValueError, match="cannot go back"):
+        decoder.rewind(6)
+
+
+@pytest.mark.parametrize("decoder", BOTH, ids=["copied", "in place"])
+def test_the_last_row_alone_is_the_last_of_all(decoder: OnnxDecoder) -> None:
+    decoder.rewind(0)
+    every = decoder.feed([1, 2, 3, 4])
+    decoder.rewind(1)
+    last = feeding(decoder)([2, 3, 4])
+    assert last.shape == (1, V)
+    np.testing.assert_allclose(last[0], every[-1], atol=1e-5)
+    assert decoder.length == 4
+
+
+@pytest.mark.parametrize(
+    "change", [{"layers": 2}, {"head_width": 8}, {"kv_heads": 1}, {"context": 48}, {"vocabulary": V + 1}]
+)
+def test_a_passport_that_speaks_of_another_graph_is_refused(change: dict[str, int]) -> None:
+    with pytest.raises(BadBundle, match="passport"):
+        OnnxDecoder(session(KEPT), msgspec.structs.replace(SPEC, **change))
+
+
+def test_a_memory_beyond_what_a_gateway_has_is_refused() -> None:
+    long = msgspec.structs.replace(SPEC, context=1_000_000, head_width=1024)
+    with pytest.raises(BadBundle, match="export a shorter context"):
+        OnnxDecoder(_Told(long), long)
+
+
+class _Told:
+    """A session that says what it would map, and holds nothing."""
+
+    def __init__(self, spec: WriterSpec) -> None:
+        shape = [1, spec.kv_heads, spec.context, spec.head_width]
+        self._inputs = {"ids": [1, "T"], "key_0": shape, "value_0": shape}
+        self._outputs = {"logits": [1, "T", spec.vocabulary], "next_key_0": shape, "next_value_0": shape}
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name, shape=shape) for name, shape in self._inputs.items()]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name, shape=shape) for name, shape in self._outputs.items()]
 
 
 @pytest.mark.parametrize("ids", [[], [-1], [V], [1] * 25])
 def test_what_the_model_cannot_hold_is_refused(ids: list[int]) -> None:
-    FLOAT.rewind(0)
-    with pytest.raises(ValueError, match=r"tokens|ids"):
-        FLOAT.feed(ids)
-    assert FLOAT.length == 0
+    for decoder in BOTH:
+        decoder.rewind(0)
+        with pytest.raises(ValueError, match=r"tokens|ids"):
+            decoder.feed(ids)
+        assert decoder.length == 0
 
 
 @pytest.mark.parametrize(
@@ -157,8 +212,9 @@ def sealed(**change: object) -> bytes:
     return pack(Bundle(passport=passport, **(parts | change)))  # type: ignore[arg-type]
 
 
-def test_a_language_model_is_proven_before_it_serves() -> None:
-    archive = sealed()
+@pytest.mark.parametrize("graph", [GRAPH, KEPT], ids=["copied", "in place"])
+def test_a_language_model_is_proven_before_it_serves(graph: bytes) -> None:
+    archive = sealed(graph=graph)
     model = load(archive, digest(archive))
     assert model.decoder is not None
     assert model.decoder.length == 0
@@ -180,6 +236,15 @@ def test_a_language_model_that_is_not_what_it_says_is_refused(change: dict[str, 
     with pytest.raises(BadBundle) as refused:
         load(archive, digest(archive))
     assert refused.value.reason == reason
+
+
+def test_an_encoder_and_a_tokenizer_of_another_are_refused() -> None:
+    graph = session(encoder_graph(LittleEncoder().eval()))
+    wide = tokenizer(TOKENS.replace(b'"ab":3', b'"ab":300'))
+    with pytest.raises(BadBundle, match="made for this tokenizer"):
+        OnnxEncoder(graph, wide, W, context=3)
+    with pytest.raises(BadBundle, match="the passport says 8"):
+        OnnxEncoder(graph, tokenizer(TOKENS), 8, context=3)
 
 
 def test_an_encoder_gives_vectors_of_what_it_read_and_says_what_it_did_not() -> None:

@@ -63,7 +63,7 @@ def _reader() -> Reader:
         bundle.tables,
         bundle.texts,
         Oracle(),
-        entities=lambda text, encoded: [Entity(start=0, end=min(3, len(text)), kind="state")] if encoded else [],
+        entities=lambda text: [Entity(start=0, end=min(3, len(text)), kind="state")],
         normaliser=str.upper,
     )
 

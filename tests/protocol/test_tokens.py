@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import BadBundle
-from protocol.reading.tokens import Tokenizer, tokenizer
+from protocol.reading.tokens import MOST_BYTES, Tokenizer, tokenizer
 
 pytest.importorskip("tokenizers")
 import tokenizers as lib
@@ -54,9 +54,20 @@ def word_pieces(*, lowercase: bool = True, frame: bool = True) -> lib.Tokenizer:
     return made
 
 
+def framed_byte_pairs(after: processors.PostProcessor) -> lib.Tokenizer:
+    """As RoBERTa's: spaces do not belong to a word's place."""
+    made = byte_pairs("<s>", "</s>")
+    made.post_processor = after
+    return made
+
+
+ROBERTAS = [
+    framed_byte_pairs(processors.RobertaProcessing(("</s>", 1), ("<s>", 0), trim_offsets=True, add_prefix_space=False)),
+    framed_byte_pairs(processors.ByteLevel(trim_offsets=True)),
+]
 BPE = byte_pairs("<end>", "<peak>", "<expected_high>")
 PIECES = [word_pieces(), word_pieces(lowercase=False, frame=False)]
-PAIRS: list[tuple[lib.Tokenizer, Tokenizer]] = [(t, tokenizer(t.to_str().encode())) for t in (BPE, *PIECES)]
+PAIRS: list[tuple[lib.Tokenizer, Tokenizer]] = [(t, tokenizer(t.to_str().encode())) for t in (BPE, *PIECES, *ROBERTAS)]
 SAID = st.text(
     st.one_of(
         st.sampled_from(
@@ -80,9 +91,17 @@ SAID = st.text(
 
 
 @pytest.mark.parametrize(
-    "text", ["", *TEXTS[:5], "<peak><peak>x<pea<peak>k>", "' 's don't 'LL we'll''s", "a\u0301e\u0308\u200b"]
+    "text",
+    [
+        "",
+        *TEXTS[:5],
+        "<peak><peak>x<pea<peak>k>",
+        "' 's don't 'LL we'll''s",
+        "a\u0301e\u0308\u200b",
+        "\ufa01度\u0378x  ",
+    ],
 )
-@pytest.mark.parametrize("pair", PAIRS, ids=["byte pairs", "word pieces", "cased word pieces"])
+@pytest.mark.parametrize("pair", PAIRS, ids=["byte pairs", "pieces", "cased", "framed", "trimmed"])
 def test_sentences_are_read_as_the_library_reads_them(pair: tuple[lib.Tokenizer, Tokenizer], text: str) -> None:
     theirs, ours = pair
     wanted = theirs.encode(text)
@@ -135,6 +154,20 @@ def test_what_cannot_be_read_is_refused_with_the_remedy() -> None:
     ):
         with pytest.raises(BadBundle):
             tokenizer(msgspec.json.encode(told | change))
+    pieces = msgspec.json.decode(PIECES[0].to_str())
+    for change in (
+        {"normalizer": None},
+        {"post_processor": {"type": "TemplateProcessing"}},
+        {"post_processor": {"type": "BertProcessing", "cls": []}},
+        {"model": pieces["model"] | {"max_input_chars_per_word": 100_000}},
+        {"model": pieces["model"] | {"unk_token": "none"}},
+        {"added_tokens": [{"id": 5, "content": "x", "single_word": True}]},
+        {"added_tokens": [{"id": 5, "content": "x", "normalized": True}]},
+    ):
+        with pytest.raises(BadBundle):
+            tokenizer(msgspec.json.encode(pieces | change))
+    with pytest.raises(BadBundle, match="limit"):
+        tokenizer(b" " * (MOST_BYTES + 1))
     for body in (b"", b"{", b"[]", b"\xff", b"[" * 100_000):
         with pytest.raises(BadBundle):
             tokenizer(body)

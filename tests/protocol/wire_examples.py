@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.capabilities import PlanKind
 from protocol.catalogue import ItemCard
 from protocol.covariates import KnownInput, Source
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
+from protocol.plans import Aim, Asked, Design, DesignValue, Passage, PlanPart, PlanStep, Setting, WorkPlan
 from protocol.purchases import DemandSource, OpenOrder, PurchaseProposal, StockLevel, SupplierOption
 from protocol.reading.notes import About, Class, Entity, Judged, LikeNote, Note, NoteReading
 from protocol.reports import (
@@ -49,6 +51,7 @@ from protocol.twin import (
     SkillHealth,
     State,
 )
+from protocol.writing.facts import Fact, Kind, Span
 
 T0 = 1_760_000_000_000
 DIGEST = "ab" * 32
@@ -486,5 +489,77 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         because_en="Ends at 01:30.",
         because_zh="01:30 结束。",
         solver=ModelRef("schedule.local", "tabu"),
+    ),
+    "work_plan": WorkPlan(
+        id="plan-1",
+        item="plan:replace-bearing-1a2b3c4d",
+        kind=PlanKind.MAINTENANCE,
+        machine="P-101",
+        machine_type="pump",
+        failure="bearing wear",
+        action="action:replace-bearing",
+        issued_ms=T0,
+        candidate=1,
+        candidates=3,
+        aim=Aim.THOROUGH,
+        score=0.25,
+        steps=[
+            PlanStep(operation="lock-out", machine="P-101", tool="lockout-kit", minutes=10.0),
+            PlanStep(
+                operation="fit-bearing",
+                machine="P-101",
+                settings=[Setting("temperature", 100.0, "°C")],
+                parts=[PlanPart("bearing-6204", 1, "pcs")],
+                minutes=15.0,
+                after=[0],
+            ),
+        ],
+        minutes=25.0,
+        asked=Asked.EVENT,
+        asked_ms=T0,
+        place=1,
+        asked_by="event-1",
+        sources=["recommendation-1"],
+        checks=["capability"],
+        model=ModelRef("plan.rules", "rules"),
+        ranked_by=ModelRef("recommend.items", "hybrid", 2, DIGEST),
+        passages=[
+            Passage(
+                document="plan_step",
+                title_en="Step 1",
+                title_zh="第 1 步",
+                frames=f"plan_step/1/{DIGEST}",
+                facts=[
+                    Fact(key="minutes", kind=Kind.COUNT, value=10.0, unit="min", source="catalogue/operation/lock-out")
+                ],
+                sections=[
+                    Section(
+                        title_en="What to do",
+                        title_zh="操作",
+                        text_en="Allow 10 min.",
+                        text_zh="用时 10 min。",
+                        section="step",
+                        clauses_en=["minutes.one#0"],
+                        clauses_zh=["minutes.one#0"],
+                        spans_en=[Span(6, 12, 0)],
+                        spans_zh=[Span(3, 9, 0)],
+                    )
+                ],
+            )
+        ],
+    ),
+    "design": Design(
+        id="design-1",
+        item="design:hydraulic-cylinder-1a2b3c4d",
+        family="hydraulic-cylinder",
+        issued_ms=T0,
+        aim=Aim.SMALL,
+        values=[
+            DesignValue(name="bore", value=63.0, unit="mm"),
+            DesignValue(name="push", value=62.5, unit="kN", derived=True),
+        ],
+        needs=["push >= 60"],
+        checks=["rules"],
+        model=ModelRef("plan.rules", "rules"),
     ),
 }

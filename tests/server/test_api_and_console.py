@@ -127,7 +127,19 @@ def test_no_markup_from_a_plant_reaches_the_page(client: TestClient) -> None:
     assert "alert(1)" not in client.get(f"/?token={TOKEN}").text
     scripts = "".join(
         client.get(f"/console/assets/{name}.js").text
-        for name in ("console", "chart", "because", "buying", "claims", "gantt", "life", "notes", "reasons", "words")
+        for name in (
+            "console",
+            "chart",
+            "because",
+            "buying",
+            "claims",
+            "gantt",
+            "life",
+            "notes",
+            "plans",
+            "reasons",
+            "words",
+        )
     )
     assert "innerHTML" not in scripts
     assert client.get("/console/assets/..%2F__init__.py").status_code == 404

@@ -41,6 +41,10 @@ def test_a_sealed_reader_says_what_it_is_worth_and_is_proven_here(candidate: Can
     figures = {(one.metric, one.reference_name): one for one in passport.quality}
     linear, common = (figures["failure_accuracy", name] for name in ("TF-IDF + linear SVM", "commonest class"))
     assert linear.model == common.model > 0.8 > 0.4 > common.reference
+    loss = passport.quality[0]
+    assert (loss.metric, loss.lower_is_better) == ("failure_log_loss", True)
+    assert loss.model < loss.reference
+    assert passport.eligible, passport.verdict
     assert linear.n == 180
     assert passport.parity.rel_rms < 0.02
     assert passport.reader is not None
@@ -231,7 +235,7 @@ def test_a_reader_is_trained_on_a_file_and_asked_from_the_command_line(
     assert status == (0 if told["eligible"] else 1)
     assert (told["rows"], told["left_out"]) == (120, 1)
     assert told["questions"][0]["right"] > told["questions"][0]["majority"]
-    assert "TF-IDF" in (out / "report.md").read_text()
+    assert "logistic regression" in (out / "report.md").read_text()
     assert millwright.main(["notes", "read", "oil leaking at the flange again", "--bundle", str(out), "--json"]) == 0
     read = json.loads(capsys.readouterr().out)["notes"][0]["reading"]
     assert read["judged"][0]["classes"][0]["name"] == "leak"

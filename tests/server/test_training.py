@@ -234,6 +234,7 @@ class Plan:
     retrain_after_buckets: int = 400
     retrain_after_feedback: int = 12
     first_recommend_after_orders: int = 40
+    first_read_after_notes: int = 10_000
     lstm_epochs: int = 1
     lives: str = ""
     life_settings: tuple[str, ...] = ()

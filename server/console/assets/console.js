@@ -6,6 +6,7 @@ import { claimTitle, modeWords, origin, said, samplesChart, samplesTitle } from 
 import { criticalSentence, gantt, noSchedule, scheduleSentence, scheduleTitle, windowSentences } from "./gantt.js";
 import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
 import { meanings, noteLines, noteWords, weighed } from "./notes.js";
+import { passages, planLine, planTitle, planWords } from "./plans.js";
 import { leftOut, reasons } from "./reasons.js";
 import { item, lang, moment, number, setLanguage, t } from "./words.js";
 
@@ -154,13 +155,31 @@ async function openClaim(place, report, number) {
   place.append(...(shared.points.length > 1 ? [samplesChart(e, shared)] : []), el("span", { class: "muted small line" }, samplesTitle(shared)));
 }
 
+// The set of alternatives: the first one's steps, the others one line each until they are opened.
+const seenPlans = new Map(); // ranking -> the alternative that is shown
+function showPlans() {
+  $("plans-title").textContent = planWords("title");
+  put("plans", [state.plans.map((s) => [s.ranking, s.plans.map((p) => p.id), s.answers.length]), [...answered], [...seenPlans]], () => state.plans.length ? state.plans.map((set) => {
+    const key = set.ranking || set.plans[0].id, shownPlan = set.plans.find((p) => p.item === seenPlans.get(key)) ?? set.plans[0];
+    const answer = (verdict, plan) => send(`${key}/${plan.item}`, { target: set.ranking, verdict, item: plan.item, time_ms: String(plan.issued_ms) });
+    const lines = passages(shownPlan).flatMap((p) => p.sections.map((s) => { const claim = el("div", { class: "opened" }); return el(p.whole ? "div" : "li", {}, el("p", {}, ...said(s, (fact) => openClaim(claim, { gateway: set.gateway, facts: p.facts, evidence: p.evidence }, fact))), claim); }));
+    return el("details", { class: "report", open: seenPlans.has(key) || set === state.plans[0] }, el("summary", {}, el("b", {}, planTitle(shownPlan)), ` · ${set.gateway} · ${planLine(shownPlan)}`),
+      el("div", { class: "plan" }, ...lines.filter((l) => l.tagName === "DIV"), el("ol", {}, ...lines.filter((l) => l.tagName === "LI"))),
+      el("h4", {}, planWords("alternatives")), ...set.plans.map((p) => {
+        const given = pending(`${key}/${p.item}`, set.answers.filter((a) => a.item === p.item).map((a) => tag(a.verdict)));
+        return el("div", { class: "answers" }, el("span", { class: "small" }, p === shownPlan ? el("b", {}, planLine(p)) : planLine(p)), p === shownPlan ? null : el("button", { type: "button", onclick: () => { seenPlans.set(key, p.item); showPlans(); } }, planWords("show")),
+          ...(given.length ? given : set.ranking ? [el("button", { type: "button", class: "good", onclick: () => answer("accepted", p) }, planWords("use")), el("button", { type: "button", onclick: () => answer("rejected", p) }, planWords("not"))] : []));
+      }));
+  }) : empty(planWords("none")));
+}
+
 function showNotes() {
   $("notes-title").textContent = noteWords("title");
   $("words").placeholder = noteWords("write", chosen?.machine ?? "…");
   $("send-note").textContent = noteWords("send");
   put("notes", [state.notes.map((n) => [n.note.id, n.reading?.id, n.answers.length, answered.get(n.reading?.id)])], () => state.notes.length ? state.notes.map((n) => {
     const r = n.reading, first = r?.judged.find((j) => j.about === "failure"), given = r ? pending(r.id, n.answers.map((a) => tag(a.verdict, `${t(a.verdict)}${a.correction ? ": " + item(a.correction) : ""}`))) : [];
-    const answer = (verdict, correction) => send(r.id, { target: r.id, verdict, item: first ? `failure:${first.classes[0].name}` : "", correction: correction ?? "", time_ms: String(r.issued_ms) });
+    const answer = (verdict, correction) => send(r.id, { target: r.id, verdict, item: first ? "failure" : "", correction: correction ?? "", time_ms: String(r.issued_ms) });
     const correct = () => { const right = prompt(noteWords("which"), first?.classes[1]?.name ?? ""); if (right) answer("corrected", `failure:${right.trim().slice(0, 80)}`); };
     return el("article", { class: "report" }, el("header", {}, el("h3", {}, n.note.machine), el("span", { class: "muted small" }, `${moment(n.note.time_ms)} · ${n.gateway}`)),
       el("p", { class: "note" }, ...weighed(n.note.text, first).map((part) => part.amount ? el("mark", { class: part.amount > 0 ? "for" : "against", title: number(part.amount) }, part.text) : part.text)),
@@ -218,7 +237,7 @@ function show() {
   $("schedules-title").textContent = scheduleTitle();
   $("language").textContent = lang() === "zh" ? "English" : "中文";
   if (!state) return;
-  showLoop(); showMachines(); showSchedules(); showReports(); showNotes(); showBuying(); showModels(); showRollouts(); showRest();
+  showLoop(); showMachines(); showSchedules(); showReports(); showPlans(); showNotes(); showBuying(); showModels(); showRollouts(); showRest();
 }
 
 async function poll() {
