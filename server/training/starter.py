@@ -269,7 +269,7 @@ def gated(
 
 @dataclass(frozen=True)
 class _Asked:
-    """One question asked of notes in unseen wordings. hits, simple: whether the reader and the simple reference were right."""
+    """A question asked of notes in unseen wordings. hits, simple: whether the reader, the simple reference was right."""
 
     notes: list[SimulatedNote]
     chances: Floats
