@@ -5,8 +5,8 @@ training on a plant's own notes and reports replaces them.
 
 Of each mode's wordings, in either language, a sixth is never shown: what the reader makes of notes in those is the figure
 that the gate looks at, and half of them say from which chance on it may be sure. Another sixth is shown to the reader and
-not to the encoder, so that the reader learns how far that can be relied on. All are still notes that the same people thought
-up: a plant's own will be stranger."""
+not to the encoder, so that the reader learns how far the encoder can be relied on. All are still notes that the same people
+thought up: a plant's own will be stranger."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from export.bundle import judge
 from protocol.bundles import Lineage, Quality, digest, pack, unpack
 from protocol.reading.notes import About
 from protocol.reading.reader import Reader
+from protocol.windows import Floats
 from server.algorithms.bert import Bert, BertSettings
 from server.algorithms.descent import Descent
 from server.algorithms.masking import Alignment, PreTraining
 from server.algorithms.note_fusion import sure_from
 from server.algorithms.note_heads import UNTOLD, FineTuning, finetune
-from server.algorithms.note_reader import Labelled
+from server.algorithms.note_reader import Labelled, ReaderSettings
 from server.labelled import LabelledNote
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.note_grammar import Mode
@@ -73,6 +74,7 @@ class StarterPlan:
             epochs=3, batch=32, refit=False, check_share=0.05, smoothing=0.1, unread=0.15
         )
     )
+    reader: ReaderSettings = field(default_factory=ReaderSettings)
     read_by_writer: int = 2000
     writer: WriterPlan = field(default_factory=WriterPlan)
     minutes: float | None = None
@@ -127,7 +129,12 @@ def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> Starte
     )
     understood = Understood(run, graph, tokenizer, encoder.net.settings.context)
     candidate = train_reader(
-        body, plan.seed, world, lambda share, step: progress(0.72 + 0.26 * share, step), encoder=understood
+        body,
+        plan.seed,
+        world,
+        lambda share, step: progress(0.72 + 0.26 * share, step),
+        encoder=understood,
+        settings=plan.reader,
     )[0]
     unseen = list(notes(replace(plan.notes, modes=never), plan.judged, plan.seed + 2))
     checked, figures = gated(candidate, run, examples, unseen)
@@ -240,45 +247,77 @@ def gated(
     spec = bundle.passport.reader
     assert spec is not None  # noqa: S101 - a reader's passport has it
     reader = Reader(spec, bundle.tables, bundle.texts, run)
-    figures, right, sure = list[Quality](), dict[str, dict[str, float]](), dict[str, float]()
-    for about, names in spec.classes.items():
-        known = [one for one in taught if about in one.said()]
-        asked = [one for one in unseen if one.said().get(About(about), "") in names]
-        truth = np.array([names.index(one.said()[About(about)]) for one in asked], dtype=np.int64)
-        chances = np.stack([reader.decide(about, reader.see(one.text)).chances for one in asked])
-        hits = chances.argmax(axis=1) == truth
-        sure[about] = max(spec.sure_from[about], sure_from(chances[::2], truth[::2], PRECISION))
-        told = np.array([names.index(one.said()[About(about)]) for one in known], dtype=np.int64)
-        learned = Labelled([one.text for one in known], told, names)
-        simple = linear_references(learned, [one.text for one in asked])[0] == truth
-        right[about] = {language: _share(hits[[one.language == language for one in asked]]) for language in LANGUAGES}
-        certain = chances[1::2].max(axis=1) >= sure[about]
-        right[about] |= {"sure": _share(certain), "right_where_sure": _share(hits[1::2][certain])}
-        figures.append(
-            Quality(
-                metric=f"{about}_accuracy_unseen_wordings",
-                lower_is_better=False,
-                model=_share(hits),
-                reference=_share(simple),
-                reference_name="TF-IDF + linear SVM",
-                split="simulated notes in wordings that were never shown",
-                n=len(asked),
-            )
-        )
-    first = next(iter(spec.classes))
-    eligible, verdict = judge(figures[0], bundle.passport.parity)
+    asked = {about: _asked(reader, about, taught, unseen) for about in spec.classes}
+    sure = {about: max(spec.sure_from[about], one.sure_from) for about, one in asked.items()}
+    figures = {about: one.figures(sure[about]) for about, one in asked.items()}
+    quality = [one.quality(about) for about, one in asked.items()]
+    eligible, verdict = judge(quality[0], bundle.passport.parity)
+    first = next(iter(figures.values()))
     passport = msgspec.structs.replace(
         bundle.passport,
         reader=msgspec.structs.replace(spec, sure_from=sure),
-        quality=[*figures, *bundle.passport.quality],
+        quality=[*quality, *bundle.passport.quality],
         eligible=eligible,
-        verdict=f"{verdict} It was sure of {right[first]['sure']:.0%} of those and right in "
-        f"{right[first]['right_where_sure']:.0%} of what it was sure of.",
+        verdict=f"{verdict} It was sure of {first['sure']:.0%} of those and right in {first['right_where_sure']:.0%} of "
+        "what it was sure of.",
         limits="Learned from simulated notes alone, whose words are fewer and plainer than a plant's: train on your own as "
         "soon as there are some. Its past cases are examples that nobody ever had.",
     )
     archive = pack(msgspec.structs.replace(bundle, passport=passport))
-    return Candidate(archive, unpack(archive).passport), Unseen(right, len(unseen))
+    return Candidate(archive, unpack(archive).passport), Unseen(figures, len(unseen))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question asked of notes in unseen wordings. hits, simple: whether the reader, the simple reference was right."""
+
+    notes: list[SimulatedNote]
+    chances: Floats
+    truth: NDArray[np.int64]
+    simple: NDArray[np.bool_]
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        return np.asarray(self.chances.argmax(axis=1) == self.truth)
+
+    @property
+    def sure_from(self) -> float:
+        """As every second note says."""
+        return sure_from(self.chances[::2], self.truth[::2], PRECISION)
+
+    def figures(self, threshold: float) -> dict[str, float]:
+        """As `Unseen.right` has them: of the other half, what it was sure of."""
+        certain = self.chances[1::2].max(axis=1) >= threshold
+        by_language = {
+            language: _share(self.hits[[one.language == language for one in self.notes]]) for language in LANGUAGES
+        }
+        return by_language | {"sure": _share(certain), "right_where_sure": _share(self.hits[1::2][certain])}
+
+    def quality(self, about: str) -> Quality:
+        """As the passport has it."""
+        return Quality(
+            metric=f"{about}_accuracy_unseen_wordings",
+            lower_is_better=False,
+            model=_share(self.hits),
+            reference=_share(self.simple),
+            reference_name="TF-IDF + linear SVM",
+            split="simulated notes in wordings that were never shown",
+            n=len(self.notes),
+        )
+
+
+def _asked(reader: Reader, about: str, taught: Sequence[SimulatedNote], unseen: Sequence[SimulatedNote]) -> _Asked:
+    names = reader.spec.classes[about]
+
+    def telling(some: Sequence[SimulatedNote]) -> tuple[list[SimulatedNote], NDArray[np.int64]]:
+        kept = [one for one in some if one.said().get(About(about), "") in names]
+        return kept, np.array([names.index(one.said()[About(about)]) for one in kept], dtype=np.int64)
+
+    known, told = telling(taught)
+    asked, truth = telling(unseen)
+    chances = np.stack([reader.decide(about, reader.see(one.text)).chances for one in asked])
+    reference, _ = linear_references(Labelled([one.text for one in known], told, names), [one.text for one in asked])
+    return _Asked(asked, chances, truth, np.asarray(reference == truth))
 
 
 def _share(which: NDArray[np.bool_]) -> float:

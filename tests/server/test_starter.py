@@ -18,6 +18,7 @@ from server.algorithms.descent import Descent
 from server.algorithms.gpt import GptSettings
 from server.algorithms.masking import Alignment, PreTraining
 from server.algorithms.note_heads import UNTOLD, FineTuning
+from server.algorithms.note_reader import ReaderSettings
 from server.training.language import LoopSettings
 from server.training.note_grammar import ISO_MODES
 from server.training.pretraining import EncoderPlan
@@ -50,6 +51,7 @@ LITTLE = StarterPlan(
         alignment=Alignment(Descent(steps=8), batch=8),
     ),
     heads=FineTuning(epochs=1, refit=False),
+    reader=ReaderSettings(shares=(0.0,), folds=2, repeats=1),
     read_by_writer=20,
     writer=WriterPlan(
         made=16,
