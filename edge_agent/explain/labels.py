@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
+_HASHED = re.compile(r"(.+)-[0-9a-f]{8}")
+"""A generated plan: the action that it carries out, and a digest of its steps."""
 Words = tuple[str, str]
 """English, Simplified Chinese."""
 
@@ -28,7 +31,20 @@ class Labels:
         """What an action, a part or a profile token is called."""
         if name in self.items:
             return self.items[name]
+        if name == "popularity":
+            return "what is often right here", "此处常用的做法"
         kind, _, rest = name.partition(":")
+        if kind == "answer":
+            return "an answer given here", "此处的答复"
+        if kind == "like":
+            return "a like case", "类似案例"
+        if kind == "content":
+            en, zh = self.item(rest)
+            return f"what is known of {en}", f"{zh}的相关描述"
+        if kind == "plan":
+            made = _HASHED.fullmatch(rest)
+            en, zh = self.item(f"action:{made[1] if made else rest}")
+            return f"plan: {en}", f"计划：{zh}"
         if kind == "symptom":
             signal, _, state = rest.partition(":")
             en, zh = self.signal(signal)

@@ -33,7 +33,7 @@ MOST_ACTIONS = 3
 KINDS = ("above_expected", "below_expected", "stuck", "silent", "machine_unusual", "other")
 """What an event can be; what the catalogue has no words of its own for is "other"."""
 ALGORITHMS = {
-    "naive": ("the simple reference (running level)", "简单基准（滑动水平）"),
+    "naive": ("the simple reference", "简单基准"),
     "arima": ("ARIMA", "ARIMA"),
     "lstm": ("LSTM", "LSTM"),
     "monitor": ("the machine's monitor", "机器监测模型"),
@@ -282,8 +282,12 @@ def _of_recommendation(recommendation: Recommendation | None, names: Names) -> I
 def _of_item(at: int, item: RecommendedItem, names: Names, source: str) -> Iterator[Fact]:
     key = f"action_{at}"
     yield _name(key, item.item, names.item(item.item), source)
-    for which, reason in zip(("why", "also"), item.contributions, strict=False):
-        yield _name(f"{key}_{which}", reason.because, names.item(reason.because), source)
+    reasons: dict[Words, str] = {}  # what adds to it, told once however many tokens are called alike
+    for one in item.contributions:
+        if one.amount > 0:
+            reasons.setdefault(names.item(one.because), one.because)
+    for which, (words, because) in zip(("why", "also"), reasons.items(), strict=False):
+        yield _name(f"{key}_{which}", because, words, source)
 
 
 def _name(key: str, token: str, words: Words, source: str, evidence: int | None = None) -> Fact:
