@@ -124,6 +124,16 @@ FAULTS = {
         ),
     ],
 }
+FAULT_ZH = {
+    "bearing wear": "轴承磨损",
+    "cavitation": "汽蚀",
+    "belt slip": "皮带打滑",
+    "misalignment": "不对中",
+    "oil leak": "漏油",
+    "cooler fouled": "冷却器堵塞",
+    "heater element": "加热管故障",
+    "exhaust blocked": "排风堵塞",
+}
 MACHINES = [("P-101", "pump"), ("C-201", "conveyor"), ("R-301", "press"), ("V-401", "oven")]
 TYPE_NAMES = {
     "pump": ("Feed pump", "进料泵"),
@@ -418,4 +428,6 @@ def mapping_toml(line: Line) -> str:
                 if row not in rows:
                     en = item.replace("-", " ")
                     rows += [row, f'en = "{en}"', f'zh = "{ITEM_ZH[item]}"']
+        for fault in faults:
+            rows += [f'[items."failure:{fault.name}"]', f'en = "{fault.name}"', f'zh = "{FAULT_ZH[fault.name]}"']
     return "\n".join(rows) + "\n"
