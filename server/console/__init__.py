@@ -49,6 +49,7 @@ from server.routes.api import (
 
 HERE = Path(__file__).parent
 POINTS = 240
+AROUND_MS = 3 * 3_600_000
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -130,10 +131,10 @@ def sent_by_the_console(request: Request, otherwise: str) -> None:
 
 
 def shared_samples(session: Session, key: tuple[str, str, str], start_ms: int, end_ms: int) -> dict[str, Any]:
-    """What a gateway shared of one signal around a span: {unit, step_ms, points [[ms, value]]}, a quarter of the span on
-    either side; no points where nothing was shared. Raw observations stay on the gateway."""
+    """What a gateway shared of one signal around a span: {unit, step_ms, points [[ms, value]]}, as much again on
+    either side, AROUND_MS at least; no points where nothing was shared. Raw observations stay on the gateway."""
     b = SignalBlockRow
-    margin = max((end_ms - start_ms) // 4, 1)
+    margin = max(end_ms - start_ms, AROUND_MS)
     longest = 10_000
     start_ms, end_ms = max(start_ms, 0) - margin, min(end_ms, start_ms + 366 * 86_400_000) + margin
     mine = (b.gateway == key[0], b.machine == key[1], b.signal == key[2])

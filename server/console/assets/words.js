@@ -17,4 +17,9 @@ export const t = (key, ...values) => values.reduce((text, v, i) => text.replace(
 export function setLanguage(to) { language = to; localStorage.setItem("language", to); document.documentElement.lang = to; }
 export const moment = (ms) => new Date(ms).toISOString().slice(5, 16).replace("T", " ");
 export const number = (v) => (v === null || v === undefined || !Number.isFinite(v) ? "–" : Math.abs(v) >= 1000 ? v.toFixed(0) : Math.abs(v) >= 10 ? v.toFixed(1) : v.toFixed(2));
-export const item = (name) => name.replace(/^(action|part|plan|design|document|symptom|failure|type|machine|case):/, "").replaceAll("-", " ");
+// An item's name in words; a generated plan without the digest of its steps.
+export function item(name) {
+  const plan = /^plan:(.+)-[0-9a-f]{8}$/.exec(name);
+  const words = (plan ? plan[1] : name).replace(/^(action|part|plan|design|document|symptom|failure|type|machine|case):/, "").replaceAll("-", " ");
+  return plan ? `${lang() === "zh" ? "计划：" : "plan: "}${words}` : words;
+}
