@@ -282,12 +282,19 @@ def _of_recommendation(recommendation: Recommendation | None, names: Names) -> I
 def _of_item(at: int, item: RecommendedItem, names: Names, source: str) -> Iterator[Fact]:
     key = f"action_{at}"
     yield _name(key, item.item, names.item(item.item), source)
-    reasons: dict[Words, str] = {}  # what adds to it, told once however many tokens are called alike
+    for which, because in zip(("why", "also"), _reasons(item), strict=False):
+        yield _name(f"{key}_{which}", because, names.item(because), source)
+
+
+def _reasons(item: RecommendedItem) -> list[str]:
+    """What adds to an item, strongest first; like cases, and answers, are one reason however many they are. Told by tokens
+    alone, so that whoever has the recommendation finds the same ones."""
+    told: dict[str, str] = {}
     for one in item.contributions:
+        kind = one.because.partition(":")[0]
         if one.amount > 0:
-            reasons.setdefault(names.item(one.because), one.because)
-    for which, (words, because) in zip(("why", "also"), reasons.items(), strict=False):
-        yield _name(f"{key}_{which}", because, words, source)
+            told.setdefault(kind if kind in ("like", "answer") else one.because, one.because)
+    return list(told.values())
 
 
 def _name(key: str, token: str, words: Words, source: str, evidence: int | None = None) -> Fact:

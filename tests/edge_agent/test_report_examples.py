@@ -4,6 +4,7 @@ MILLWRIGHT_WRITE_EXAMPLES=1 python -m pytest tests/edge_agent/test_report_exampl
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
@@ -390,3 +391,16 @@ def test_the_ten_reports_of_the_docs_are_what_is_written_and_true(tmp_path: Path
     if os.environ.get("MILLWRIGHT_WRITE_EXAMPLES"):
         PAGE.write_text(text, encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == text
+
+
+def test_reasons_that_are_called_alike_are_told_once_and_read_back_from_the_list(tmp_path: Path) -> None:
+    (tmp_path / "mapping.toml").write_text(mapping_toml(Line(1, 7)), encoding="utf-8")
+    labels = load(tmp_path / "mapping.toml").labels
+    because = ("like:case:1:P-1", "like:case:2:P-2", "answer:a", "answer:b", "symptom:vibration:high")
+    seen = dataclasses.replace(SEEN[0], actions=(("action:replace-bearing", because),))
+    made = case(0, seen)
+    report = write(made, labels, T)
+    said = [fact.value for fact in report.facts if fact.key in ("action_1_why", "action_1_also")]
+    assert said == ["like:case:1:P-1", "answer:a"]
+    assert made.recommendation is not None
+    assert verify(report, FAULT_REPORT, beside=[made.recommendation]) == []
