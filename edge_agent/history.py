@@ -95,10 +95,6 @@ class History:
         """Everything counted since the gateway was installed."""
         return dict(self._db.execute("SELECT name, n FROM counter"))
 
-    def first_told(self, order_id: str) -> bool:
-        """Whether a work order is new here; remembers it."""
-        return self._db.execute("INSERT OR IGNORE INTO work_order VALUES (?)", (order_id,)).rowcount == 1
-
     def remember_input(self, known: KnownInput) -> bool:
         """Whether this version of a known input is new here; keeps it."""
         row = (known.id, known.machine, known.known_ms, known.end_ms, encode(known))

@@ -5,7 +5,6 @@ more is not offered. What is left may still lead to a dead end; whoever decodes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from protocol.capabilities import Family, Parameter, levels
@@ -142,9 +141,3 @@ class DesignGrammar:
         for name, node in self._derived:
             ranges[name] = reach(node, ranges)
         return all(may_hold(one, ranges) for one in self._rules)
-
-
-def open_names(family: Family) -> Mapping[str, tuple[str, str, str]]:
-    """Every name that a need may ask for -> English, Chinese, unit."""
-    parameters = {one.name: (one.en, one.zh, one.unit) for one in family.parameter}
-    return parameters | {one.name: (one.en, one.zh, one.unit) for one in family.derived}

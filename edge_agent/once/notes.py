@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.runtimes import LoadedModel, load
+from edge_agent.once.bundles import bundle_at
+from edge_agent.runtimes import LoadedModel
 from edge_agent.skills.read_notes import read
-from protocol.bundles import MAX_BUNDLE_BYTES, digest
 from protocol.errors import BadSettings, Refused
 from protocol.names import stable_id
 from protocol.reading.notes import Judged, Note, NoteReading
@@ -83,18 +83,9 @@ def answer(text: str, model: LoadedModel, now_ms: int) -> Answer:
 def load_reader(place: Path) -> LoadedModel:
     """The bundle of a folder, or one file's, proven on this machine. Raises BadSettings if there is none, BadBundle if it is
     altered or wrong here."""
-    files = sorted(place.glob("notes*.bundle")) if place.is_dir() else [place]
-    if not files:
-        raise BadSettings(f"no notes*.bundle in {place}: give the folder that `millwright train notes` wrote")
-    try:
-        if files[0].stat().st_size > MAX_BUNDLE_BYTES:
-            raise BadSettings(f"{files[0]} is larger than {MAX_BUNDLE_BYTES} bytes")
-        archive = files[0].read_bytes()
-    except OSError as error:
-        raise BadSettings(f"cannot read {files[0]}: {error.strerror}") from error
-    model = load(archive, digest(archive))
+    file, model = bundle_at(place, "notes")
     if model.reader is None:
-        raise BadSettings(f"{files[0]} reads no notes: it is {model.passport.algorithm}")
+        raise BadSettings(f"{file} reads no notes: it is {model.passport.algorithm}")
     return model
 
 

@@ -23,9 +23,9 @@ from typing import Any
 import msgspec
 
 from edge_agent.explain import Listing, Reasons, WhatIf, reasons
-from edge_agent.runtimes import LoadedModel, load
+from edge_agent.once.bundles import bundle_at
+from edge_agent.runtimes import LoadedModel
 from protocol import columns
-from protocol.bundles import MAX_BUNDLE_BYTES, digest
 from protocol.catalogue import ItemCard
 from protocol.choices import CHOICES, ChoiceColumns, card, card_columns, card_layout, lay_out_cards
 from protocol.errors import BadBundle, BadSettings, Reason
@@ -131,18 +131,9 @@ def _profile(arguments: argparse.Namespace, said: Sequence[ItemCard]) -> tuple[s
 def load_shelf(place: Path) -> Shelf:
     """The bundle of a folder, or one file's, proven on this machine. Raises BadSettings if there is none, BadBundle if it is
     altered or wrong here."""
-    files = sorted(place.glob("recommend*.bundle")) if place.is_dir() else [place]
-    if not files:
-        raise BadSettings(f"no recommend*.bundle in {place}: give the folder that `millwright train recommend` wrote")
-    try:
-        if files[0].stat().st_size > MAX_BUNDLE_BYTES:
-            raise BadSettings(f"{files[0]} is larger than {MAX_BUNDLE_BYTES} bytes")
-        archive = files[0].read_bytes()
-    except OSError as error:
-        raise BadSettings(f"cannot read {files[0]}: {error.strerror}") from error
-    model = load(archive, digest(archive))
+    file, model = bundle_at(place, "recommend")
     if model.hybrid is None:
-        raise BadSettings(f"{files[0]} holds no hybrid recommender but {model.passport.algorithm}")
+        raise BadSettings(f"{file} holds no hybrid recommender but {model.passport.algorithm}")
     words = model.text if model.hybrid.content is not None else None
     kept = model.passport.lineage.parameters.get(CHOICES)
     try:

@@ -116,11 +116,6 @@ class Reader:
             bias = np.asarray(table(tables, f"encoder_{about}_bias", "f", (many,)), dtype=np.float64)
             self._head[about] = (weights.astype(np.float64) * scale[:, None], bias)
 
-    @property
-    def encodes(self) -> bool:
-        """Whether an encoder is asked."""
-        return self._encoder is not None
-
     def teach(self, past: PastNote) -> None:
         """A past note from now on; one of the same case is replaced."""
         self.cases.add(past, None if self._encoder is None else self._encoder.encode(past.text).whole)
