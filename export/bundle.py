@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.parity import within_bound
-from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Quality, Runtime, pack
+from protocol.bundles import Bundle, Form, Golden, Lineage, Lite, Parity, Passport, Quality, Runtime, pack
 from protocol.demand_windows import DemandSpec
 from protocol.event_features import EventSpec
 from protocol.life_windows import LifeSpec
@@ -47,6 +47,9 @@ class Draft:
     intended_use: str
     limits: str
     graph: bytes = b""
+    forms: list[Form] = field(default_factory=list)
+    lite: Lite | None = None
+    lite_graph: bytes = b""
     tables: Tables = field(default_factory=dict)
     window: WindowSpec | None = None
     demand: DemandSpec | None = None
@@ -120,6 +123,8 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         eligible=eligible,
         verdict=" ".join(part for part in (verdict, draft.words) if part),
         parity=draft.parity,
+        forms=draft.forms,
+        lite=draft.lite,
         golden=draft.golden,
         float_bytes=draft.float_bytes,
         packed_bytes=len(draft.graph)
@@ -134,6 +139,7 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         Bundle(
             passport=passport,
             graph=draft.graph,
+            lite=draft.lite_graph,
             tables=draft.tables,
             golden_inputs=draft.golden_inputs,
             golden_outputs=draft.golden_outputs,

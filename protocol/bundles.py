@@ -32,6 +32,7 @@ MAX_BUNDLE_BYTES = 512 * 1024 * 1024
 MAX_MEMBERS = 200
 MAX_PASSPORT_BYTES = 4 * 1024 * 1024
 GRAPH = "model.onnx"
+LITE = "model.tflite"
 PASSPORT = "passport.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -96,6 +97,29 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     bound: Text
 
 
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """One form of a model's weights that packing tried ("int8", "int4_blocks"), measured as a gateway runs it: bytes,
+    median microseconds of a call, parity (None: it could not be made). why: why it was not taken; empty: it was."""
+
+    name: Name
+    size: int = 0
+    latency_us: float = 0.0
+    parity: Parity | None = None
+    why: Text = ""
+
+
+class Lite(msgspec.Struct, frozen=True, kw_only=True):
+    """The bundle's TFLite file, beside its graph: same names, same shapes with a batch of one, int32 where the graph has
+    int64. recipe: "float32", "w8" (weights of 8 bits, right on every runtime) or "dyn8" (activations too; ai-edge-litert
+    only)."""
+
+    recipe: Name
+    inputs: list[Name]
+    outputs: list[Name]
+    size: int
+    parity: Parity
+
+
 class Golden(msgspec.Struct, frozen=True, kw_only=True):
     """How near the gateway's own answers to `golden/*.npy` must come: |a - b| <= atol + rtol * |b|."""
 
@@ -125,6 +149,7 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     life: what a remaining-life model sees and answers.
     demand: how a spare-part model's answers are read.
     writer: what a language model's graph is and what it was taught. reader: what a note reader says and by which parts.
+    forms: the forms that packing tried, the one that was taken among them. lite: the same model for TFLite, if it is there.
     files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
@@ -162,6 +187,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     eligible: bool
     verdict: Text
     parity: Parity
+    forms: list[Form] = []
+    lite: Lite | None = None
     golden: Golden
     float_bytes: int
     packed_bytes: int
@@ -186,6 +213,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
     passport: Passport
     graph: bytes = b""
+    lite: bytes = b""
     tables: dict[str, NDArray[np.generic]] = {}
     golden_inputs: dict[str, NDArray[np.generic]] = {}
     golden_outputs: dict[str, NDArray[np.generic]] = {}
@@ -216,6 +244,8 @@ def pack(bundle: Bundle) -> bytes:
     members: dict[str, bytes] = {}
     if bundle.graph:
         members[GRAPH] = bundle.graph
+    if bundle.lite:
+        members[LITE] = bundle.lite
     for field, folder in _FOLDERS.items():
         for name, array in getattr(bundle, field).items():
             members[f"{folder}/{name}.npy"] = _npy(array)
@@ -257,12 +287,16 @@ def unpack(archive: bytes, expected_digest: str | None = None) -> Bundle:
             folder, _, leaf = name.rpartition("/")
             if folder == TEXTS:
                 texts[leaf] = body
-            elif name != GRAPH:
+            elif name not in (GRAPH, LITE):
                 field = next(f for f, path in _FOLDERS.items() if path == folder)
                 arrays[field][leaf.removesuffix(".npy")] = np.lib.format.read_array(
                     io.BytesIO(body), allow_pickle=False
                 )
-        return Bundle(passport=passport, graph=members.get(GRAPH, b""), texts=texts, **arrays)
+        if (passport.lite is not None) != (LITE in members):
+            raise BadBundle(Reason.BAD_ARCHIVE, f"passport and archive disagree about {LITE}")
+        return Bundle(
+            passport=passport, graph=members.get(GRAPH, b""), lite=members.get(LITE, b""), texts=texts, **arrays
+        )
     except BadBundle:
         raise
     except (
@@ -294,6 +328,8 @@ def _members(archive: bytes) -> dict[str, bytes]:
             if folder == TEXTS and _TEXT_NAME.fullmatch(leaf):
                 if e.file_size > MAX_TEXT_BYTES:
                     raise BadBundle(Reason.TOO_LARGE, f"{e.filename} over {MAX_TEXT_BYTES} bytes")
-            elif e.filename not in (GRAPH, PASSPORT) and (folder not in _FOLDERS.values() or not leaf.endswith(".npy")):
+            elif e.filename not in (GRAPH, LITE, PASSPORT) and (
+                folder not in _FOLDERS.values() or not leaf.endswith(".npy")
+            ):
                 raise BadBundle(Reason.BAD_ARCHIVE, f"unexpected member {e.filename!r}")
         return {e.filename: opened.read(e) for e in entries}
