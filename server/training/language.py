@@ -50,10 +50,12 @@ ALIKE = 4
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """One step sees `accumulate` batches in each process. matrix_rate: highest rate of Muon, which then learns the matrices
-    of hidden layers, all else by AdamW at learning_rate (None: AdamW alone). warm_up: share of the steps. floor: last rate
-    over the highest. patience: checks without a better validation loss before it stops (0: never). save_every, check_every: steps.
-    device, precision: "auto" takes what is there; "float32" and "bfloat16" are obeyed. threads: None leaves them."""
+    """One step sees `accumulate` batches in each process.
+
+    matrix_rate: highest rate of Muon, which then learns the matrices of hidden layers, all else by AdamW at learning_rate
+    (None: AdamW alone). warm_up: share of the steps. floor: last rate over the highest. patience: checks without a better
+    validation loss before it stops (0: never). save_every, check_every: steps. device, precision: "auto" takes what is there;
+    "float32" and "bfloat16" are obeyed. threads: None leaves them."""
 
     steps: int = 1000
     learning_rate: float = 1e-3
