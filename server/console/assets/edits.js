@@ -95,7 +95,7 @@ function rowOf(row, n, total, known) {
     else if (text === undefined) buttons.push(button("own", t("own"), () => ({ text: row.wordings[wording], from: wording }), "textarea"));
     else buttons.push(button("listed", t("listed"), () => ({ wording: row.choice.from }), ".own"));
     if (row.mayOmit && !out) buttons.push(button("out", t("out"), () => ({ out: true }), ".back"));
-    const sentence = el("p", { class: out ? "sentence gone" : "sentence" }, ...marked(row.wordings[out ? listed().wording : (wording ?? row.choice.from)], known), out ? el("span", { class: "tag" }, t("isOut")) : null);
+    const sentence = el("p", { class: out ? "sentence gone" : "sentence" }, ...marked(row.wordings[out ? listed().wording : (wording ?? row.choice.from)], known), ...(out ? [" ", el("span", { class: "tag" }, t("isOut"))] : []));
     node.replaceChildren(...(text === undefined ? [sentence] : ownWords(row, n, known)), ...(row.proposed && text === undefined && !out ? [el("p", { class: "waits small" }, `“${row.proposed}” `, el("span", { class: "tag candidate" }, t("waits")))] : []), ...refused(row.refusal),
       el("div", { class: "choices" }, ...(wording !== undefined && row.wordings.length > 1 ? [wordingsOf(row, n, choose)] : []), ...buttons));
   };
@@ -104,14 +104,14 @@ function rowOf(row, n, total, known) {
 }
 
 function wordingsOf(row, n, choose) {
-  const select = el("select", { "aria-label": t("wording", n + 1), onchange: () => choose({ wording: Number(select.value) }, "select") }, ...row.wordings.map((text, i) => el("option", { value: i, selected: i === row.choice.wording }, text)));
+  const select = el("select", { "aria-label": t("wording", n + 1), onchange: () => choose({ wording: Number(select.value) }, "select") }, ...row.wordings.map((text, i) => el("option", { value: i, selected: i === row.choice.wording }, `${i + 1}/${row.wordings.length} · ${text}`)));
   return select;
 }
 
 // A field for own words, and the values that the sentence must keep as buttons which put them in at the cursor.
 function ownWords(row, n, known) {
   const must = [...new Set(pieces(row.wordings[row.choice.from], known).filter((p) => p.value).map((p) => p.text))];
-  const field = el("textarea", { rows: 3, maxlength: 1000, "aria-label": t("ownOf", n + 1), "aria-invalid": row.refusal ? "true" : undefined, oninput: () => { row.choice = { ...row.choice, text: field.value }; tell(); } });
+  const field = el("textarea", { rows: 3, maxlength: 2000, "aria-label": t("ownOf", n + 1), "aria-invalid": row.refusal ? "true" : undefined, oninput: () => { row.choice = { ...row.choice, text: field.value }; tell(); } });
   field.value = row.choice.text;
   const add = (value) => { field.setRangeText(value, field.selectionStart, field.selectionEnd, "end"); field.focus(); field.dispatchEvent(new Event("input")); };
   const chips = must.map((value) => el("button", { type: "button", class: "chip", title: t("add", value), onclick: () => add(value) }));
@@ -140,11 +140,18 @@ async function save(editor) {
     editor.sending = false;
     if (refusal) return refuse(editor, rows, refusal);
     for (const row of rows) row.start = row.choice;
+    other.forEach((row, i) => follow(row, rows[i]));
     await editor.reload();
   }
   if (!other.some(differs)) return close(editor);
   editor.refusal = { error: t("other") };
   fill(editor);
+}
+
+// A clause stands in both languages or in neither: a draft in the other language follows what was saved.
+function follow(row, saved) {
+  if (Boolean(row.start.out) === Boolean(saved.choice.out)) return;
+  row.start = row.choice = saved.choice.out ? { out: true } : { wording: 0 };
 }
 
 function refuse(editor, rows, refusal) {
