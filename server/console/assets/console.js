@@ -134,15 +134,15 @@ function showReports() {
 function reportText(r) {
   const zh = lang() === "zh", last = r.sections.length - 1, parts = sectionsOf(r), changed = (n) => parts[n][zh ? "text_zh" : "text_en"] !== r.sections[n][zh ? "text_zh" : "text_en"];
   return el("div", {}, el("header", {}, tag(r.severity), el("h3", {}, zh ? r.title_zh : r.title_en), editedTag(r), el("span", { class: "muted small" }, `${moment(r.issued_ms)} · ${r.gateway}`), el("span", { class: "spring" }), editing(r) ? null : editButton(r, show, poll)),
-    ...(editing(r) ? [editorOf(r)] : told(r, r.list && !changed(last) ? parts.slice(0, last) : parts)),
-    r.edited && !editing(r) ? el("details", {}, el("summary", {}, issuedTitle()), ...told(r, r.sections)) : null);
+    ...(editing(r) ? [editorOf(r)] : told(r, r.list && !changed(last) ? parts.slice(0, last) : parts, state.wordings)),
+    r.edited && !editing(r) ? el("details", {}, el("summary", {}, issuedTitle()), ...told(r, r.sections, [])) : null);
 }
 
-function told(r, sections) {
+function told(r, sections, proposals) {
   const zh = lang() === "zh";
   return sections.flatMap((s) => {
     const claim = el("div", { class: "opened" });
-    return [el("h4", { title: s.section ? modeWords(zh ? s.mode_zh : s.mode_en) : undefined }, zh ? s.title_zh : s.title_en), el("p", {}, ...said(s, (fact) => openClaim(claim, r, fact))), claim, ...(r.sections.includes(s) && r.edited ? [] : waiting(r, s.section, state.wordings))];
+    return [el("h4", { title: s.section && !s.edited ? modeWords(zh ? s.mode_zh : s.mode_en) : undefined }, zh ? s.title_zh : s.title_en), el("p", {}, ...said(s, (fact) => openClaim(claim, r, fact))), claim, ...waiting(r, s.section, proposals)];
   });
 }
 

@@ -25,7 +25,7 @@ export const issuedTitle = () => t("issued");
 // The sections as people left them.
 export function sectionsOf(report) {
   const edited = new Map((report.edited?.sections ?? []).map((s) => [s.section, s]));
-  return report.sections.map((s) => ({ ...s, ...edited.get(s.section) }));
+  return report.sections.map((s) => (edited.has(s.section) ? { ...s, ...edited.get(s.section), edited: true } : s));
 }
 // Own words of this section that nobody has accepted yet.
 export const waiting = (report, section, proposals) => proposals.filter((p) => p.report === report.number && p.section === section && p.language === lang()).map((p) => el("p", { class: "waits small" }, `“${p.example}” `, el("span", { class: "tag candidate" }, t("waits"))));
@@ -60,8 +60,8 @@ export function editorOf(report) {
 // What is to be said in one language: [{section, clause, wordings, start, choice}]; a choice is {out}, {wording} or {text}.
 function draftOf(editor, language) {
   editor.drafts[language] ??= editor.offered.sections.flatMap((s) => s.clauses.map((c) => {
-    const said = c[language], start = said.said === null ? { out: true } : { wording: said.said };
-    return { section: s, clause: c.clause, mayOmit: c.may_omit, wordings: said.wordings, proposed: said.proposed, start, choice: start };
+    const said = c[language], start = said.proposed ? { text: said.proposed, from: 0 } : said.said === null ? { out: true } : { wording: said.said };
+    return { section: s, clause: c.clause, mayOmit: c.may_omit, wordings: said.wordings, start, choice: start };
   }));
   return editor.drafts[language];
 }
@@ -78,7 +78,7 @@ function fill(editor) {
 const refused = (refusal) => (refusal ? [el("p", { class: "refusal", role: "alert" }, [refusal.error, refusal.remedy].filter(Boolean).join(" – "))] : []);
 
 function authorField() {
-  const field = el("input", { type: "text", maxlength: 80, autocomplete: "name", oninput: () => localStorage.setItem("author", field.value) });
+  const field = el("input", { type: "text", maxlength: 128, autocomplete: "name", oninput: () => localStorage.setItem("author", field.value) });
   field.value = localStorage.getItem("author") ?? "";
   return field;
 }
@@ -96,7 +96,7 @@ function rowOf(row, n, total, known) {
     else buttons.push(button("listed", t("listed"), () => ({ wording: row.choice.from }), ".own"));
     if (row.mayOmit && !out) buttons.push(button("out", t("out"), () => ({ out: true }), ".back"));
     const sentence = el("p", { class: out ? "sentence gone" : "sentence" }, ...marked(row.wordings[out ? listed().wording : (wording ?? row.choice.from)], known), ...(out ? [" ", el("span", { class: "tag" }, t("isOut"))] : []));
-    node.replaceChildren(...(text === undefined ? [sentence] : ownWords(row, n, known)), ...(row.proposed && text === undefined && !out ? [el("p", { class: "waits small" }, `“${row.proposed}” `, el("span", { class: "tag candidate" }, t("waits")))] : []), ...refused(row.refusal),
+    node.replaceChildren(...(text === undefined ? [sentence] : ownWords(row, n, known)), ...refused(row.refusal),
       el("div", { class: "choices" }, ...(wording !== undefined && row.wordings.length > 1 ? [wordingsOf(row, n, choose)] : []), ...buttons));
   };
   draw();
@@ -155,8 +155,8 @@ function follow(row, saved) {
 }
 
 function refuse(editor, rows, refusal) {
-  const row = rows.find((r) => r.clause === refusal.clause) ?? rows.find((r) => refusal.error.includes(r.clause));
-  if (row) row.refusal = refusal; else editor.refusal = refusal;
+  const named = (r) => `clause '${r.clause}'`, row = rows.find((r) => refusal.error.includes(named(r)));
+  if (row) row.refusal = { ...refusal, error: refusal.error.replace(named(row), "").replace(/^: /, "") }; else editor.refusal = refusal;
   fill(editor);
   (row ? editor.form.querySelector(`[data-clause="${row.clause}"]`).querySelector("textarea, select, button") : editor.form.querySelector("button[type=submit]")).focus();
 }

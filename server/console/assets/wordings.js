@@ -23,7 +23,7 @@ function proposal(p, heading, changed) {
   const then = (next, focus) => { asked.set(p.id, next); again(); document.querySelector(`[data-wording="${p.id}"] ${focus}`)?.focus(); };
   const answer = async (sent) => {
     then({ ...mine, sending: true, refusal: undefined }, "button");
-    const { refusal } = await ask(`/console/wordings/${p.id}/answer`, t("lost"), sent);
+    const { refusal } = await ask(`/console/wordings/${p.id}/answer`, t("lost"), { ...sent, author: localStorage.getItem("author") ?? "" });
     if (refusal) return then({ ...mine, refusal }, "button");
     asked.delete(p.id);
     await changed();
