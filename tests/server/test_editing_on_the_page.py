@@ -73,6 +73,12 @@ class Plant:
             assert time.monotonic() < until, f"no {css} with {containing!r} after {timeout_s} s"
             time.sleep(0.05)
 
+    def click(self, css: str, containing: str = "") -> None:
+        """Presses what `one` finds, in the middle of the window: the page's header lies over what is at the top."""
+        found = self.one(css, containing)
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        found.click()
+
     def gone(self, css: str, timeout_s: float = 15.0) -> None:
         """Waits until nothing is under a selector."""
         until = time.monotonic() + timeout_s
@@ -88,7 +94,7 @@ class Plant:
         """Puts own words into a clause's row, as a person types them."""
         row = f"[data-clause='{clause}']"
         if not self.all(f"{row} textarea"):
-            self.one(f"{row} .own").click()
+            self.click(f"{row} .own")
         field = self.one(f"{row} textarea")
         field.clear()
         field.send_keys(text)
@@ -131,11 +137,11 @@ def plant(tmp_path: Path, chromium: WebDriver) -> Iterator[Plant]:
 
 
 def test_a_person_edits_a_report_in_his_own_words_and_accepts_them(plant: Plant) -> None:
-    plant.one("[data-edit]").click()
+    plant.click("[data-edit]")
     plant.one(".editor .author input").send_keys("Ada")
     field = plant.rewrite("what.above", "The pump shakes badly.")
     plant.one(".chip.missing", "8.14 mm/s")
-    plant.one(".editor [type=submit]").click()
+    plant.click(".editor [type=submit]")
     assert "must still show" in plant.one("[data-clause='what.above'] [role=alert]").text
     assert plant.one("[data-clause='what.above'] textarea").get_attribute("value") == "The pump shakes badly."
     assert plant.client.get("/api/v1/wordings").json() == []
@@ -144,7 +150,7 @@ def test_a_person_edits_a_report_in_his_own_words_and_accepts_them(plant: Plant)
     assert plant.all(".chip.missing") == []
     plant.two_polls()
     assert plant.browser.switch_to.active_element == field
-    plant.one(".editor [type=submit]").click()
+    plant.click(".editor [type=submit]")
     assert plant.one("#reports .tag", "edited").get_attribute("title").startswith("by Ada")
     assert OWN in plant.one("#reports p", "should be").text
     plant.one("#reports .waits", "waits for somebody to accept it")
@@ -156,7 +162,7 @@ def test_a_person_edits_a_report_in_his_own_words_and_accepts_them(plant: Plant)
     assert "peak" in [chip.text for chip in shown.find_elements("css selector", ".chip")]
     assert OWN in shown.text
     for button in (".good", ".despite")[: 2 if plant.all(".doubts") else 1]:
-        plant.one(f".wording {button}").click()
+        plant.click(f".wording {button}")
     plant.gone(".wording")
     clauses = plant.client.get("/api/v1/catalogues/fault_report").json()["clauses"]
     assert any("than it should be" in text for c in clauses if c["id"] == "what.above" for text in c["en"])
@@ -164,31 +170,31 @@ def test_a_person_edits_a_report_in_his_own_words_and_accepts_them(plant: Plant)
 
 
 def test_doubtful_words_are_accepted_only_when_asked_twice_and_can_be_rejected(plant: Plant) -> None:
-    plant.one("[data-edit]").click()
+    plant.click("[data-edit]")
     plant.rewrite("what.above", OWN.replace("higher", "lower"))
-    plant.one(".editor [type=submit]").click()
+    plant.click(".editor [type=submit]")
     assert "lower" in plant.one(".wording .doubts").text
-    plant.one(".wording .good").click()
+    plant.click(".wording .good")
     plant.one(".wording [role=alert]", "despite the doubts")
     assert len(plant.client.get("/api/v1/wordings").json()) == 1
     plant.two_polls()
-    plant.one(".wording .not").click()
-    plant.one(".wording .no").click()
+    plant.click(".wording .not")
+    plant.click(".wording .no")
     plant.gone(".wording")
     assert [w["status"] for w in plant.client.get("/api/v1/wordings?status=").json()] == ["rejected"]
 
 
 def test_another_wording_is_chosen_and_a_sentence_left_out_in_both_languages(plant: Plant) -> None:
     issued = written.report()
-    plant.one("[data-edit]").click()
+    plant.click("[data-edit]")
     select = plant.one("[data-clause='severity.warning'] select")
     select.find_elements("css selector", "option")[1].click()
     optional = plant.one(".clause .out").find_element("xpath", "./ancestor::*[@data-clause]")
     clause, sentence = optional.get_attribute("data-clause"), optional.find_element("css selector", ".sentence").text
-    plant.one(f"[data-clause='{clause}'] .out").click()
-    plant.one(f"[data-clause='{clause}'] .back").click()
-    plant.one(f"[data-clause='{clause}'] .out").click()
-    plant.one(".editor [type=submit]").click()
+    plant.click(f"[data-clause='{clause}'] .out")
+    plant.click(f"[data-clause='{clause}'] .back")
+    plant.click(f"[data-clause='{clause}'] .out")
+    plant.click(".editor [type=submit]")
     plant.one("#reports .tag", "edited")
     left = plant.client.get("/console/state.json").json()["reports"][0]["edited"]["sections"]
     assert left[0]["text_en"].startswith("This is a warning.")
@@ -200,17 +206,17 @@ def test_another_wording_is_chosen_and_a_sentence_left_out_in_both_languages(pla
 
 
 def test_an_open_editor_survives_a_newer_report_and_a_change_of_language(plant: Plant) -> None:
-    plant.one("[data-edit]").click()
+    plant.click("[data-edit]")
     field = plant.rewrite("what.above", "half a sen")
     plant.tell(written.report(event=written.event(id="event-2")))
     plant.one("[data-edit='2']")
     assert plant.browser.switch_to.active_element == field
-    plant.one("#language").click()
+    plant.click("#language")
     plant.one(".editor h4", "发生了什么")
     assert plant.all(".editor textarea") == []
-    plant.one("#language").click()
+    plant.click("#language")
     assert plant.one(".editor textarea").get_attribute("value") == "half a sen"
-    plant.one(".editor .answers [type=button]").click()
+    plant.click(".editor .answers [type=button]")
     plant.gone(".editor")
     assert plant.all("#reports .tag.corrected") == []
 
@@ -238,6 +244,6 @@ def test_the_page_fits_a_phone_while_a_report_is_edited(plant: Plant) -> None:
     plant.browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     )
-    plant.one("[data-edit]").click()
+    plant.click("[data-edit]")
     plant.rewrite("what.above", "x" * 200)
     assert plant.browser.execute_script("return document.documentElement.scrollWidth") == 390
