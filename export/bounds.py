@@ -14,8 +14,8 @@ from protocol.bundles import Parity
 
 @dataclass(frozen=True)
 class Bound:
-    """task: what the task's figure is, in words; empty: there is none. most_task: its largest change for the worse, a share of
-    the float model's figure, or in the figure's own units (`points`). most_rms: largest root mean square error of single
+    """task: what the task's figure is, in words; empty: there is none. most_task: its largest change for the worse, a share
+    of the float model's figure, or in the figure's own units (`points`). most_rms: largest root mean square error of single
     answers, over the deviation of the float ones. most_strained: how many times as much on strained rows."""
 
     task: str

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from export import parity
 from export.bounds import Bound
-from export.quantize import halved, quantize, static, weight_only
+from export.quantize import bare, halved, quantize, static, weight_only
 from export.strain import strained_error, strained_rows
 from protocol.bundles import Form, Parity
 from protocol.errors import BadBundle, BadSettings, Reason
@@ -208,7 +208,7 @@ class _Tries:
         why = {
             other: broken[other] or self._worse(other, name, by_rule=by_rule) for other in self.made if other != name
         }
-        share = len(self.made[name]) / len(self.graph)
+        share = len(self.made[name]) / len(self.made[FLOAT32])
         words = f"Packed as {name}, {share:.0%} of the float size."
         if name == FLOAT32 and by_rule:
             told = [f"{form.name}: {form.why}" for form in self.forms(why) if form.name != FLOAT32]
@@ -233,6 +233,7 @@ class _Tries:
         return weight_only(self.graph, 4 if name == "int4_blocks" else 8)
 
     def _keep(self, name: str, graph: bytes, own: Run | None = None) -> None:
+        graph = bare(graph)
         run = self.trial.load(graph)
         cost = self.trial.measure(run)
         beside = own or self.loaded.get(FLOAT32, run)
@@ -248,7 +249,7 @@ class _Tries:
             return "the last resort"
         if not by_rule:
             return f"{name} was asked for"
-        if len(self.made[other]) >= len(self.graph):
+        if len(self.made[other]) >= len(self.made[FLOAT32]):
             return "not smaller than float32"
         return f"within its bound; {name} is {'faster' if len(self.made[other]) < len(self.made[name]) else 'smaller'}"
 

@@ -141,6 +141,18 @@ def halved(graph: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def bare(graph: bytes) -> bytes:
+    """The graph without what the exporter wrote beside it: where in whose source each node comes from, and shapes that follow
+    from the others. Of a small int8 graph that is nearly half."""
+    model = onnx.load_from_string(graph)
+    whole = model.graph
+    del model.metadata_props[:], whole.metadata_props[:], whole.value_info[:]
+    for part in (*whole.node, *whole.input, *whole.output, *whole.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return bytes(model.SerializeToString())
+
+
 def _prepared(graph: bytes, folder: Path) -> Path:
     """A file with the graph's constants folded, so that weights reach their operators directly."""
     source, prepared = folder / "float.onnx", folder / "prepared.onnx"
@@ -167,7 +179,7 @@ def _all_small(graph: bytes) -> None:
             constant.update(node.output)
             large.update(node.output if large & {*node.input} else ())
     if left:
-        raise _refused(f"of the graph's matrices {', '.join(left[:5])} stayed float: check onnxruntime's version")
+        raise _refused(f"{', '.join(left[:5])} stayed float, which this form does not have for them")
 
 
 def _refused(why: str) -> BadBundle:
@@ -180,6 +192,9 @@ def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
     of 8 bits. Raises BadBundle if a matrix stayed float, as those of recurrent layers and convolutions do."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+    other = sorted(operators(graph) & set(WEIGHTED) - {"MatMul", "Gemm"})
+    if other:
+        raise _refused(f"{', '.join(other)} has no form in blocks")
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         packer = MatMulNBitsQuantizer(
@@ -194,9 +209,9 @@ def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
     _with_biases(model.graph)
     _small_embeddings(model.graph, block)
     small = bytes(model.SerializeToString())
-    if BLOCKS not in operators(small):
-        raise _refused("of the graph's matrices all stayed float: check onnxruntime's version")
     _all_small(small)
+    if BLOCKS not in operators(small):
+        raise _refused("it has no matrix of which to make blocks")
     return small
 
 
