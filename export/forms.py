@@ -80,13 +80,14 @@ def trial_of_rows(
 
 @dataclass(frozen=True)
 class Choice:
-    """The form that was taken. forms: all that were tried, for the passport. refused: why it may not serve (only where a
-    person asked for this form); words: what the verdict says of it."""
+    """The form that was taken. forms: all that were tried, for the passport. float_bytes: of the float graph. refused: why it
+    may not serve (only where a person asked for this form); words: what the verdict says of it."""
 
     name: str
     graph: bytes
     forms: list[Form]
     parity: Parity
+    float_bytes: int
     latency_us: float
     refused: str
     words: str
@@ -218,6 +219,7 @@ class _Tries:
             graph=self.made[name],
             forms=self.forms(why),
             parity=self.costs[name],
+            float_bytes=len(self.made[FLOAT32]),
             latency_us=self.latencies[name],
             refused=f"{name}: {broken[name]}" if broken[name] else "",
             words=words,

@@ -21,14 +21,19 @@ Arrays = dict[str, NDArray[np.generic]]
 GOLDEN_ROWS = 4
 
 
+def one_thread(graph: bytes) -> onnxruntime.InferenceSession:
+    """A graph as a gateway runs it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
 class Graph:
     """An ONNX graph on one thread, as a gateway runs it."""
 
     def __init__(self, graph: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = one_thread(graph)
 
     @property
     def asks_who(self) -> bool:

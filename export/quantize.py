@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.registry import IntegerOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -197,8 +198,10 @@ def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
         raise _refused(f"{', '.join(other)} has no form in blocks")
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        whole = ONNXModel(onnx.load(str(_prepared(graph, Path(folder)))))
+        whole.replace_gemm_with_matmul()
         packer = MatMulNBitsQuantizer(
-            onnx.load(str(_prepared(graph, Path(folder)))),
+            whole.model,
             bits=bits,
             block_size=block,
             is_symmetric=True,

@@ -124,7 +124,7 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
         golden=Golden(atol=INT8_ATOL, rtol=0.0),
         golden_inputs=inputs,
         golden_outputs=outputs,
-        float_bytes=len(graph),
+        float_bytes=choice.float_bytes,
         latency_us=parity.latency_us(lambda: run(usable[:1], names[:1])),
         refused=choice.refused,
         intended_use="Forecasts with intervals of any signal of this site, also of new machines.",

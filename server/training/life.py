@@ -109,7 +109,7 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
         golden=Golden(atol=INT8_ATOL, rtol=0.0),
         golden_inputs=inputs,
         golden_outputs=outputs,
-        float_bytes=len(graph),
+        float_bytes=choice.float_bytes,
         latency_us=parity.latency_us(lambda: run(checked.x[:1])),
         refused=choice.refused,
         intended_use=f"Remaining life of machines of type {spec.machine_type or 'any'} and the chance of failing soon.",

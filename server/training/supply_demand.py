@@ -114,7 +114,7 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
         golden=Golden(atol=INT8_ATOL, rtol=0.0),
         golden_inputs=inputs,
         golden_outputs=outputs,
-        float_bytes=len(graph),
+        float_bytes=choice.float_bytes,
         latency_us=parity.latency_us(lambda: run(windows.x[:1])),
         refused=choice.refused,
         intended_use="Demand of spare parts over a lead time as a distribution of whole units, and the stock to hold.",
