@@ -10,16 +10,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from export import parity
 from export.bounds import Bound
 from export.quantize import bare, halved, quantize, static, weight_only
-from export.strain import strained_error, strained_rows
+from export.strain import strained_error
+from export.trials import Run, Trial
 from protocol.bundles import Form, Parity
 from protocol.errors import BadBundle, BadSettings, Reason
 
@@ -35,47 +34,6 @@ OF_DECODERS = ("int8", "int8_blocks", "int4_blocks")
 LARGER, FASTER = 1.10, 0.85
 ROUNDS, MOST_S = 40, 0.5
 """Of timing all forms of one model in turn."""
-STRAINED_ROWS = 24
-
-
-class Run(Protocol):
-    """A loaded graph: rows of its inputs to their answers."""
-
-    def __call__(self, *rows: Any) -> NDArray[np.floating]: ...
-
-
-@dataclass(frozen=True)
-class Trial:
-    """How the forms of one model are tried. load: from a graph's bytes to what answers. measure: what a form costs on
-    held-out rows, the fitted model beside it. rows: a few ordinary held-out rows, as what `load` makes takes them; strained:
-    kind -> rows that are not ordinary; one: a single call, to be timed. calibration: name of an input -> rows [N, ...] that
-    the model learned from, for fixed ranges (none: that form cannot be made)."""
-
-    load: Callable[[bytes], Run]
-    measure: Callable[[Any], Parity]
-    rows: tuple[Any, ...]
-    strained: Mapping[str, tuple[Any, ...]]
-    one: tuple[Any, ...]
-    calibration: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
-
-
-def trial_of_rows(
-    measure: Callable[[parity.Graph], Parity],
-    x: NDArray[np.float32],
-    who: NDArray[np.int64] | None = None,
-    calibration: Mapping[str, NDArray[np.generic]] | None = None,
-) -> Trial:
-    """A trial of graphs of `export.to_onnx`, strained on at most STRAINED_ROWS of the held-out rows x [N, ...]."""
-    chosen = np.unique(np.linspace(0, len(x) - 1, min(STRAINED_ROWS, len(x))).astype(np.int64))
-    beside = () if who is None else (who[chosen],)
-    return Trial(
-        load=parity.Graph,
-        measure=measure,
-        rows=(x[chosen], *beside),
-        strained={kind: (rows, *beside) for kind, rows in strained_rows(x[chosen]).items()},
-        one=(x[:1], *(() if who is None else (who[:1],))),
-        calibration=calibration or {},
-    )
 
 
 @dataclass(frozen=True)

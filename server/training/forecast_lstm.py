@@ -40,9 +40,10 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     import torch
 
     from export.bounds import FORECASTER
-    from export.forms import choose, trial_of_rows
+    from export.forms import choose
     from export.to_onnx import to_onnx
     from export.trained_int8 import rounded_weights
+    from export.trials import trial_of_rows
     from server.algorithms import lstm
 
     grid, tail, plan = course.grid, course.tail, course.plan

@@ -48,8 +48,9 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
     import torch
 
     from export.bounds import FORECASTER
-    from export.forms import choose, trial_of_rows
+    from export.forms import choose
     from export.to_onnx import to_onnx
+    from export.trials import trial_of_rows
     from server.algorithms import remaining_life as algorithm
 
     learn, held = split(recorded.lives)

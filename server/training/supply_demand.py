@@ -62,8 +62,9 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
     import torch
 
     from export.bounds import FORECASTER
-    from export.forms import choose, trial_of_rows
+    from export.forms import choose
     from export.to_onnx import to_onnx
+    from export.trials import trial_of_rows
 
     history = checked_history(table.counts)
     months = history.shape[1]

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 
 from export import parity
 from export.bounds import ENCODER
-from export.forms import AUTO, OF_WINDOWS, STRAINED_ROWS, Choice, Trial, choose
+from export.forms import AUTO, OF_WINDOWS, Choice, choose
 from export.strain import strained_tokens
 from export.to_decoder import encoder_graph
+from export.trials import STRAINED_ROWS, Trial
 from protocol.bundles import Parity
 from protocol.reading import tokens
 from protocol.reading.encoder import Encoded
