@@ -31,6 +31,8 @@ WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN")
 """Operators whose weights make a graph large."""
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Those that fixed ranges are good for."""
+LAID_OUT = ("Transpose", "Reshape", "Slice", "Split", "Concat", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast")
+"""Operators behind which a matrix is still that matrix, also where something tells them how only at run time."""
 WIDENED = 1.5
 """How far beyond the calibrating rows fixed ranges reach."""
 MOST_HALF = float(np.finfo(np.float16).max)
@@ -176,8 +178,8 @@ def _all_small(graph: bytes) -> None:
             large.update(
                 node.output if any(a.t.data_type == FLOAT and len(a.t.dims) > 1 for a in node.attribute) else ()
             )
-        elif {*node.input} - {""} <= constant:
-            constant.update(node.output)
+        elif node.op_type in LAID_OUT or {*node.input} - {""} <= constant:
+            constant.update(node.output if {*node.input} - {""} <= constant else ())
             large.update(node.output if large & {*node.input} else ())
     if left:
         raise _refused(f"{', '.join(left[:5])} stayed float, which this form does not have for them")

@@ -96,7 +96,7 @@ def surprise(said: NDArray[np.floating], rows: Sequence[Sequence[int]]) -> float
     where no row has two tokens."""
     total, count, at = 0.0, 0, 0
     for row in rows:
-        before, after = said[at : at + len(row) - 1].astype(np.float64), np.asarray(row[1:])
+        before, after = said[at : at + len(row) - 1].astype(np.float64), np.asarray(row[1:], dtype=np.int64)
         at += len(row)
         largest = before.max(axis=1, keepdims=True)
         normal = np.log(np.exp(before - largest).sum(axis=1)) + largest[:, 0]

@@ -1,9 +1,9 @@
 """A model that someone brings becomes the smallest graph that is still right: a Hugging Face folder of the GPT-2, Llama or
 BERT families, or a float ONNX file. Nothing in it is run as code.
 
-A file of torch.export (.pt2) is refused: torch.export.load falls back to unpickling anything, parses sizes with sympy's
-evaluating parser and looks operators up by name anywhere in torch, so that reading one can run code. torch.onnx.export makes an
-ONNX file of the same program."""
+A file of torch.export (.pt2) is refused, since reading one can run code: torch.export.load falls back to unpickling anything,
+parses sizes with sympy's evaluating parser and looks operators up by name anywhere in torch. torch.onnx.export makes an ONNX
+file of the same program."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Brought:
 def smallest(
     path: Path, quantize: str = AUTO, *, texts: Sequence[str] = (), rows: from_onnx.Rows | None = None
 ) -> Brought:
-    """The model at `path` in the form that suits it, or in the one that is asked for. texts, rows: held-out ones, to judge by.
-    Raises BadBundle for what cannot be read or packed, BadSettings for what is asked wrongly; both say what to do."""
+    """The model at `path` in the form that suits it, or in the one that is asked for. texts, rows: held-out ones, to judge
+    by. Raises BadBundle for what cannot be read or packed, BadSettings for what is asked wrongly; both say what to do."""
     if path.is_dir():
         return _of_folder(path, quantize, texts)
     kind = path.suffix.lower()
@@ -63,8 +63,8 @@ def smallest(
     if kind == ".pt2":
         raise BadBundle(
             Reason.UNSUPPORTED_RUNTIME,
-            f"{path.name}: torch reads .pt2 files in ways that can run code, so they are refused: write the same program with "
-            "torch.onnx.export(..., dynamo=True) and bring the .onnx file",
+            f"{path.name}: torch reads .pt2 files in ways that can run code, so they are refused: write the same program "
+            "with torch.onnx.export(..., dynamo=True) and bring the .onnx file",
         )
     if kind in PICKLES:
         raise BadBundle(
@@ -170,7 +170,10 @@ def _of_graph(path: Path, quantize: str, rows: from_onnx.Rows | None) -> Brought
 
 def _strained(rows: tuple[NDArray[np.generic], ...]) -> dict[str, tuple[NDArray[np.generic], ...]]:
     """All float inputs strained in the same way; whole numbers stay as they are."""
-    odd = [strained_rows(values) if values.dtype == np.float32 and values.ndim > 1 else None for values in rows]
+    odd = [
+        strained_rows(np.asarray(values, dtype=np.float32)) if values.dtype == np.float32 and values.ndim > 1 else None
+        for values in rows
+    ]
     kinds = next((list(one) for one in odd if one is not None), [])
     return {
         kind: tuple(values if one is None else one[kind] for values, one in zip(rows, odd, strict=True))

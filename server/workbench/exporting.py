@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from server.training.brought import Brought
 
 ONNX = "onnx"
-MOST_TEXT_BYTES, MOST_ROW_BYTES = 16 * 1024 * 1024, 512 * 1024 * 1024
+MOST_TEXT_BYTES, MOST_ROW_BYTES = 16 * 1024 * 1024, 256 * 1024 * 1024
 
 
 class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was tried and what was taken. file: of the graph; empty: it was refused. bound: what a form was held to; judged_on:
-    the rows that it was judged on, in words."""
+    """What was tried and what was taken. file: of the graph; empty: it was refused. bound: what a form was held to;
+    judged_on: the rows that it was judged on, in words. beside: files that belong to the graph."""
 
     source: str
     kind: str
@@ -71,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of `millwright export`."""
     made = argparse.ArgumentParser(
         prog="millwright export",
-        description="Makes a model that you bring as small as it may be. Tries the forms of its weights, measures loss, size and "
-        "latency of each, and takes the smallest within its bound. Writes model.onnx, report.json and report.md.",
+        description="Makes a model that you bring as small as it may be. Tries the forms of its weights, measures loss, size "
+        "and latency of each, and takes the smallest within its bound. Writes model.onnx, report.json and report.md.",
     )
     add = made.add_argument
     add(
