@@ -156,7 +156,7 @@ def summary(report: ExportReport) -> str:
         "",
         report.verdict,
         "",
-        f"A {report.kind} ({report.family}), judged on {report.judged_on}. Bound: {report.bound}.",
+        f"{report.kind.capitalize()} ({report.family}), judged on {report.judged_on}. Bound: {report.bound}.",
         "",
         "| form | KiB | of float | µs a call | task change | element rms | worst out of range | |",
         "|---|---|---|---|---|---|---|---|",
