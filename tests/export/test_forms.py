@@ -3,6 +3,8 @@ right."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from export import parity
 from export.bounds import FORECASTER, Bound
-from export.forms import FLOAT32, FORMS, choose, latencies, taken
+from export.forms import FASTER, FLOAT32, FORMS, LARGER, choose, latencies, taken
 from export.quantize import BLOCKS, bare, halved, operators, static, weight_only
 from export.to_onnx import to_onnx
 from export.trained_int8 import rounded_weights
@@ -386,3 +388,11 @@ def test_a_graph_without_a_matrix_has_no_blocks() -> None:
         weight_only(model.SerializeToString(), 4)
     with pytest.raises(BadBundle, match="no constants"):
         halved(model.SerializeToString())
+
+
+def test_every_form_is_documented() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    assert [name for name in FORMS if f"`{name}`" not in told] == []
+    assert "up to 10 % larger" in told
+    assert "at least 15 % faster" in told
+    assert (LARGER, FASTER) == (1.10, 0.85)
