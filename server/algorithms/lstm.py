@@ -178,8 +178,9 @@ def fit(
 def refine(net: QuantileLstm, train: Lessons, check: Lessons, settings: LstmSettings) -> None:
     """A few more epochs at a fifth of the pace, in place: for a fitted network whose weights were rounded since."""
     slower = replace(settings, epochs=min(settings.epochs, REFINING_EPOCHS), learning_rate=settings.learning_rate / 5)
-    later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
+    torch.manual_seed(settings.seed)
     order = np.random.default_rng(settings.seed)
+    later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
     _descend(net, _tensors(train.thinned(settings.most_windows)), later, slower, order, lambda _share, _step: None)
 
 

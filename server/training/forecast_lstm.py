@@ -179,7 +179,7 @@ def random_lstm_bundle(length: int = 48, horizon: int = 12) -> bytes:
     gateway pays to hold it, which does not depend on the weights."""
     import torch
 
-    from export.quantize import quantize
+    from export.quantize import bare, quantize
     from export.to_onnx import to_onnx
     from server.algorithms import lstm
 
@@ -189,7 +189,7 @@ def random_lstm_bundle(length: int = 48, horizon: int = 12) -> bytes:
     x = np.random.default_rng(settings.seed).standard_normal((4, length, len(CHANNELS))).astype(np.float32)
     who = np.ones((4, 2), dtype=np.int64)
     graph = to_onnx(net, torch.from_numpy(x[:2].copy()), torch.from_numpy(who[:2].copy()))
-    small = quantize(graph)
+    small = bare(quantize(graph))
     inputs, outputs = parity.golden_graph(parity.Graph(small), x, who)
     world = Circumstances(dataset_digest="0" * 64, dataset_rows=0, now_ms=0)
     draft = Draft(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from export import parity
 from export.bounds import FORECASTER, Bound
 from export.forms import FASTER, FLOAT32, FORMS, LARGER, choose, latencies, taken
-from export.quantize import BLOCKS, bare, halved, operators, static, weight_only
+from export.quantize import BLOCKS, WIDENED, bare, halved, operators, static, weight_only
 from export.to_onnx import to_onnx
 from export.trained_int8 import rounded_weights
 from export.trials import Trial, surprise, trial_of_rows
@@ -151,6 +151,16 @@ def test_fixed_ranges_are_put_around_convolutions_and_products_alone(convolution
     assert all(made_by[node.input[at]] == "DequantizeLinear" for node in weighted for at in (0, 1))
     with pytest.raises(BadBundle, match="no rows"):
         static(convolutions, {})
+
+
+def test_fixed_ranges_reach_half_as_far_again_as_the_rows_that_set_them(convolutions: bytes) -> None:
+    rows = windows(16, 4)
+    packed = onnx.load_from_string(static(convolutions, {"x": rows})).graph
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in packed.initializer}
+    made_by = {name: node for node in packed.node for name in node.output}
+    first = next(node for node in packed.node if node.op_type == "Conv")
+    reach = 255 * float(constants[made_by[first.input[0]].input[1]])
+    assert reach == pytest.approx(WIDENED * float(np.ptp(rows)), rel=0.01)
 
 
 def test_a_transformer_never_gets_fixed_ranges() -> None:

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import millwright
-from export.from_onnx import MOST_OPSET
+from export.from_onnx import MOST_OPSET, read_float_graph
 from export.quantize import operators
 from export.to_onnx import exported, to_onnx
 from protocol.errors import BadBundle, BadSettings, Reason
@@ -292,6 +292,25 @@ def test_weights_that_lie_beside_are_read_and_truncated_ones_are_not(graph: byte
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(BadBundle, match=r"w\.bin is truncated: .* reaches beyond its end"):
         smallest(path)
+
+
+def test_local_functions_are_put_in_place(tmp_path: Path) -> None:
+    twice = helper.make_function(
+        "own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 20)]
+    )
+    weights = np.random.default_rng(0).normal(size=(16, 32)).astype(np.float32)
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Twice", ["y"], ["q"], domain="own")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16])],
+        [helper.make_tensor_value_info("q", TensorProto.FLOAT, ["n", 32])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    model = helper.make_model(body, functions=[twice], opset_imports=opsets, ir_version=10)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert operators(read_float_graph(path)) == {"MatMul", "Add"}
 
 
 @pytest.mark.parametrize("kept", [0, 1, 0.3, 0.5, 0.9, 0.999])
