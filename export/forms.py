@@ -75,7 +75,7 @@ def choose(
         raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{wanted} could not be made: {why}; ask for another form, or auto")
     tries.measure()
     name = taken(tries.forms(), tries.broken) if wanted == AUTO else wanted
-    return tries.choice(name, bound, by_rule=wanted == AUTO)
+    return tries.choice(name, by_rule=wanted == AUTO)
 
 
 def checked_name(wanted: str) -> str:
@@ -161,7 +161,7 @@ class _Tries:
         ]
         return made + [Form(name=name, why=f"could not be made: {told}") for name, told in self.failed.items()]
 
-    def choice(self, name: str, bound: Bound, *, by_rule: bool) -> Choice:
+    def choice(self, name: str, *, by_rule: bool) -> Choice:
         """What was taken, and why the others were not."""
         broken = self.broken
         why = {

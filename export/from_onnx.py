@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 from onnx.inliner import inline_local_functions
-from onnxruntime.capi import onnxruntime_pybind11_state as engine
 
-from export.parity import one_thread
+from export.parity import ENGINE_FAILED, first_line, one_thread
 from protocol.bundles import MAX_BUNDLE_BYTES
 from protocol.errors import BadBundle, BadSettings, Reason
 
@@ -29,11 +28,6 @@ _PACKED = {
 }  # fmt: skip
 _FLOATS = {"tensor(float)": np.float32}
 _WHOLE = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
-ENGINE_FAILED = (
-    engine.Fail, engine.InvalidArgument, engine.InvalidGraph, engine.InvalidProtobuf, engine.NotImplemented,
-    engine.RuntimeException,
-)  # fmt: skip
-"""onnxruntime's exceptions share no root but Exception."""
 Rows = dict[str, NDArray[np.generic]]
 DRAWN = 32
 
@@ -61,7 +55,7 @@ def read_float_graph(path: Path) -> bytes:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise BadBundle(Reason.BAD_ARCHIVE, f"{path.name} is no valid graph: {_first_line(error)}") from error
+        raise BadBundle(Reason.BAD_ARCHIVE, f"{path.name} is no valid graph: {first_line(error)}") from error
     return bytes(model.SerializeToString())
 
 
@@ -141,15 +135,10 @@ class Asked:
 
 class AnyGraph:
     """A graph of any inputs, row by row: rows [N, ...] of each, in order, to its float outputs side by side [N, K]. Raises
-    BadBundle if it cannot be loaded, BadSettings for inputs or outputs that it cannot be asked by."""
+    BadBundle if it cannot be loaded or does not answer, BadSettings for inputs or outputs that it cannot be asked by."""
 
     def __init__(self, graph: bytes) -> None:
-        try:
-            self._session = one_thread(graph)
-        except ENGINE_FAILED as error:
-            raise BadBundle(
-                Reason.UNSUPPORTED_RUNTIME, f"onnxruntime cannot load the graph: {_first_line(error)}"
-            ) from error
+        self._session = one_thread(graph)
         self.inputs = [self._asked(one) for one in self._session.get_inputs()]
         self.outputs = [one.name for one in self._session.get_outputs() if one.type in _FLOATS]
         if not self.inputs or not self.outputs:
@@ -174,7 +163,9 @@ class AnyGraph:
             try:
                 said = self._session.run(self.outputs, given)
             except ENGINE_FAILED as error:
-                raise BadSettings(f"the graph does not answer row {at}: {_first_line(error)}") from error
+                raise BadBundle(
+                    Reason.UNSUPPORTED_RUNTIME, f"the graph does not answer row {at}: {first_line(error)}"
+                ) from error
             found.append(np.concatenate([np.asarray(part, dtype=np.float32).reshape(-1) for part in said]))
         if len({len(row) for row in found}) > 1:
             raise BadSettings("the graph's answers to rows differ in size: give rows of one size")
@@ -211,7 +202,3 @@ def opset_of(graph: bytes) -> int:
     """Version of ONNX's own operators in a graph."""
     model = onnx.load_from_string(graph)
     return max((int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:400] if str(error).strip() else type(error).__name__

@@ -10,23 +10,40 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as engine
 
 from export.bounds import FORECASTER, Bound
 from export.to_onnx import INPUT, OUTPUT, WHO
 from protocol.bundles import Parity
+from protocol.errors import BadBundle, Reason
 from protocol.tables import Hybrid, Ridge, StateSpace, Tables
 from protocol.writing.decoder import Decoder
 
 Arrays = dict[str, NDArray[np.generic]]
 GOLDEN_ROWS = 4
+ENGINE_FAILED = (
+    engine.EPFail, engine.Fail, engine.InvalidArgument, engine.InvalidGraph, engine.InvalidProtobuf, engine.NotImplemented,
+    engine.RuntimeException,
+)  # fmt: skip
+"""onnxruntime's exceptions share no root but Exception."""
 
 
 def one_thread(graph: bytes) -> onnxruntime.InferenceSession:
-    """A graph as a gateway runs it."""
+    """A graph as a gateway runs it. Raises BadBundle if onnxruntime cannot load it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except ENGINE_FAILED as error:
+        raise BadBundle(
+            Reason.UNSUPPORTED_RUNTIME, f"onnxruntime cannot load the graph: {first_line(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an engine says, without the pages that follow."""
+    return str(error).strip().partition("\n")[0][:400] or type(error).__name__
 
 
 class Graph:

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.registry import IntegerOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from export.parity import ENGINE_FAILED, first_line
 from protocol.errors import BadBundle, Reason
 
 BLOCKS, GATHERED = "MatMulNBits", "GatherBlockQuantized"
@@ -46,9 +48,8 @@ def quantize(graph: bytes) -> bytes:
     seven times as slow as float."""
     if "Conv" in operators(graph):
         raise _refused("convolutions are slow with ranges found at run time: int8_static is their form")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        prepared, packed = _prepared(graph, Path(folder)), Path(folder) / "int8.onnx"
+    with _packing() as folder:
+        prepared, packed = _prepared(graph, folder), folder / "int8.onnx"
         quantize_dynamic(
             str(prepared),
             str(packed),
@@ -77,9 +78,8 @@ def static(graph: bytes, rows: Mapping[str, NDArray[np.generic]]) -> bytes:
         raise _refused("its recurrent layers have no form with fixed ranges")
     if not rows:
         raise _refused("there are no rows to find its ranges from")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        prepared, packed = _prepared(graph, Path(folder)), Path(folder) / "static.onnx"
+    with _packing() as folder:
+        prepared, packed = _prepared(graph, folder), folder / "static.onnx"
         model = onnx.load(str(prepared))
         constant = {one.name for one in model.graph.initializer}
         for at, node in enumerate(model.graph.node):
@@ -156,6 +156,17 @@ def bare(graph: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
+@contextmanager
+def _packing() -> Iterator[Path]:
+    """A folder to pack in. What the packer cannot do becomes BadBundle; its warnings are its own."""
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield Path(folder)
+    except (ValueError, RuntimeError, KeyError, *ENGINE_FAILED) as error:  # NotImplementedError is a RuntimeError
+        raise _refused(f"the packer fails: {first_line(error)}") from error
+
+
 def _prepared(graph: bytes, folder: Path) -> Path:
     """A file with the graph's constants folded, so that weights reach their operators directly."""
     source, prepared = folder / "float.onnx", folder / "prepared.onnx"
@@ -198,9 +209,8 @@ def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
     other = sorted(operators(graph) & set(WEIGHTED) - {"MatMul", "Gemm"})
     if other:
         raise _refused(f"{', '.join(other)} has no form in blocks")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        whole = ONNXModel(onnx.load(str(_prepared(graph, Path(folder)))))
+    with _packing() as folder:
+        whole = ONNXModel(onnx.load(str(_prepared(graph, folder))))
         whole.replace_gemm_with_matmul()
         packer = MatMulNBitsQuantizer(
             whole.model,

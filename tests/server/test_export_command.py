@@ -253,6 +253,11 @@ def _loose_end(model: onnx.ModelProto) -> None:
     model.graph.node[0].input[0] = "nobody"
 
 
+def _no_contribution(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Nothing", "com.microsoft"
+    model.opset_import.add(domain="com.microsoft", version=1)
+
+
 def _unknown_operator(model: onnx.ModelProto) -> None:
     model.graph.node[0].op_type = "Gemmm"
 
@@ -269,6 +274,7 @@ def _unknown_operator(model: onnx.ModelProto) -> None:
         (_packed, Reason.WRONG_TYPE, "quantized already"),
         (_loose_end, Reason.BAD_ARCHIVE, "no valid graph"),
         (_unknown_operator, Reason.BAD_ARCHIVE, "no valid graph"),
+        (_no_contribution, Reason.UNSUPPORTED_RUNTIME, "onnxruntime cannot load the graph"),
     ],
 )
 def test_a_graph_that_cannot_be_trusted_is_refused_with_its_reason(
