@@ -233,5 +233,5 @@ def latencies(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 def _against(cost: Parity, wanted: NDArray[np.floating], said: NDArray[np.floating]) -> Parity:
     """The same cost with single answers held against others."""
     gap = np.asarray(said, dtype=np.float64) - wanted
-    rms = float(np.sqrt(np.mean(gap**2)) / max(float(np.std(wanted)), 1e-12))
+    rms = float(np.sqrt(np.mean(gap**2)) / max(float(np.std(wanted, dtype=np.float64)), 1e-12))
     return msgspec.structs.replace(cost, max_abs=float(np.abs(gap).max()), rel_rms=rms)

@@ -35,7 +35,7 @@ DRAWN = 32
 def read_float_graph(path: Path) -> bytes:
     """The graph's bytes, its weights inside and its local functions in place. Raises BadBundle: too_large; bad_archive for a
     file that is truncated or none, or whose external data are missing; unsupported_runtime for an opset or an operator that
-    is not known; wrong_type for weights that are not float32 any more."""
+    is not known; wrong_type for weights that are not float32 any more; not_finite."""
     try:
         size = path.stat().st_size
         if size > MAX_BUNDLE_BYTES:
@@ -47,16 +47,27 @@ def read_float_graph(path: Path) -> bytes:
         raise BadSettings(f"cannot read {path}: {error.strerror}") from error
     if not model.graph.node or not model.graph.output:
         raise BadBundle(Reason.BAD_ARCHIVE, f"{path.name} is truncated, or no ONNX file: it holds no graph")
+    _texts(model, path)
     _fetch_external(model, path)
     _known_operators(model)
     if model.functions:
         model = inline_local_functions(model)
-    _float_weights(model)
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"{path.name} is no valid graph: {first_line(error)}") from error
+    _float_weights(model)
     return bytes(model.SerializeToString())
+
+
+def _texts(model: onnx.ModelProto, path: Path) -> None:
+    """Names that are no UTF-8 come as bytes from the parser; nothing behind it expects that."""
+    graph = model.graph
+    names = [one.name for one in (*graph.initializer, *graph.input, *graph.output)]
+    for node in _nodes(model):
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+    if not all(isinstance(name, str) for name in names):
+        raise BadBundle(Reason.BAD_ARCHIVE, f"{path.name} is no valid graph: a name is not UTF-8")
 
 
 def _fetch_external(model: onnx.ModelProto, path: Path) -> None:
@@ -120,8 +131,17 @@ def _float_weights(model: onnx.ModelProto) -> None:
         if one.data_type in other:
             name = TensorProto.DataType.Name(one.data_type).lower()
             raise BadBundle(Reason.WRONG_TYPE, f"{one.name} is {name}: bring the graph with float32 weights")
+        if one.data_type == TensorProto.FLOAT and not np.isfinite(_numbers(one)).all():
+            raise BadBundle(Reason.NOT_FINITE, f"{one.name} holds what is no finite number: train the model again")
     if not any(one.data_type == TensorProto.FLOAT for one in large):
         raise BadBundle(Reason.WRONG_TYPE, "it holds no float matrix: there is nothing to make smaller")
+
+
+def _numbers(one: onnx.TensorProto) -> NDArray[np.generic]:
+    try:
+        return np.asarray(onnx.numpy_helper.to_array(one))
+    except ValueError as error:
+        raise BadBundle(Reason.BAD_ARCHIVE, f"{one.name} holds more or less than its shape says: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,16 @@ Arrays = dict[str, NDArray[np.generic]]
 GOLDEN_ROWS = 4
 ENGINE_FAILED = (
     engine.EPFail, engine.Fail, engine.InvalidArgument, engine.InvalidGraph, engine.InvalidProtobuf, engine.NotImplemented,
-    engine.RuntimeException,
+    engine.RuntimeException, UnicodeDecodeError,
 )  # fmt: skip
-"""onnxruntime's exceptions share no root but Exception."""
+"""onnxruntime's exceptions share no root but Exception; of a damaged graph its very message may be no text."""
 
 
 def one_thread(graph: bytes) -> onnxruntime.InferenceSession:
     """A graph as a gateway runs it. Raises BadBundle if onnxruntime cannot load it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors come as exceptions, too
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except ENGINE_FAILED as error:
@@ -131,7 +131,7 @@ def compare(
     """Parity of two answers to the same rows, and of the task's figure with each; a worse task is a positive
     change. bound: what it will be held to, which says how the change is counted."""
     gap = np.asarray(packed_answers, dtype=np.float64) - np.asarray(float_answers, dtype=np.float64)
-    spread = float(np.std(float_answers))
+    spread = float(np.std(float_answers, dtype=np.float64))
     return Parity(
         max_abs=float(np.abs(gap).max(initial=0.0)),
         rel_rms=float(np.sqrt(np.mean(gap**2)) / max(spread, 1e-12)) if gap.size else 0.0,

@@ -163,7 +163,13 @@ def _packing() -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield Path(folder)
-    except (ValueError, RuntimeError, KeyError, *ENGINE_FAILED) as error:  # NotImplementedError is a RuntimeError
+    except (
+        ValueError,
+        RuntimeError,
+        KeyError,
+        AssertionError,
+        *ENGINE_FAILED,
+    ) as error:  # NotImplementedError is a RuntimeError
         raise _refused(f"the packer fails: {first_line(error)}") from error
 
 

@@ -42,9 +42,9 @@ def strained_tokens(rows: Sequence[Sequence[int]], vocabulary: int) -> dict[str,
 def strained_error(exact: Mapping[str, Numbers], packed: Mapping[str, Numbers], ordinary: Numbers) -> dict[str, float]:
     """Kind -> root mean square error of the packed answers, over the deviation of the float answers to such rows or to
     ordinary ones, whichever is greater: answers to constant rows hardly differ from one another."""
-    usual = float(np.std(ordinary))
+    usual = float(np.std(ordinary, dtype=np.float64))
     found = {}
     for kind, wanted in exact.items():
         gap = packed[kind].astype(np.float64) - wanted
-        found[kind] = float(np.sqrt(np.mean(gap**2)) / max(float(np.std(wanted)), usual, 1e-12))
+        found[kind] = float(np.sqrt(np.mean(gap**2)) / max(float(np.std(wanted, dtype=np.float64)), usual, 1e-12))
     return found

@@ -148,6 +148,8 @@ def _of_graph(path: Path, quantize: str, rows: from_onnx.Rows | None) -> Brought
     learned = {name: values[::2][:MOST_ROWS] for name, values in held.items()}
     judging = tuple(values[1::2][:MOST_ROWS] for values in held.values())
     exact = fitted(*judging)
+    if not np.isfinite(exact).all():
+        raise BadBundle(Reason.NOT_FINITE, f"{path.name} answers rows with what is no finite number")
 
     def cost(run: Run) -> Parity:
         return parity.compare(exact, run(*judging), 1.0, 1.0, lower_is_better=True, bound=GRAPH)

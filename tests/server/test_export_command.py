@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 
 import millwright
 from export.from_onnx import MOST_OPSET, read_float_graph
-from export.quantize import operators
+from export.quantize import bare, operators
 from export.to_onnx import exported, to_onnx
-from protocol.errors import BadBundle, BadSettings, Reason
+from protocol.errors import BadBundle, BadSettings, MillwrightError, Reason
 from server.algorithms import bert, byte_pairs, word_pieces
 from server.algorithms.bert import BertSettings
 from server.algorithms.gpt import Gpt, GptSettings
@@ -245,6 +246,11 @@ def _halves(model: onnx.ModelProto) -> None:
     one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one).astype(np.float16), one.name))
 
 
+def _endless(model: onnx.ModelProto) -> None:
+    one = next(one for one in model.graph.initializer if len(one.dims) == 2)
+    one.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(one), np.inf), one.name))
+
+
 def _packed(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["a", "b", "c"]))
 
@@ -271,6 +277,7 @@ def _unknown_operator(model: onnx.ModelProto) -> None:
         (_outside, Reason.BAD_ARCHIVE, "weights.bin, which is not beside it: bring both"),
         (_climbing, Reason.BAD_ARCHIVE, "a plain name beside net.onnx is read"),
         (_halves, Reason.WRONG_TYPE, "is float16: bring the graph with float32 weights"),
+        (_endless, Reason.NOT_FINITE, "no finite number: train the model again"),
         (_packed, Reason.WRONG_TYPE, "quantized already"),
         (_loose_end, Reason.BAD_ARCHIVE, "no valid graph"),
         (_unknown_operator, Reason.BAD_ARCHIVE, "no valid graph"),
@@ -325,6 +332,21 @@ def test_a_truncated_file_is_refused_wherever_it_ends(graph: bytes, tmp_path: Pa
     path.write_bytes(graph[: int(kept * len(graph)) if kept < 1 else 1])
     with pytest.raises(BadBundle, match=r"truncated, or no ONNX file|no valid graph"):
         smallest(path)
+
+
+def test_a_damaged_file_is_used_or_refused_and_never_a_traceback(graph: bytes, tmp_path: Path) -> None:
+    path, chance, refused = tmp_path / "net.onnx", random.Random(3), 0
+    whole = bare(graph)
+    for _ in range(80):
+        body = bytearray(whole)
+        for _ in range(chance.choice([1, 1, 2, 5])):
+            body[chance.randrange(600 if chance.random() < 0.7 else len(body))] = chance.randrange(256)
+        path.write_bytes(body)
+        try:
+            smallest(path)
+        except MillwrightError:
+            refused += 1
+    assert refused > 20
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
