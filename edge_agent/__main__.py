@@ -1,8 +1,9 @@
-"""`millwright agent run | check | status`."""
+"""`millwright agent run | check | status | trust`."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import signal
@@ -15,17 +16,20 @@ from edge_agent import config, mapping
 from edge_agent.agent import SystemClock, build_agent
 from edge_agent.broker import PahoLink
 from edge_agent.config import AgentSettings, LinkSettings
-from edge_agent.updates import http_fetch
+from edge_agent.trust import fetch_root, only_signed, read_root, signed_list
+from edge_agent.updates import http_fetch, write_durably
 from protocol.errors import MillwrightError
 from protocol.sync import encode
 from protocol.topics import Channel, Topic
 from protocol.twin import State
 
+log = logging.getLogger(__name__)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the agent is not running (status), 2 wrong settings."""
     parser = argparse.ArgumentParser(prog="millwright agent", description="The agent of this gateway.")
-    parser.add_argument("command", choices=["run", "check", "status"])
+    parser.add_argument("command", choices=["run", "check", "status", "trust"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
@@ -34,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         settings = config.load(options.config)
         if options.command == "status":
             return status(settings, options.json)
+        if options.command == "trust":
+            return trust(settings)
         file = mapping.load(Path(settings.mapping))
         if options.command == "check":
             sys.stdout.write(f"{options.config}: fine; {len(file.file.source)} source(s), filters {file.filters()}\n")
@@ -54,6 +60,13 @@ def run(settings: AgentSettings) -> int:
     except PackageNotFoundError:
         version = "0"
     token = config.secret(settings.server.token_file, "MILLWRIGHT_GATEWAY_TOKEN")
+    bundles = Path(settings.data_dir) / "bundles"
+    fetch = http_fetch(settings.server.url, token, bundles)
+    if settings.server.unsigned_models:
+        log.warning("models that nobody signed may run here ([server] unsigned_models)")
+    else:
+        root = read_root(Path(settings.server.root))
+        fetch = only_signed(signed_list(root, settings.server.url, token, bundles / "trust"), fetch)
     state = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
     will = State(online=False, timestamp=birth_ms, boot_id=boot_id, agent_version=version)
     agent = build_agent(
@@ -61,7 +74,7 @@ def run(settings: AgentSettings) -> int:
         clock=clock,
         plant=connect(settings.plant, f"{settings.gateway}-plant", None),
         uplink=connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will))),
-        fetch=http_fetch(settings.server.url, token, Path(settings.data_dir) / "bundles"),
+        fetch=fetch,
         version=version,
         boot_id=boot_id,
         birth_ms=birth_ms,
@@ -69,6 +82,18 @@ def run(settings: AgentSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.stop())
     agent.run()
+    return 0
+
+
+def trust(settings: AgentSettings) -> int:
+    """Fetches the server's root once, and says its sum so that a person can compare it with what the server says."""
+    path = Path(settings.server.root)
+    if path.exists():
+        sys.stdout.write(f"{path} is there already\n")
+    else:
+        token = config.secret(settings.server.token_file, "MILLWRIGHT_GATEWAY_TOKEN")
+        write_durably(path, fetch_root(settings.server.url, token))
+    sys.stdout.write(f"root {path}\nsha256 {hashlib.sha256(read_root(path)).hexdigest()}\n")
     return 0
 
 

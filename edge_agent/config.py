@@ -34,6 +34,11 @@ class ClockSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """root: the file that says whose signatures on models count, copied from the server when the gateway is set up.
+    unsigned_models: run models that nobody signed."""
+
+    root: str = "root.json"
+    unsigned_models: bool = False
     url: str = "http://127.0.0.1:8420"
     token_file: str = ""
 
@@ -129,6 +134,7 @@ def load(path: Path) -> AgentSettings:
         mapping=str(folder / settings.mapping),
         data_dir=str(folder / settings.data_dir),
         catalogue=str(folder / settings.catalogue) if settings.catalogue else "",
+        server=msgspec.structs.replace(settings.server, root=str(folder / settings.server.root)),
     )
 
 

@@ -271,6 +271,11 @@ def digest(archive: bytes) -> str:
     return _sha256(archive)
 
 
+def file_name(identity: str) -> str:
+    """How a bundle's file is called on the server's signed list."""
+    return f"{identity}.bundle"
+
+
 def unpack(archive: bytes, expected_digest: str | None = None) -> Bundle:
     """Reads and checks an archive; raises BadBundle (digest_mismatch, too_large, bad_archive)."""
     if len(archive) > MAX_BUNDLE_BYTES:

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     BAD_FRAMES = "bad_frames"
     MISSING_FACT = "missing_fact"
     UNVERIFIED = "unverified_report"
+    UNSIGNED = "unsigned"
 
 
 class MillwrightError(Exception):

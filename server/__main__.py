@@ -1,8 +1,9 @@
-"""`millwright server run | worker | migrate`."""
+"""`millwright server run | worker | migrate | keys`."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import signal
 import sys
@@ -14,17 +15,26 @@ from server import config
 from server.config import Settings
 from server.database import Database
 
+log = logging.getLogger(__name__)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 wrong settings."""
     parser = argparse.ArgumentParser(prog="millwright server", description="The central server.")
-    parser.add_argument("command", choices=["run", "worker", "migrate"])
+    parser.add_argument("command", choices=["run", "worker", "migrate", "keys"])
     parser.add_argument("--config", type=Path, help="server.toml; MILLWRIGHT_* variables win over it")
+    parser.add_argument(
+        "--renew", type=Path, metavar="ROOT_KEY", help="keys: new signing keys, named by a root that this key signs"
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args(argv)
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = config.load(options.config)
+        if options.command == "keys":
+            return keys(settings, options.renew)
+        if options.command == "run":
+            ready_to_sign(settings)
     except MillwrightError as error:
         sys.stderr.write(f"millwright server: {error}\n")
         return 2
@@ -32,6 +42,33 @@ def main(argv: list[str] | None = None) -> int:
         return work(settings)
     migrate(settings)
     return serve(settings) if options.command == "run" else 0
+
+
+def keys(settings: Settings, root_key: Path | None) -> int:
+    """Makes the keys that sign models, or new ones after an old one was seen; says what to do with them."""
+    from server import signing
+
+    folder = settings.key_folder
+    root = signing.renew_keys(folder, root_key) if root_key is not None else signing.make_keys(folder)
+    sys.stdout.write(f"root {root}\nsha256 {hashlib.sha256(root.read_bytes()).hexdigest()}\n")
+    if root_key is None:
+        sys.stdout.write(
+            f"Move {folder / 'root.key'} to a safe place that no network reaches; only `--renew` needs it.\n"
+            f"Give {root} to every gateway ([server] root), or let `millwright agent trust` fetch it and compare the sum.\n"
+        )
+    return 0
+
+
+def ready_to_sign(settings: Settings) -> None:
+    """At the first start there are no keys yet; later they must fit their root."""
+    from server import signing
+
+    folder = settings.key_folder
+    if not (folder / signing.ROOT_FILE).exists():
+        log.warning("made the keys that sign models in %s; copy %s to every gateway", folder, signing.make_keys(folder))
+    if (folder / "root.key").exists():
+        log.warning("%s lies on the server: move it to a safe place that no network reaches", folder / "root.key")
+    signing.SignedList(folder, settings.artifact_folder / "trust")
 
 
 def migrate(settings: Settings) -> None:

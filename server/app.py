@@ -16,6 +16,7 @@ from server.console import console_routes
 from server.database import Database
 from server.routes.access import Denied
 from server.routes.api import api_routes
+from server.routes.trust import trust_routes
 
 
 def create_app(settings: Settings, database: Database, intake: Any = None) -> FastAPI:
@@ -33,6 +34,7 @@ def create_app(settings: Settings, database: Database, intake: Any = None) -> Fa
     app.state.settings = settings
     app.state.intake = intake
     app.include_router(api_routes(database, settings))
+    app.include_router(trust_routes(database, settings))
     app.include_router(console_routes(database, settings))
 
     @app.get("/docs", include_in_schema=False)

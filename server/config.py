@@ -55,8 +55,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """keys: folder of the keys that sign models, readable by the server alone (empty: `keys` beside the artifacts)."""
+
     database: str = "sqlite:///millwright.db"
     artifacts: str = "artifacts"
+    keys: str = ""
     admin_token_file: str = ""
     gateway_token_file: str = ""
     admin_token: str = ""
@@ -74,13 +77,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Where bundles and frozen data sets lie."""
         return Path(self.artifacts)
 
+    @property
+    def key_folder(self) -> Path:
+        """Where the signing keys lie."""
+        return Path(self.keys) if self.keys else self.artifact_folder.parent / "keys"
+
 
 def load(path: Path | None, environment: dict[str, str] | None = None) -> Settings:
     """Settings from a file (optional) and MILLWRIGHT_* variables, which win. Raises BadSettings."""
     env = dict(os.environ) if environment is None else environment
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8")) if path is not None else {}
-        for key in ("database", "artifacts", "admin_token", "gateway_token"):
+        for key in ("database", "artifacts", "keys", "admin_token", "gateway_token"):
             if f"MILLWRIGHT_{key.upper()}" in env:
                 told[key] = env[f"MILLWRIGHT_{key.upper()}"]
         for key in ("admin_token", "gateway_token"):

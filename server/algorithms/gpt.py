@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -220,12 +220,23 @@ def turned(x: Tensor, turn: Tensor) -> Tensor:
     return (x * turn[0] + torch.cat([-second, first], dim=-1) * turn[1]).to(x.dtype)
 
 
-def decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters for AdamW: matrices shrink, gains, biases and what does not learn do not (Loshchilov & Hutter 2019)."""
     learning = [value for value in net.parameters() if value.requires_grad]
     return [
         {"params": [value for value in learning if value.dim() >= 2], "weight_decay": weight_decay},
         {"params": [value for value in learning if value.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def hidden_matrices(net: nn.Module) -> list[Tensor]:
+    """Weights of the linear maps between layers, which Muon may learn: neither what reads tokens nor what answers them."""
+    outer = {id(part.weight) for part in net.modules() if isinstance(part, nn.Embedding)}
+    linear = [(name, part) for name, part in net.named_modules() if isinstance(part, nn.Linear)]
+    return [
+        part.weight
+        for name, part in linear
+        if part.weight.requires_grad and id(part.weight) not in outer and name.rpartition(".")[2] != "head"
     ]
 
 

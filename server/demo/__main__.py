@@ -223,6 +223,7 @@ port = {demo.mqtt_port}
 [server]
 url = "{demo.url}"
 token_file = "{folder}/gateway.token"
+root = "{folder}/keys/root.json"
 [forecast]
 season_steps = {season}
 every_steps = {12 if demo.options.replay else 4}

@@ -2,7 +2,8 @@
 moment and goes on as if it had not been: batches and randomness are functions of the seed and the step, and the rest lies
 in one file that is either the old one or the whole new one (safetensors; no pickle is written or read).
 
-AdamW (Loshchilov & Hutter 2019), warm-up and cosine (2017), clipped gradients (Pascanu et al. 2013), bfloat16 where the
+AdamW (Loshchilov & Hutter 2019), Muon for hidden matrices where asked (Jordan et al. 2024, its step scaled to AdamW's: Liu et
+al. 2025), warm-up and cosine (2017), clipped gradients (Pascanu et al. 2013), bfloat16 where the
 device has it. A loss answers (sum, weight), and gradients are divided by the weight of the whole step, so that batches of
 different lengths, accumulated or spread over processes, count each token once.
 
@@ -31,7 +32,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from protocol.errors import BadSettings
-from server.algorithms.gpt import Gpt, decay_groups
+from server.algorithms.gpt import Gpt, decay_groups, hidden_matrices
 from server.datasets import write_whole
 from server.training.circumstances import Progress
 
@@ -49,12 +50,16 @@ ALIKE = 4
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """One step sees `accumulate` batches in each process. warm_up: share of the steps. floor: last learning rate over the
-    highest. patience: checks without a better validation loss before it stops (0: never). save_every, check_every: steps.
-    device, precision: "auto" takes what is there; "float32" and "bfloat16" are obeyed. threads: None leaves them."""
+    """One step sees `accumulate` batches in each process.
+
+    matrix_rate: highest rate of Muon, which then learns the matrices of hidden layers, all else by AdamW at learning_rate
+    (None: AdamW alone). warm_up: share of the steps. floor: last rate over the highest. patience: checks without a better
+    validation loss before it stops (0: never). save_every, check_every: steps. device, precision: "auto" takes what is there;
+    "float32" and "bfloat16" are obeyed. threads: None leaves them."""
 
     steps: int = 1000
     learning_rate: float = 1e-3
+    matrix_rate: float | None = None
     floor: float = 0.1
     warm_up: float = 0.05
     weight_decay: float = 0.1
@@ -71,11 +76,15 @@ class LoopSettings:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
+        return self.learning_rate * self.share(step)
+
+    def share(self, step: int) -> float:
+        """Of the highest rate, what a step learns with."""
         warm = max(round(self.warm_up * self.steps), 1)
         if step < warm:
-            return self.learning_rate * (step + 1) / warm
-        share = min((step - warm) / max(self.steps - warm, 1), 1.0)
-        return self.learning_rate * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share)))
+            return (step + 1) / warm
+        done = min((step - warm) / max(self.steps - warm, 1), 1.0)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,9 +172,7 @@ class _Loop:
     ) -> None:
         self.net, self.loss, self.check, self.settings, self.us, self.device = net, loss, check, settings, us, device
         self.folder = folder
-        self.optimiser = torch.optim.AdamW(
-            decay_groups(net, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas
-        )
+        self.optimisers = _optimisers(net, settings)
         self.names = {id(value): name for name, value in net.named_parameters()}
         self.at = _Progress(settings=_comparable(settings))
         self.best: dict[str, Tensor] = {}
@@ -206,10 +213,11 @@ class _Loop:
         """One update; (summed loss, weight) over all processes."""
         s, us, number = self.settings, self.us, self.at.step
         self.net.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = s.rate(number)
+        for optimiser, highest in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = highest * s.share(number)
+            optimiser.zero_grad(set_to_none=True)
         torch.manual_seed((s.seed * 1_000_003 + number) * 1009 + us.rank)  # dropout is a function of the step
-        self.optimiser.zero_grad(set_to_none=True)
         sums = torch.zeros(2, device=self.device, dtype=torch.float64)
         for turn in range(s.accumulate):
             batch = self._moved(batches((number * s.accumulate + turn) * us.size + us.rank))
@@ -228,7 +236,8 @@ class _Loop:
             assert value.grad is not None  # noqa: S101 - for the type checker
             value.grad.mul_(self.us.size / max(weight, 1e-9))
         nn.utils.clip_grad_norm_(learning, self.settings.clip, error_if_nonfinite=True)
-        self.optimiser.step()
+        for optimiser, _ in self.optimisers:
+            optimiser.step()
 
     def validation(self) -> float:
         """Mean loss over the check batches, which the processes share out."""
@@ -262,8 +271,9 @@ class _Loop:
             return
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for value, state in self.optimiser.state.items():
-            tensors |= {f"{kind}.{self.names[id(value)]}": part for kind, part in state.items()}
+        for optimiser, _ in self.optimisers:
+            for value, state in optimiser.state.items():
+                tensors |= {f"{kind}.{self.names[id(value)]}": part for kind, part in state.items()}
         # shared and strided tensors are written one by one
         plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
         write_whole(self.folder / STATE, as_safetensors(plain, {"progress": msgspec.json.encode(self.at).decode()}))
@@ -288,13 +298,17 @@ class _Loop:
             raise BadSettings(f"{path} holds another network: use the same sizes, or an empty folder")
         self.net.load_state_dict(theirs)
         self.at, self.best = at, _under("best.", tensors)
-        for value, name in ((p, self.names[id(p)]) for p in self.net.parameters() if p.requires_grad):
-            if f"exp_avg.{name}" in tensors:
-                self.optimiser.state[value] = {
-                    "step": tensors[f"step.{name}"].cpu(),
-                    "exp_avg": tensors[f"exp_avg.{name}"],
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
-                }
+        for optimiser, _ in self.optimisers:
+            for value in (value for group in optimiser.param_groups for value in group["params"]):
+                name = self.names[id(value)]
+                if f"exp_avg.{name}" in tensors:
+                    optimiser.state[value] = {
+                        "step": tensors[f"step.{name}"].cpu(),
+                        "exp_avg": tensors[f"exp_avg.{name}"],
+                        "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
+                    }
+                elif f"momentum_buffer.{name}" in tensors:
+                    optimiser.state[value] = {"momentum_buffer": tensors[f"momentum_buffer.{name}"]}
 
     def _stopped(self, stop: Callable[[], bool]) -> bool:
         """Whether any process was told to stop; all of them stop then."""
@@ -311,6 +325,23 @@ class _Loop:
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.half else contextlib.nullcontext()
+
+
+def _optimisers(net: nn.Module, s: LoopSettings) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Each with its highest rate; together they learn everything that may."""
+    matrices = hidden_matrices(net) if s.matrix_rate is not None else []
+    known = {id(value) for value in matrices}
+    groups = [
+        group | {"params": [value for value in group["params"] if id(value) not in known]}
+        for group in decay_groups(net, s.weight_decay)
+    ]
+    found: list[tuple[torch.optim.Optimizer, float]] = [
+        (torch.optim.AdamW(groups, lr=s.learning_rate, betas=s.betas), s.learning_rate)
+    ]
+    if s.matrix_rate is not None and matrices:
+        muon = torch.optim.Muon(matrices, lr=s.matrix_rate, weight_decay=s.weight_decay, adjust_lr_fn="match_rms_adamw")
+        found.append((muon, s.matrix_rate))
+    return found
 
 
 @contextlib.contextmanager

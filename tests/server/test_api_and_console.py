@@ -9,6 +9,7 @@ import pytest
 from alembic.command import check
 from alembic.config import Config
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock
@@ -17,7 +18,8 @@ from server import intake
 from server.__main__ import migrate
 from server.app import create_app
 from server.config import Settings
-from server.database import Database
+from server.database import Database, Gateway, Model
+from server.signing import make_keys
 
 TOKEN, GATEWAY_TOKEN = "k3Jx9QmW2vLs8RtZ5yBn7CdF", "pQ8wE2rT6yU1iO9aS4dF7gHj"
 NOW = 1_790_000_000_000
@@ -46,6 +48,29 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
     with TestClient(create_app(settings, database)) as made:
         yield made
     database.close()
+
+
+def test_the_signed_list_names_what_gateways_shall_run(client: TestClient, tmp_path: Path) -> None:
+    gateway = {"Authorization": f"Bearer {GATEWAY_TOKEN}"}
+    assert client.get("/api/v1/trust/timestamp.json").status_code == 401
+    unready = client.get("/api/v1/trust/timestamp.json", headers=gateway)
+    assert (unready.status_code, unready.json()["remedy"]) == (503, "millwright server keys")
+    root = make_keys(tmp_path / "keys")
+    assert client.get("/api/v1/trust/root.json", headers=gateway).content == root.read_bytes()
+    assert client.get("/api/v1/trust/1.root.json", headers=gateway).content == root.read_bytes()
+    for secret in ("root.key", "..%2Fkeys%2Ftargets.key", "9.targets.json"):
+        assert client.get(f"/api/v1/trust/{secret}", headers=gateway).status_code == 404
+    assert client.get("/api/v1/trust/timestamp.json", headers=gateway).json()["signed"]["version"] == 1
+    assert client.get("/api/v1/trust/1.targets.json", headers=gateway).json()["signed"]["targets"] == {}
+    named = {"models": [{"digest": "d" * 64}]}
+    with Database(f"sqlite:///{tmp_path}/server.db").begin() as session:
+        session.scalars(select(Gateway)).one().desired = named
+        for digest, status in (("d" * 64, "candidate"), ("e" * 64, "champion"), ("f" * 64, "retired")):
+            row = {"slot": "s", "path": "p", "size": 5, "verdict": "v", "dataset": "x", "passport": {}, "created_ms": 1}
+            session.add(Model(**row, version=ord(digest[0]), digest=digest, status=status))
+    assert client.get("/api/v1/trust/timestamp.json", headers=gateway).json()["signed"]["version"] == 2
+    listed = client.get("/api/v1/trust/2.targets.json", headers=gateway).json()["signed"]["targets"]
+    assert sorted(listed) == [f"{'d' * 64}.bundle", f"{'e' * 64}.bundle"]
 
 
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder, continued, decay_groups
+from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder, continued, decay_groups, hidden_matrices
 
 GPT2: dict[str, Any] = {"vocabulary": 50, "context": 32, "layers": 2, "heads": 4, "width": 32}
 LLAMA = GPT2 | {
@@ -89,6 +89,15 @@ def test_greedy_stops_at_the_end_and_at_the_context() -> None:
     assert len(free) == 31
     assert continued(TorchDecoder(net), [1, 2], 100, end=free[0]) == free[:1]
     assert len(continued(TorchDecoder(net), [1, 2], 4)) == 4
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_hidden_matrices_are_all_linear_maps_but_the_head(tied: bool) -> None:
+    net = Gpt(GptSettings(vocabulary=24, context=32, layers=2, heads=2, width=16, tied=tied))
+    names = {id(value): name for name, value in net.named_parameters()}
+    found = sorted(names[id(value)] for value in hidden_matrices(net))
+    parts = ("attention.out", "attention.qkv", "feed_forward.down", "feed_forward.up")
+    assert found == [f"blocks.{layer}.{part}.weight" for layer in range(2) for part in parts]
 
 
 def test_only_matrices_decay() -> None:

@@ -35,6 +35,7 @@ from server.training.language import (
 ROOT = Path(__file__).parents[2]
 SIZES = GptSettings(vocabulary=24, context=32, layers=1, heads=2, width=16, dropout=0.1)
 LOOP = LoopSettings(steps=40, learning_rate=1e-2, check_every=10, save_every=15, patience=0)
+BOTH = pytest.mark.parametrize("loop", [LOOP, replace(LOOP, matrix_rate=2e-2)], ids=["adamw", "muon"])
 TEXTS = [[(i * step) % 20 for i in range(60)] for step in (1, 3, 7)] * 4
 LATER = Stream([[(i * 3 + 2) % 20 for i in range(100)]], 20, 16, 4, 0).in_order()
 
@@ -54,23 +55,25 @@ def same(a: Gpt, b: Gpt) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_it_learns_and_the_same_seed_gives_the_same_network() -> None:
-    first, learned = trained()
-    again, _ = trained()
+@BOTH
+def test_it_learns_and_the_same_seed_gives_the_same_network(loop: LoopSettings) -> None:
+    first, learned = trained(loop)
+    again, _ = trained(loop)
     assert learned.finished
     assert learned.best < 0.8 * learned.curve[0].check
     assert same(first, again)
-    other, _ = trained(replace(LOOP, seed=8))
+    other, _ = trained(replace(loop, seed=8))
     assert not same(first, other)
 
 
-def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole, expected = trained()
+@BOTH
+def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(loop: LoopSettings, tmp_path: Path) -> None:
+    whole, expected = trained(loop)
     asked = iter(range(1000))
-    _, part = trained(folder=tmp_path, stop=lambda: next(asked) == 22)
+    _, part = trained(loop, folder=tmp_path, stop=lambda: next(asked) == 22)
     assert not part.finished
     assert part.steps == 23
-    net, learned = trained(folder=tmp_path)
+    net, learned = trained(loop, folder=tmp_path)
     assert learned.steps == 40
     assert same(net, whole)
     assert [p.check for p in learned.curve] == [p.check for p in expected.curve]
