@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from protocol.errors import MillwrightError, NeedsPerson, TryLater
 from protocol.purchases import PurchaseProposal
 from protocol.schedules import Schedule
 from server.demo import accounting
+from server.demo.editors import Editors
 from server.demo.processes import Processes, free_port, start_broker
 
 LIVES = """lives = "{folder}/lives"
@@ -28,6 +30,9 @@ life_conditions = 6
 life_renewed_by = ["replace-bearing"]
 """
 """How the server learns from the pumps' recorded lives; flow tells the load."""
+WRITER = "report.writer"
+EDITED_REPORTS, WRITER_STEPS = 20, 80
+"""So many reports are edited, and so short is the lesson: the writer is to serve before the demo ends."""
 
 
 class Demo:
@@ -47,16 +52,19 @@ class Demo:
         self.rss: dict[str, float] = {}
         self.stopped: list[bool] = []
         self.broker = ""
+        self.editors = Editors(self.api, EDITED_REPORTS)
 
     @property
     def url(self) -> str:
         """Where the page is."""
         return f"http://127.0.0.1:{self.http_port}"
 
-    def api(self, path: str) -> Any:
-        """One GET of the admin API."""
+    def api(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """One GET of the admin API, or a POST of `body`."""
         request = urllib.request.Request(  # noqa: S310 - our own loopback address
-            f"{self.url}/api/v1/{path}", headers={"Authorization": f"Bearer {self.admin_token}"}
+            f"{self.url}/api/v1/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.admin_token}"},
         )
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             return json.load(answer)
@@ -199,6 +207,8 @@ retrain_after_buckets = {again}
 retrain_after_feedback = 8
 first_recommend_after_orders = 100
 first_read_after_notes = 100
+first_write_after_edits = {EDITED_REPORTS}
+writer_steps = {WRITER_STEPS}
 lstm_epochs = 12
 max_windows = 4000
 seed = {demo.options.seed}
@@ -283,6 +293,8 @@ def watch(demo: Demo) -> None:
         counters = demo.api("counters")
         gateways = demo.api("gateways")
         note_firsts(demo, counters, gateways)
+        if not demo.options.replay:
+            demo.editors.look(counters["report"])
         demo.rss = {k: max(v, demo.rss.get(k, 0)) for k, v in demo.processes.rss_mib().items()}
         if time.monotonic() - said_s > 15:
             said_s = time.monotonic()
@@ -305,6 +317,8 @@ def note_firsts(demo: Demo, counters: dict[str, Any], gateways: list[dict[str, A
         "first_schedule_s": counters["statements"].get(Schedule.type_name, 0) > 0,
         "first_answer_s": counters["feedback"] > 0,
         "first_model_serving_s": bool(serving),
+        "reports_edited_s": len(demo.editors.edited) >= EDITED_REPORTS,
+        "writer_serving_s": any(slot == WRITER for slot, _ in serving),
         "feedback_trained_model_serving_s": any(s == "recommend.items" and v >= 2 for s, v in serving),
     }
     for name, happened in seen.items():
@@ -365,7 +379,7 @@ def add_up(demo: Demo) -> dict[str, Any]:
     published, counters, gateways = demo.plant(), demo.api("counters"), demo.api("gateways")
     statuses = {line: demo.status(line) for line in demo.lines}
     ledger = demo.api("ledger")
-    rows = [r["report_id"] for r in demo.everything("reports")]
+    rows = demo.everything("reports")
     events = [e["body"] for e in demo.everything("events")]
     models = demo.everything("models")
     written = sum(s["counters"].get("reports.written", 0) for s in statuses.values())
@@ -373,7 +387,7 @@ def add_up(demo: Demo) -> dict[str, Any]:
     hops: dict[str, Any] = {
         "readings": {n: accounting.readings(published["lines"].get(n, {}), s["counters"]) for n, s in statuses.items()},
         "outbox": {n: accounting.outbox(s["lanes"], ledger, n) for n, s in statuses.items()},
-        "reports": accounting.reports(written, rows, dead),
+        "reports": accounting.reports(written, [row["report_id"] for row in rows], dead),
         "feedback_model": accounting.feedback_model(gateways) if not demo.options.replay else None,
         "labelled_windows": accounting.windows_hit(events, windows) if (windows := labelled(demo)) else None,
     }
@@ -393,6 +407,8 @@ def add_up(demo: Demo) -> dict[str, Any]:
             {k: m[k] for k in ("slot", "version", "status", "verdict", "because", "size")}
             for m in sorted(models, key=lambda m: m["id"])
         ],
+        "edits": {"reports": len(demo.editors.edited), "wordings_accepted": demo.editors.accepted},
+        "reports_by_the_model": accounting.reports_by_the_model([row["body"] for row in rows]),
         "latencies": demo.firsts,
         "bytes_up": {n: s["bytes_up"] for n, s in statuses.items()},
         "rss_mib": demo.rss,
@@ -446,6 +462,11 @@ def show(options: argparse.Namespace, result: dict[str, Any]) -> None:
         sys.stdout.write(f"  {line}: {hop['published']} readings, {hop['stored']} stored, quarantined: {refused}\n")
     reports = result["hops"]["reports"]
     sys.stdout.write(f"  reports: {reports['written']} written, {reports['in_database']} in the database\n")
+    by_model = result["reports_by_the_model"]
+    sys.stdout.write(
+        f"  {result['edits']['reports']} reports edited by people; reports written by the model: {by_model['reports']}, "
+        f"{by_model['with_own_words']} of them in words that people added\n"
+    )
     for model in result["models"]:
         sys.stdout.write(f"  {model['slot']} v{model['version']}: {model['status']} – {model['verdict']}\n")
 

@@ -36,7 +36,7 @@ from server.algorithms import byte_pairs, low_rank, ngrams
 from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
 from server.checkpoints import load_gpt, with_tokens
 from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
-from server.left import LeftReport
+from server.left import LeftBook, LeftReport
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.language import Examples, LoopSettings, Stream, learn, next_token_loss
 from server.training.left_reports import judged, longest_section, made_up, sections
@@ -64,8 +64,9 @@ Pair = tuple[list[int], list[int]]
 @dataclass(frozen=True)
 class WriterPlan:
     """What to learn, from what and how long. frames: catalogues of the documents it writes. texts: of the domain, for the
-    first stage; left: reports that people left; facts: of simulated or past events, that made-up reports are about (none:
-    they are invented from the catalogue). made: how many of those; bits: of a packed weight.
+    first stage; left: reports that people left; facts: of simulated or past events, that every second made-up report is about
+    (the others' are invented from the catalogue, so that what never happened yet is known, too). made: how many of those;
+    bits: of a packed weight.
 
     checkpoint: a local Hugging Face folder of the GPT-2 or Llama family to begin from; its tokenizer gets the slots, `shape`
     and `vocabulary` are not used. low_rank: above 0, only its embeddings and so many ranks beside each matrix learn."""
@@ -85,6 +86,18 @@ class WriterPlan:
     batch: int = 8
     bits: int = 8
     seed: int = 7
+
+    @classmethod
+    def of(cls, book: LeftBook, seed: int = 7) -> WriterPlan:
+        """From what people left."""
+        facts = tuple(tuple(each) for each in book.facts)
+        return cls(frames=tuple(book.frames), left=tuple(book.reports), facts=facts, seed=seed)
+
+    def with_steps(self, steps: int) -> WriterPlan:
+        """So many from made-up reports, twice as many at most from people's."""
+        return replace(
+            self, made_loop=replace(self.made_loop, steps=steps), left_loop=replace(self.left_loop, steps=2 * steps)
+        )
 
 
 def train_writer(
@@ -130,24 +143,24 @@ class _Course:
         )
         self.people = held_out if enough else []
         self.taught, self.taught_check = _apart(taught)
-        made = self._made(plan.seed * 1_000_000, plan.made)
-        self.made, self.made_check = _apart(made)
+        first = plan.seed * 1_000_000
+        facts, kept = _shared_out(plan.facts, self.people)
+        self.made, self.made_check = _apart(self._made(first, plan.made, facts))
+        self.judging = self.people or self._made(first + 500_000, max(plan.made // 8, 8), kept)[:MOST_JUDGED]
+        """People's held-out reports, or made-up ones of facts that did not teach."""
 
-    def _made(self, first: int, count: int) -> list[LeftReport]:
+    def _made(self, first: int, count: int, facts: Sequence[Sequence[Fact]]) -> list[LeftReport]:
         """With people's reports at hand the made-up ones have no manner of their own."""
-        given = self.plan.facts or (None,)
         return [
-            made_up(frames, first + i, given[i % len(given)], styled=not self.plan.left)
+            made_up(
+                frames,
+                first + i,
+                facts[i // 2 % len(facts)] if facts and i % 2 == 0 else None,
+                styled=not self.plan.left,
+            )
             for frames in self.plan.frames
             for i in range(count)
         ]
-
-    @property
-    def judging(self) -> list[LeftReport]:
-        """People's held-out reports, or made-up ones of facts that did not teach."""
-        if self.people:
-            return self.people
-        return self._made(self.plan.seed * 1_000_000 + 500_000, max(self.plan.made // 8, 8))[:MOST_JUDGED]
 
     def learned(self) -> Learned:
         """Tokenizer and network, through the stages."""
@@ -458,6 +471,17 @@ def _apart(reports: list[LeftReport]) -> tuple[list[LeftReport], list[LeftReport
     if len(reports) < CHECK_EVERY:
         return reports, []
     return [r for i, r in enumerate(reports) if i % CHECK_EVERY], reports[::CHECK_EVERY]
+
+
+def _shared_out(
+    facts: Sequence[Sequence[Fact]], people: Sequence[LeftReport]
+) -> tuple[list[Sequence[Fact]], list[Sequence[Fact]]]:
+    """(what teaches, what judges where nobody's reports do); those of the reports that judge do neither."""
+    judges = [list(report.facts) for report in people]
+    others = [each for each in facts if list(each) not in judges]
+    if people:
+        return others, []
+    return [f for i, f in enumerate(others) if i % CHECK_EVERY], others[::CHECK_EVERY]
 
 
 def _parameters(plan: WriterPlan, learned: Learned, course: _Course) -> dict[str, object]:

@@ -235,6 +235,9 @@ class Plan:
     retrain_after_feedback: int = 12
     first_recommend_after_orders: int = 40
     first_read_after_notes: int = 10_000
+    first_write_after_edits: int = 40
+    retrain_after_edits: int = 20
+    writer_steps: int = 0
     lstm_epochs: int = 1
     lives: str = ""
     life_settings: tuple[str, ...] = ()
