@@ -65,6 +65,10 @@ class Plan(Protocol):
     @property
     def writer_steps(self) -> int: ...
     @property
+    def writer_layers(self) -> int: ...
+    @property
+    def writer_width(self) -> int: ...
+    @property
     def lstm_epochs(self) -> int: ...
     @property
     def lives(self) -> str: ...
@@ -99,7 +103,9 @@ class Task:
     life_conditions: int = 1
     life_cap_h: float = 0.0
     life_renewed_by: tuple[str, ...] = ()
-    writer_steps: int = 0
+    writer_steps: int = 600
+    writer_layers: int = 4
+    writer_width: int = 128
 
 
 @dataclass(frozen=True)
@@ -312,8 +318,8 @@ def _train_write(task: Task, world: Circumstances, progress: Progress) -> list[C
     from server.training.writer import WriterPlan, train_writer  # loads torch
 
     book = datasets.read_left(task.dataset, task.digest)
-    plan = WriterPlan.of(book, task.seed)
-    return train_writer(plan.with_steps(task.writer_steps) if task.writer_steps else plan, world, progress)
+    plan = WriterPlan.of(book, task.writer_layers, task.writer_width, task.seed).with_steps(task.writer_steps)
+    return train_writer(plan, world, progress)
 
 
 KINDS = {

@@ -31,8 +31,13 @@ life_renewed_by = ["replace-bearing"]
 """
 """How the server learns from the pumps' recorded lives; flow tells the load."""
 WRITER = "report.writer"
-EDITED_REPORTS, WRITER_STEPS = 20, 80
-"""So many reports are edited, and so short is the lesson: the writer is to serve before the demo ends."""
+EDITED_REPORTS = 12
+WRITING = f"""first_write_after_edits = {EDITED_REPORTS}
+writer_steps = 90
+writer_layers = 2
+writer_width = 96
+"""
+"""So few reports teach a writer so small a lesson: it is to serve before the demo ends."""
 
 
 class Demo:
@@ -207,13 +212,11 @@ retrain_after_buckets = {again}
 retrain_after_feedback = 8
 first_recommend_after_orders = 100
 first_read_after_notes = 100
-first_write_after_edits = {EDITED_REPORTS}
-writer_steps = {WRITER_STEPS}
 lstm_epochs = 12
 max_windows = 4000
 seed = {demo.options.seed}
 """
-        + ("" if demo.options.replay else LIVES.format(folder=folder))
+        + ("" if demo.options.replay else LIVES.format(folder=folder) + WRITING)
     )
     for line in demo.lines:
         (folder / line).mkdir(exist_ok=True)

@@ -51,12 +51,13 @@ GOLDEN_TOKENS, GOLDEN_ROWS = 12, 4
 CHECK_EVERY = 8
 """Of what teaches, every eighth report stops the training early instead."""
 MOST_CHECKED, MOST_JUDGED = 400, 60
+LEAST_MADE, LEAST_STEPS = 24, 10
 LEAST_JUDGED = 2
 """Of people's reports; the gate's bounds need two."""
-SHAPE = GptSettings(context=384, layers=4, heads=4, width=128)
-ON_TEXTS = LoopSettings(steps=300, learning_rate=2e-3, check_every=50, patience=0)
-ON_MADE = LoopSettings(steps=1200, learning_rate=3e-3, check_every=100, patience=4)
-ON_LEFT = LoopSettings(steps=160, learning_rate=5e-4, check_every=10, patience=4)
+SHAPE = GptSettings(context=320, layers=4, heads=4, width=128)
+ON_TEXTS = LoopSettings(steps=150, learning_rate=5e-3, matrix_rate=1e-2, check_every=50, patience=0)
+ON_MADE = LoopSettings(steps=600, learning_rate=5e-3, matrix_rate=1e-2, check_every=100, patience=4)
+ON_LEFT = LoopSettings(steps=1200, learning_rate=2e-3, matrix_rate=4e-3, check_every=10, patience=4)
 Encode = Callable[[str], Sequence[int]]
 Pair = tuple[list[int], list[int]]
 
@@ -75,28 +76,37 @@ class WriterPlan:
     texts: tuple[str, ...] = ()
     left: tuple[LeftReport, ...] = ()
     facts: tuple[tuple[Fact, ...], ...] = ()
-    made: int = 400
-    vocabulary: int = 1600
+    made: int = 800
+    vocabulary: int = 1200
     shape: GptSettings = SHAPE
     checkpoint: Path | None = None
     low_rank: int = 0
     text_loop: LoopSettings = ON_TEXTS
     made_loop: LoopSettings = ON_MADE
     left_loop: LoopSettings = ON_LEFT
-    batch: int = 8
+    batch: int = 16
     bits: int = 8
     seed: int = 7
 
     @classmethod
-    def of(cls, book: LeftBook, seed: int = 7) -> WriterPlan:
+    def of(cls, book: LeftBook, layers: int, width: int, seed: int) -> WriterPlan:
         """From what people left."""
-        facts = tuple(tuple(each) for each in book.facts)
-        return cls(frames=tuple(book.frames), left=tuple(book.reports), facts=facts, seed=seed)
+        return cls(
+            frames=tuple(book.frames),
+            left=tuple(book.reports),
+            facts=tuple(tuple(each) for each in book.facts),
+            shape=replace(SHAPE, layers=layers, width=width),
+            seed=seed,
+        )
 
     def with_steps(self, steps: int) -> WriterPlan:
-        """So many from made-up reports, twice as many at most from people's."""
+        """So many steps from made-up reports; how many those are, and the steps from people's, in proportion."""
+        share = steps / self.made_loop.steps
         return replace(
-            self, made_loop=replace(self.made_loop, steps=steps), left_loop=replace(self.left_loop, steps=2 * steps)
+            self,
+            made=max(round(self.made * share), LEAST_MADE),
+            made_loop=replace(self.made_loop, steps=steps),
+            left_loop=replace(self.left_loop, steps=max(round(self.left_loop.steps * share), LEAST_STEPS)),
         )
 
 
@@ -108,6 +118,11 @@ def train_writer(
     course = _Course(plan, progress, folder)
     learned = course.learned()
     return [Candidate(*seal(_draft(course, learned, world)))]
+
+
+def learn_writer(plan: WriterPlan, progress: Progress, folder: Path | None = None) -> Learned:
+    """The network and its tokenizer alone: nothing is packed or judged."""
+    return _Course(plan, progress, folder).learned()
 
 
 @dataclass(frozen=True)

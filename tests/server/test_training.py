@@ -237,7 +237,9 @@ class Plan:
     first_read_after_notes: int = 10_000
     first_write_after_edits: int = 40
     retrain_after_edits: int = 20
-    writer_steps: int = 0
+    writer_steps: int = 600
+    writer_layers: int = 4
+    writer_width: int = 128
     lstm_epochs: int = 1
     lives: str = ""
     life_settings: tuple[str, ...] = ()
