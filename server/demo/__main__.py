@@ -33,7 +33,7 @@ life_renewed_by = ["replace-bearing"]
 WRITER = "report.writer"
 EDITED_REPORTS = 12
 WRITING = f"""first_write_after_edits = {EDITED_REPORTS}
-writer_steps = 90
+writer_steps = 120
 writer_layers = 2
 writer_width = 96
 """

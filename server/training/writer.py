@@ -57,7 +57,8 @@ LEAST_JUDGED = 2
 SHAPE = GptSettings(context=320, layers=4, heads=4, width=128)
 ON_TEXTS = LoopSettings(steps=150, learning_rate=5e-3, matrix_rate=1e-2, check_every=50, patience=0)
 ON_MADE = LoopSettings(steps=600, learning_rate=5e-3, matrix_rate=1e-2, check_every=100, patience=4)
-ON_LEFT = LoopSettings(steps=1200, learning_rate=2e-3, matrix_rate=4e-3, check_every=10, patience=4)
+ON_LEFT = LoopSettings(steps=800, learning_rate=1e-3, check_every=20, patience=6)
+"""AdamW alone: at rates at which Muon learns anew, it unlearns what it can."""
 Encode = Callable[[str], Sequence[int]]
 Pair = tuple[list[int], list[int]]
 
@@ -190,6 +191,12 @@ class _Course:
             pairs = [self._pair(tokenizer, end, *row) for row in self.texts(reports)[:most]]
             return Examples(pairs, pad, shape.context, plan.batch, plan.seed)
 
+        def taught(
+            name: str, teach: list[LeftReport], check: list[LeftReport], loop: LoopSettings, begins: float, ends: float
+        ) -> str:
+            checked = examples(check, MOST_CHECKED).in_order() if check else []
+            return self._stage(name, net, examples(teach), checked, loop, begins, ends)
+
         rows = [byte_pairs.encode(tokenizer, "".join(pair)) for pair in [*made, *self.texts(self.taught)]]
         words = []
         if plan.texts:
@@ -197,13 +204,10 @@ class _Course:
             held = max(len(plain) // 20, 1) if len(plain) > 1 else 0
             stream = Stream([*plain[held:], *rows], end, shape.context, max(plan.batch // 2, 1), plan.seed)
             check = Stream(plain[:held], end, shape.context, plan.batch, plan.seed).in_order()[:8] if held else []
-            words.append(self._stage("texts", net, stream, check, plan.text_loop, 0.0, 0.35))
-        teaching, check = examples(self.made), examples(self.made_check, MOST_CHECKED).in_order()
-        words.append(self._stage("made reports", net, teaching, check, plan.made_loop, 0.35, 0.7))
+            words.append(self._stage("texts", net, stream, check, plan.text_loop, 0.0, 0.25))
+        words.append(taught("made reports", self.made, self.made_check, plan.made_loop, 0.25, 0.6))
         if self.taught:
-            teaching = examples(self.taught)
-            check = examples(self.taught_check).in_order() if self.taught_check else []
-            words.append(self._stage("people's reports", net, teaching, check, plan.left_loop, 0.7, 0.85))
+            words.append(taught("people's reports", self.taught, self.taught_check, plan.left_loop, 0.6, 0.85))
         if plan.low_rank:
             low_rank.fold(net)
         return Learned(net, tokenizer, rows, "; ".join(words))
@@ -276,6 +280,11 @@ class Judgement:
     def ours(self) -> float:
         """Of the model, over documents and languages."""
         return float(np.mean([each.model.likelihood for each in self._each]))
+
+    @property
+    def perplexity(self) -> float:
+        """Of the model among the ways that a choice had, over documents and languages; 1 where it was always sure and right."""
+        return float(np.mean([math.exp(-w.model.likelihood * w.reports / max(w.choices, 1)) for w in self._each]))
 
     def rival(self, name: str) -> float:
         """Of a chooser."""
@@ -451,13 +460,13 @@ def _parity(
     course: _Course,
     encode: Encode,
 ) -> tuple[Parity, list[list[int]]]:
-    """What packing cost, in logits after prompts and in the likelihood of choices; and prompts of equal length."""
+    """What packing cost, in logits after prompts and in the perplexity of choices; and prompts of equal length."""
     texts = [prompt + text for prompt, text in course.texts(course.judging)]
     rows = [list(encode(text))[:64] for text in texts[:: max(len(texts) // 24, 1)]]
     fitted = TorchDecoder(net)
     a = np.concatenate([_whole(fitted, row) for row in rows])
     b = np.concatenate([_whole(packed, row) for row in rows])
-    cost = parity.compare(a, b, -full.ours, -ours.ours, lower_is_better=True)
+    cost = parity.compare(a, b, full.perplexity, ours.perplexity, lower_is_better=True)
     long = [row for row in rows if len(row) >= GOLDEN_TOKENS]
     spread = [long[i] for i in np.linspace(0, len(long) - 1, min(GOLDEN_ROWS, len(long))).astype(int)]
     return cost, [row[:GOLDEN_TOKENS] for row in spread]
