@@ -283,7 +283,7 @@ class Judgement:
 
     @property
     def perplexity(self) -> float:
-        """Of the model among the ways that a choice had, over documents and languages; 1 where it was always sure and right."""
+        """Of the model among the ways that each choice had, over documents and languages; 1: always sure and right."""
         return float(np.mean([math.exp(-w.model.likelihood * w.reports / max(w.choices, 1)) for w in self._each]))
 
     def rival(self, name: str) -> float:
