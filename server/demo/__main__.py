@@ -5,101 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import MillwrightError, NeedsPerson, TryLater
+from protocol.errors import MillwrightError, TryLater
 from protocol.purchases import PurchaseProposal
 from protocol.schedules import Schedule
 from server.demo import accounting
-from server.demo.editors import Editors
-from server.demo.processes import Processes, free_port, start_broker
+from server.demo.configuration import configure
+from server.demo.processes import Processes, start_broker
+from server.demo.run import EDITED_REPORTS, Demo
 
-LIVES = """lives = "{folder}/lives"
-life_settings = ["flow"]
-life_conditions = 6
-life_renewed_by = ["replace-bearing"]
-"""
-"""How the server learns from the pumps' recorded lives; flow tells the load."""
 WRITER = "report.writer"
-EDITED_REPORTS = 12
-WRITING = f"""first_write_after_edits = {EDITED_REPORTS}
-writer_steps = 120
-writer_layers = 2
-writer_width = 96
-"""
-"""So few reports teach a writer so small a lesson: it is to serve before the demo ends."""
-
-
-class Demo:
-    """One run: its folder, its ports, its tokens, and what it has seen so far."""
-
-    def __init__(self, options: argparse.Namespace, folder: Path, processes: Processes) -> None:
-        self.options = options
-        self.folder = folder
-        self.processes = processes
-        self.mqtt_port = free_port()
-        self.http_port: int = options.port or free_port()
-        self.admin_token = secrets.token_urlsafe(32)
-        self.gateway_token = secrets.token_urlsafe(32)
-        self.lines = ["line-1"] if options.replay else ["line-1", "line-2"]
-        self.began_s = time.monotonic()
-        self.firsts: dict[str, float] = {}
-        self.rss: dict[str, float] = {}
-        self.stopped: list[bool] = []
-        self.broker = ""
-        self.editors = Editors(self.api, EDITED_REPORTS)
-
-    @property
-    def url(self) -> str:
-        """Where the page is."""
-        return f"http://127.0.0.1:{self.http_port}"
-
-    def api(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """One GET of the admin API, or a POST of `body`."""
-        request = urllib.request.Request(  # noqa: S310 - our own loopback address
-            f"{self.url}/api/v1/{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self.admin_token}"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            return json.load(answer)
-
-    def everything(self, name: str) -> list[dict[str, Any]]:
-        """Every row of a list of the API, page by page."""
-        rows: list[dict[str, Any]] = []
-        before = ""
-        while True:
-            page = self.api(f"{name}?limit=1000{before}")
-            rows += page
-            if len(page) < 1000:
-                return rows
-            before = f"&before={page[-1]['id']}"
-
-    def status(self, line: str) -> dict[str, Any]:
-        """What an agent last wrote about itself; empty before it did."""
-        try:
-            told: dict[str, Any] = json.loads((self.folder / line / "data" / "status.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            return {}
-        return told
-
-    def plant(self) -> dict[str, Any]:
-        """What the plant says it published."""
-        try:
-            told: dict[str, Any] = json.loads((self.folder / "plant.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            return {"lines": {}}
-        return told
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -184,84 +107,6 @@ def start(demo: Demo) -> None:
     if not demo.options.headless:
         sys.stdout.write(f"\n  Open  {demo.url}/?token={demo.admin_token}\n\n")
         sys.stdout.flush()
-
-
-def configure(demo: Demo) -> None:
-    """Settings of server and agents; mapping files come from the plant's own command."""
-    folder = demo.folder
-    (folder / "admin.token").write_text(demo.admin_token)
-    (folder / "gateway.token").write_text(demo.gateway_token)
-    for secret in ("admin.token", "gateway.token"):
-        (folder / secret).chmod(0o600)
-    step_ms, season, first, again = (300_000, 288, 1200, 6000) if demo.options.replay else (900_000, 96, 150, 130)
-    (folder / "server.toml").write_text(
-        f"""database = "sqlite:///{folder}/server.db"
-artifacts = "{folder}/artifacts"
-admin_token_file = "{folder}/admin.token"
-gateway_token_file = "{folder}/gateway.token"
-port = {demo.http_port}
-[broker]
-port = {demo.mqtt_port}
-[training]
-step_ms = {step_ms}
-season_steps = {season}
-window_length = 48
-horizon_steps = 12
-first_after_buckets = {first}
-retrain_after_buckets = {again}
-retrain_after_feedback = 8
-first_recommend_after_orders = 100
-first_read_after_notes = 100
-lstm_epochs = 12
-max_windows = 4000
-seed = {demo.options.seed}
-"""
-        + ("" if demo.options.replay else LIVES.format(folder=folder) + WRITING)
-    )
-    for line in demo.lines:
-        (folder / line).mkdir(exist_ok=True)
-        (folder / line / "agent.toml").write_text(
-            f"""site = "demo"
-gateway = "{line}"
-data_dir = "data"
-mapping = "{folder}/{line}.mapping.toml"
-{"" if demo.options.replay else f'catalogue = "{folder}/{line}.catalogue.toml"'}
-step_ms = {step_ms}
-[clock]
-simulated = true
-[plant]
-port = {demo.mqtt_port}
-[uplink]
-port = {demo.mqtt_port}
-[server]
-url = "{demo.url}"
-token_file = "{folder}/gateway.token"
-root = "{folder}/keys/root.json"
-[forecast]
-season_steps = {season}
-every_steps = {12 if demo.options.replay else 4}
-horizon_steps = 12
-[watch]
-false_alarms_per_machine_month = {0.5 if demo.options.replay else 30}
-untaught_buckets = {0 if demo.options.replay else 12}
-[share]
-block_steps = {48 if demo.options.replay else 8}
-"""
-        )
-    if demo.options.replay:
-        (folder / "line-1.mapping.toml").write_text(
-            '[[source]]\ntopic = "plant/line-1/{machine}/telemetry"\neach = "$.tags.*"\nsignal = "@key"\n'
-            'value = "$.value"\nunit = "$.unit"\nroot_time = "$.timestamp"\n'
-        )
-    else:
-        made = Processes(folder)
-        made.python("mapping", "edge_agent.devices", "mapping", "--out", str(folder), "--seed", str(demo.options.seed))
-        made.python(
-            "lives", "edge_agent.devices", "lives", "--out", f"{folder}/lives", "--seed", str(demo.options.seed)
-        )
-        for what in ("mapping", "lives"):
-            if made.running[what].wait(60) != 0:
-                raise NeedsPerson(f"no {what} files: {made.tail(what)}")
 
 
 def wait_for(demo: Demo, what: str, ready: Any, timeout_s: float) -> None:
