@@ -1,5 +1,5 @@
 """A small language model that learns to write fault reports, for benchmarks: trained as the product trains its writers
-(server/training/writer.py), minutes on one core, nothing kept.
+(server/training/writer_lessons.py), minutes on one core, nothing kept.
 
 Its tokenizer and first training see made-up reports, every second one of a made case (`fault_cases.made_case`, other seeds
 than any that is judged), in which every clause has a random one of its wordings and every optional clause is left out by the
@@ -31,7 +31,7 @@ from protocol.writing.strict import Limits
 from server.algorithms import byte_pairs
 from server.algorithms.gpt import Gpt, TorchDecoder
 from server.left import LeftReport
-from server.training.writer import WriterPlan, learn_writer
+from server.training.writer_lessons import WriterPlan, learn_writer
 
 FIRST_SEED, CASES = 1_000_000, 400
 FULL = WriterPlan()

@@ -315,7 +315,8 @@ def _freeze_left(database: Database, _plan: Plan, artifacts: Path) -> tuple[data
 
 
 def _train_write(task: Task, world: Circumstances, progress: Progress) -> list[Candidate]:
-    from server.training.writer import WriterPlan, train_writer  # loads torch
+    from server.training.writer import train_writer  # loads torch
+    from server.training.writer_lessons import WriterPlan
 
     book = datasets.read_left(task.dataset, task.digest)
     plan = WriterPlan.of(book, task.writer_layers, task.writer_width, task.seed).with_steps(task.writer_steps)

@@ -28,10 +28,11 @@ from server.config import Settings, TrainingSettings
 from server.database import Database, Job, ReportEditRow, ReportRow, Table, WordingRow
 from server.demo.accounting import reports_by_the_model
 from server.demo.editors import OWN, OWN_CLAUSE, Editors
-from server.training import writer
+from server.training import writer_lessons
 from server.training.circumstances import Circumstances
 from server.training.left_reports import made_up
-from server.training.writer import WriterPlan, train_writer
+from server.training.writer import train_writer
+from server.training.writer_lessons import WriterPlan
 from tests import written
 
 PLAN = TrainingSettings(first_write_after_edits=4, retrain_after_edits=3)
@@ -149,7 +150,7 @@ def test_accepted_words_travel_in_the_writers_bundle() -> None:
 def test_what_judges_is_about_no_event_that_taught(events: int, edited: int) -> None:
     facts = [made_up(FAULT_REPORT, seed, styled=False).facts for seed in range(events)]
     people = [made_up(FAULT_REPORT, seed, styled=True) for seed in range(edited)]
-    teaching, judging = writer._shared_out(facts, people)
+    teaching, judging = writer_lessons.shared_out(facts, people)
     judges = judging if not people else [report.facts for report in people]
     assert not [each for each in teaching if each in judges]
     assert people == [] or judging == []
@@ -158,7 +159,7 @@ def test_what_judges_is_about_no_event_that_taught(events: int, edited: int) -> 
 
 def test_half_of_the_made_up_reports_are_about_the_plants_own_events() -> None:
     own = tuple(made_up(FAULT_REPORT, seed, styled=False).facts for seed in range(1000, 1010))
-    course = writer._Course(replace(LITTLE, facts=own), lambda share, text: None, None)
+    course = writer_lessons.Course(replace(LITTLE, facts=own), lambda share, text: None, None)
     made = [*course.made, *course.made_check]
     assert abs(sum(report.facts in own for report in made) - len(made) / 2) <= 1
 
