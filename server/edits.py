@@ -215,7 +215,7 @@ def edited(session: Session, known: Catalogues, row: ReportRow) -> dict[str, Any
     for passage in passages:
         en, zh = edits.spoken(passage, "en", dict(edit.en)), edits.spoken(passage, "zh", dict(edit.zh))
         sections.append({"section": passage.heading.section, **_text(en, "en"), **_text(zh, "zh")})
-    names = {language: _names(session, edit, passages, language) for language in LANGUAGES}
+    names: dict[str, Any] = {language: _names(session, edit, passages, language) for language in LANGUAGES}
     return {"author": edit.author, "time_ms": edit.time_ms, **names, "sections": sections}
 
 

@@ -173,9 +173,26 @@ def test_a_new_relation_or_deed_is_a_doubt_and_plain_words_are_none() -> None:
 def test_facts_in_one_another_s_place_are_a_doubt() -> None:
     told = doubts("It reached <since>, which was <peak>.", CLAUSE, "en")
     assert "has <since> after 'reached', where the clause has <peak> so far" in told
-    assert doubts("Once more it reached <peak> at <since>.", CLAUSE, "en") == [
-        "says a number that the clause does not say so far: once"
-    ]
+    assert doubts("Again it reached <peak> at <since>.", CLAUSE, "en") == []
+
+
+def test_most_wordings_with_two_facts_swapped_are_doubted() -> None:
+    """Each of the catalogue's wordings as if it were new, and the same with two of its facts swapped."""
+    true, swapped = [], []
+    for one in FAULT_REPORT.clauses:
+        for language in LANGUAGES:
+            for at, text in enumerate(wordings(one, language)):
+                others = [*wordings(one, language)[:at], *wordings(one, language)[at + 1 :]]
+                if not others:
+                    continue
+                rest = msgspec.structs.replace(one, **{language: others})
+                true.append(bool(doubts(text, rest, language)))
+                a, b, *_ = [*(f"<{key}>" for key in slots(text)), "", ""]
+                if b:
+                    false = text.replace(a, "\x00").replace(b, a).replace("\x00", b)
+                    swapped.append(bool(doubts(false, rest, language)))
+    assert sum(swapped) >= 0.9 * len(swapped)
+    assert sum(true) <= 0.65 * len(true)
 
 
 def test_only_optional_clauses_may_be_left_out() -> None:
