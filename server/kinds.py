@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -81,6 +81,8 @@ class Plan(Protocol):
     @property
     def life_renewed_by(self) -> tuple[str, ...]: ...
     @property
+    def quantize(self) -> str: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -106,6 +108,7 @@ class Task:
     writer_steps: int = 600
     writer_layers: int = 4
     writer_width: int = 128
+    quantize: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ def _train_forecast(task: Task, world: Circumstances, progress: Progress) -> lis
     from server import training
 
     grid = datasets.read_signals(task.dataset, task.digest)
-    plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed)
+    plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed, quantize=task.quantize)
     found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
     try:
         found += training.train_monitors(
@@ -279,6 +282,7 @@ def _train_life(task: Task, world: Circumstances, progress: Progress) -> list[Ca
         cap_h=task.life_cap_h,
         renewed_by=task.life_renewed_by,
         seed=task.seed,
+        quantize=task.quantize,
     )
     return training.train_life(lives.read_lives(task.dataset, task.digest), plan, world, progress)
 
@@ -320,7 +324,7 @@ def _train_write(task: Task, world: Circumstances, progress: Progress) -> list[C
 
     book = datasets.read_left(task.dataset, task.digest)
     plan = WriterPlan.of(book, task.writer_layers, task.writer_width, task.seed).with_steps(task.writer_steps)
-    return train_writer(plan, world, progress)
+    return train_writer(replace(plan, quantize=task.quantize), world, progress)
 
 
 KINDS = {

@@ -246,6 +246,7 @@ def _prepare(
         writer_steps=plan.writer_steps,
         writer_layers=plan.writer_layers,
         writer_width=plan.writer_width,
+        quantize=plan.quantize,
     )
     return task, snapshot
 

@@ -18,17 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import parity
+from export.bounds import WRITER as BOUND
 from export.bundle import Draft, seal
 from export.decoding import PackedDecoder
-from export.quantize import quantize, weight_only
+from export.forms import OF_DECODERS, choose
 from export.to_decoder import gateway_graph
-from protocol.bundles import TOKENIZER, Golden, Parity, Quality, Runtime, unpack
+from export.trials import trial_of_decoder
+from protocol.bundles import TOKENIZER, Golden, Quality, Runtime, unpack
 from protocol.reading import tokens
 from protocol.writing.decoder import Decoder, WriterSpec
 from protocol.writing.facts import LANGUAGES, Language
 from protocol.writing.frames import Frames, encode_frames
 from server.algorithms import byte_pairs, ngrams
-from server.algorithms.gpt import Gpt, TorchDecoder
+from server.algorithms.gpt import TorchDecoder
 from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
 from server.left import LeftReport
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
@@ -67,11 +69,6 @@ class Judgement:
     def ours(self) -> float:
         """Of the model, over documents and languages."""
         return float(np.mean([each.model.likelihood for each in self._each]))
-
-    @property
-    def perplexity(self) -> float:
-        """Of the model among the ways that each choice had, over documents and languages; 1: always sure and right."""
-        return float(np.mean([math.exp(-w.model.likelihood * w.reports / max(w.choices, 1)) for w in self._each]))
 
     def rival(self, name: str) -> float:
         """Of a chooser."""
@@ -123,15 +120,16 @@ def _draft(course: Course, learned: Learned, world: Circumstances) -> Draft:
     plan, spec = course.plan, learned.spec
     course.progress(0.86, "GPT: exporting")
     graph = gateway_graph(learned.net.eval(), spec)
-    small = quantize(graph) if plan.bits == 8 else weight_only(graph, plan.bits)
     body = byte_pairs.written(learned.tokenizer)
-    packed = PackedDecoder(small, spec)
     encode = _gateway_encoding(body)
+    rows, prompts = _held_out_rows(course, encode)
+    fitted = TorchDecoder(learned.net)
+    choice = choose(graph, BOUND, trial_of_decoder(fitted, spec, rows), wanted=plan.quantize, tried=OF_DECODERS)
+    packed = PackedDecoder(choice.graph, spec)
     held_out, taught = course.judging, [*course.taught, *course.taught_check] or course.made
     course.progress(0.9, f"GPT: judged on {len(held_out)} held-out reports")
     ours = judge_writer(packed, encode, spec.end, course.frames, taught, held_out)
-    full = judge_writer(TorchDecoder(learned.net), encode, spec.end, course.frames, taught, held_out)
-    cost, prompts = _parity(learned.net, packed, ours, full, course, encode)
+    full = judge_writer(fitted, encode, spec.end, course.frames, taught, held_out)
     inputs: parity.Arrays = {"ids": np.array(prompts, dtype=np.int64)}
     outputs: parity.Arrays = {"logits": np.stack([_last(packed, row) for row in prompts])}
     chosen = bool(course.people)
@@ -144,20 +142,21 @@ def _draft(course: Course, learned: Learned, world: Circumstances) -> Draft:
         version=world.versions.get(WRITER, 1),
         runtime=Runtime.DECODER,
         writer=_with_documents(spec, may),
-        graph=small,
+        graph=choice.graph,
+        forms=choice.forms,
         texts={TOKENIZER: body} | {f"frames_{name}.json": encode_frames(f) for name, f in course.frames.items()},
         lineage=world.lineage(plan.seed, _parameters(plan, learned, course)),
         quality=quality,
-        parity=cost,
+        parity=choice.parity,
         golden=Golden(atol=PACKED_ATOL, rtol=0.0),
         golden_inputs=inputs,
         golden_outputs=outputs,
-        float_bytes=len(graph),
+        float_bytes=choice.float_bytes,
         latency_us=parity.latency_us(lambda: _last(packed, prompts[0])),
         intended_use="Chooses among the wordings of a catalogue that an event's facts license; never writes a figure.",
         limits="Knows the manner of the reports that it learned from; says nothing that the catalogue does not hold.",
-        refused=_hidden_by_the_mask(quality[1]),
-        words=_words(ours, full, chosen, may),
+        refused=_hidden_by_the_mask(quality[1]) or choice.refused,
+        words=f"{choice.words} {_words(ours, full, chosen, may)}",
         because=world.because,
     )
 
@@ -239,24 +238,13 @@ def _champion_likelihood(
     return judge_writer(decoder, encode, spec.end, course.frames, taught, held_out).ours
 
 
-def _parity(
-    net: Gpt,
-    packed: Decoder,
-    ours: Judgement,
-    full: Judgement,
-    course: Course,
-    encode: Encode,
-) -> tuple[Parity, list[list[int]]]:
-    """What packing cost, in logits after prompts and in the perplexity of choices; and prompts of equal length."""
+def _held_out_rows(course: Course, encode: Encode) -> tuple[list[list[int]], list[list[int]]]:
+    """Tokens of held-out sections, by which the forms of the weights are judged; and prompts of equal length."""
     texts = [prompt + text for prompt, text in course.texts(course.judging)]
     rows = [list(encode(text))[:64] for text in texts[:: max(len(texts) // 24, 1)]]
-    fitted = TorchDecoder(net)
-    a = np.concatenate([_whole(fitted, row) for row in rows])
-    b = np.concatenate([_whole(packed, row) for row in rows])
-    cost = parity.compare(a, b, full.perplexity, ours.perplexity, lower_is_better=True)
     long = [row for row in rows if len(row) >= GOLDEN_TOKENS]
     spread = [long[i] for i in np.linspace(0, len(long) - 1, min(GOLDEN_ROWS, len(long))).astype(int)]
-    return cost, [row[:GOLDEN_TOKENS] for row in spread]
+    return rows, [row[:GOLDEN_TOKENS] for row in spread]
 
 
 def _whole(decoder: Decoder, ids: list[int]) -> NDArray[np.float32]:
@@ -285,7 +273,7 @@ def _parameters(plan: WriterPlan, learned: Learned, course: Course) -> dict[str,
         "texts": len(plan.texts),
         "made_reports": len(course.made) + len(course.made_check),
         "people_reports": len(course.taught) + len(course.taught_check),
-        "bits": plan.bits,
+        "quantize": plan.quantize,
         "began_from": "random weights" if plan.checkpoint is None else plan.checkpoint.name,
         "low_rank": plan.low_rank,
         "course": learned.words,

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.forms import AUTO
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.decoder import WriterSpec
 from protocol.writing.facts import LANGUAGES, Fact
@@ -45,7 +46,7 @@ class WriterPlan:
     """What to learn, from what and how long. frames: catalogues of the documents it writes. texts: of the domain, for the
     first stage; left: reports that people left; facts: of simulated or past events, that every second made-up report is about
     (the others' are invented from the catalogue, so that what never happened yet is known, too). made: how many of those;
-    bits: of a packed weight.
+    quantize: the form of the weights (`export.forms`).
 
     checkpoint: a local Hugging Face folder of the GPT-2 or Llama family to begin from; its tokenizer gets the slots, `shape`
     and `vocabulary` are not used. low_rank: above 0, only its embeddings and so many ranks beside each matrix learn."""
@@ -63,7 +64,7 @@ class WriterPlan:
     made_loop: LoopSettings = ON_MADE
     left_loop: LoopSettings = ON_LEFT
     batch: int = 16
-    bits: int = 8
+    quantize: str = AUTO
     seed: int = 7
 
     @classmethod
