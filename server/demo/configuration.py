@@ -13,7 +13,7 @@ life_renewed_by = ["replace-bearing"]
 """
 """How the server learns from the pumps' recorded lives; flow tells the load."""
 WRITING = f"""first_write_after_edits = {EDITED_REPORTS}
-writer_steps = 120
+writer_steps = 90
 writer_layers = 2
 writer_width = 96
 """

@@ -5,6 +5,7 @@ reports, told what holds, the section's words alone teaching; and, where there a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 CHECK_EVERY = 8
 """Of what teaches, every eighth report stops the training early instead."""
 MOST_CHECKED, MOST_JUDGED = 400, 60
-LEAST_MADE, LEAST_STEPS = 24, 10
+LEAST_MADE, LEAST_STEPS, HIGHEST_RATE = 24, 10, 3e-3
 LEAST_JUDGED = 2
 """Of people's reports; the gate's bounds need two."""
 SHAPE = GptSettings(context=320, layers=4, heads=4, width=128)
@@ -79,13 +80,19 @@ class WriterPlan:
         )
 
     def with_steps(self, steps: int) -> WriterPlan:
-        """So many steps from made-up reports; how many those are, and the steps from people's, in proportion."""
+        """So many steps from made-up reports; how many those are, and the steps from people's, in proportion. Fewer of the latter
+        are taken at a higher rate."""
         share = steps / self.made_loop.steps
+        left = self.left_loop
         return replace(
             self,
             made=max(round(self.made * share), LEAST_MADE),
             made_loop=replace(self.made_loop, steps=steps),
-            left_loop=replace(self.left_loop, steps=max(round(self.left_loop.steps * share), LEAST_STEPS)),
+            left_loop=replace(
+                left,
+                steps=max(round(left.steps * share), LEAST_STEPS),
+                learning_rate=min(left.learning_rate / math.sqrt(share), HIGHEST_RATE),
+            ),
         )
 
 
