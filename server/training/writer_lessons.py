@@ -80,8 +80,8 @@ class WriterPlan:
         )
 
     def with_steps(self, steps: int) -> WriterPlan:
-        """So many steps from made-up reports; how many those are, and the steps from people's, in proportion. Fewer of the latter
-        are taken at a higher rate."""
+        """So many steps from made-up reports; how many those are, and the steps from people's, in proportion. Fewer of the
+        latter are taken at a higher rate."""
         share = steps / self.made_loop.steps
         left = self.left_loop
         return replace(
