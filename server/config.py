@@ -32,7 +32,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     lives: folder of recorded run-to-failure histories (CSV); life_settings: their columns that tell the operating
     condition, in so many clusters life_conditions; life_cap_h: longest life that is told apart (0: three fifths of the
-    median); life_renewed_by: patterns of work-order actions after which a machine is new."""
+    median); life_renewed_by: patterns of work-order actions after which a machine is new; writer_steps: of the lesson
+    from made-up reports; writer_layers, writer_width: of a writer's network."""
 
     step_ms: Annotated[int, msgspec.Meta(ge=100)] = 60_000
     season_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -43,6 +44,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     retrain_after_feedback: int = 12
     first_recommend_after_orders: int = 40
     first_read_after_notes: int = 60
+    first_write_after_edits: Annotated[int, msgspec.Meta(ge=1)] = 40
+    retrain_after_edits: Annotated[int, msgspec.Meta(ge=1)] = 20
+    writer_steps: Annotated[int, msgspec.Meta(ge=10)] = 600
+    writer_layers: Annotated[int, msgspec.Meta(ge=1, le=48)] = 4
+    writer_width: Annotated[int, msgspec.Meta(ge=16, le=2048, multiple_of=16)] = 128
     lstm_epochs: int = 20
     max_windows: int = 6000
     quantize: Literal["auto", "float32", "float16", "int8"] = "auto"

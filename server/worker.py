@@ -243,6 +243,9 @@ def _prepare(
         life_conditions=plan.life_conditions,
         life_cap_h=plan.life_cap_h,
         life_renewed_by=plan.life_renewed_by,
+        writer_steps=plan.writer_steps,
+        writer_layers=plan.writer_layers,
+        writer_width=plan.writer_width,
         quantize=plan.quantize,
     )
     return task, snapshot

@@ -39,7 +39,8 @@ from server.training.reader import Understood, train_reader
 from server.training.reader_worth import linear_references
 from server.training.simulated_notes import ISO, LANGUAGES, NotePlan, SimulatedNote, notes
 from server.training.text_encoder import MOST_COMPARED, PackedEncoder, TextEncoder, packed
-from server.training.writer import WriterPlan, train_writer
+from server.training.writer import train_writer
+from server.training.writer_lessons import WriterPlan
 
 SOURCES = "notes simulated by our own grammar (server/training/note_grammar.py); no text of anybody else"
 WRITER_SOURCES = (

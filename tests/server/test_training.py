@@ -235,6 +235,11 @@ class Plan:
     retrain_after_feedback: int = 12
     first_recommend_after_orders: int = 40
     first_read_after_notes: int = 10_000
+    first_write_after_edits: int = 40
+    retrain_after_edits: int = 20
+    writer_steps: int = 600
+    writer_layers: int = 4
+    writer_width: int = 128
     lstm_epochs: int = 1
     lives: str = ""
     life_settings: tuple[str, ...] = ()
