@@ -26,6 +26,7 @@ COMMANDS = {
         "train forecasters, a recommender or a reader of notes on a file of your own",
         "train",
     ),
+    "export": ("server.workbench.exporting", "make a model that you bring small, and prove it right", "train"),
     "forecast": ("edge_agent.once.forecast", "forecast a file of your own with trained bundles, and say why", None),
     "recommend": ("edge_agent.once.recommend", "rank items for a user with a trained bundle, and say why", None),
     "notes": ("edge_agent.once.notes", "read notes with a trained bundle: what failed, how sure, which words", None),

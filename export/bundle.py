@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from export.parity import within_bound
+from export.bounds import FORECASTER, Bound, bound_of
 from protocol.bundles import Bundle, Form, Golden, Lineage, Lite, Parity, Passport, Quality, Runtime, pack
 from protocol.demand_windows import DemandSpec
 from protocol.event_features import EventSpec
@@ -84,8 +84,11 @@ class Draft:
 def seal(draft: Draft) -> tuple[bytes, Passport]:
     """The archive and its passport. Eligible only if the first figure beats the simple reference and the
     champion, and packing stayed within its bound; a model that is not is sealed all the same, so that its
-    verdict can be read."""
-    eligible, verdict = judge(draft.quality[0], draft.parity)
+    verdict can be read. Raises ValueError where parity was measured against another family's bound."""
+    bound = bound_of(draft.family, draft.algorithm)
+    if draft.parity.bound != bound.words:
+        raise ValueError(f"{draft.slot} was measured against another bound ({draft.parity.bound}) than {bound.words}")
+    eligible, verdict = judge(draft.quality[0], draft.parity, bound)
     if draft.refused:
         eligible, verdict = False, f"Refused: {draft.refused}."
     passport = Passport(
@@ -149,7 +152,7 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
     return archive, passport
 
 
-def judge(figure: Quality, parity: Parity) -> tuple[bool, str]:
+def judge(figure: Quality, parity: Parity, bound: Bound = FORECASTER) -> tuple[bool, str]:
     """(eligible, why in words)."""
     if not (np.isfinite(figure.model) and np.isfinite(figure.reference)):
         return False, f"Refused: {figure.metric} could not be measured on {figure.n} held-out rows."
@@ -162,11 +165,8 @@ def judge(figure: Quality, parity: Parity) -> tuple[bool, str]:
             f"Refused: worse than the champion ({against}, {figure.champion:.4g} of the champion; "
             f"{figure.n} held-out rows).",
         )
-    if not within_bound(parity):
-        return (
-            False,
-            f"Refused: packing cost too much (rms {parity.rel_rms:.3g}, task {parity.task_change:+.2%}; "
-            f"{parity.bound}).",
-        )
+    broken = bound.broken(parity)
+    if broken:
+        return False, f"Refused: packing cost too much ({broken})."
     champion = "no champion yet" if figure.champion is None else f"champion {figure.champion:.4g}"
     return True, f"Eligible: {against}, {champion}; {figure.n} held-out rows."

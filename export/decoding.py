@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from export.parity import one_thread
 from protocol.writing.decoder import WriterSpec
 
 
@@ -16,10 +16,7 @@ class PackedDecoder:
     gateway's own runtime does not."""
 
     def __init__(self, graph: bytes, spec: WriterSpec) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = one_thread(graph)
         self._spec, self._length = spec, 0
         self._in_place = any(given.name == "before" for given in self._session.get_inputs())
         shape = (spec.layers, 2, 1, spec.kv_heads, 0, spec.head_width)

@@ -10,26 +10,47 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as engine
 
+from export.bounds import FORECASTER, Bound
 from export.to_onnx import INPUT, OUTPUT, WHO
 from protocol.bundles import Parity
+from protocol.errors import BadBundle, Reason
 from protocol.tables import Hybrid, Ridge, StateSpace, Tables
 from protocol.writing.decoder import Decoder
 
 Arrays = dict[str, NDArray[np.generic]]
-MOST_TASK_CHANGE = 0.005
-MOST_REL_RMS = 0.05
 GOLDEN_ROWS = 4
+ENGINE_FAILED = (
+    engine.EPFail, engine.Fail, engine.InvalidArgument, engine.InvalidGraph, engine.InvalidProtobuf, engine.NotImplemented,
+    engine.RuntimeException, UnicodeDecodeError,
+)  # fmt: skip
+"""onnxruntime's exceptions share no root but Exception; of a damaged graph its very message may be no text."""
+
+
+def one_thread(graph: bytes) -> onnxruntime.InferenceSession:
+    """A graph as a gateway runs it. Raises BadBundle if onnxruntime cannot load it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its errors come as exceptions, too
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except ENGINE_FAILED as error:
+        raise BadBundle(
+            Reason.UNSUPPORTED_RUNTIME, f"onnxruntime cannot load the graph: {first_line(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an engine says, without the pages that follow."""
+    return str(error).strip().partition("\n")[0][:400] or type(error).__name__
 
 
 class Graph:
     """An ONNX graph on one thread, as a gateway runs it."""
 
     def __init__(self, graph: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = one_thread(graph)
 
     @property
     def asks_who(self) -> bool:
@@ -105,24 +126,24 @@ def compare(
     packed_task: float,
     *,
     lower_is_better: bool,
+    bound: Bound = FORECASTER,
 ) -> Parity:
     """Parity of two answers to the same rows, and of the task's figure with each; a worse task is a positive
-    change."""
+    change. bound: what it will be held to, which says how the change is counted."""
     gap = np.asarray(packed_answers, dtype=np.float64) - np.asarray(float_answers, dtype=np.float64)
-    spread = float(np.std(float_answers))
+    spread = float(np.std(float_answers, dtype=np.float64))
     return Parity(
         max_abs=float(np.abs(gap).max(initial=0.0)),
         rel_rms=float(np.sqrt(np.mean(gap**2)) / max(spread, 1e-12)) if gap.size else 0.0,
-        task_change=(packed_task - float_task) * (1 if lower_is_better else -1) / max(abs(float_task), 1e-12),
+        task_change=bound.change(float_task, packed_task, lower_is_better=lower_is_better),
         n=len(gap),
-        bound=f"element rms at most {MOST_REL_RMS:g} of the answers' deviation; "
-        f"task error at most {MOST_TASK_CHANGE:.1%} worse",
+        bound=bound.words,
     )
 
 
-def within_bound(parity: Parity) -> bool:
+def within_bound(parity: Parity, bound: Bound = FORECASTER) -> bool:
     """Whether a packed model may be rolled out."""
-    return parity.rel_rms <= MOST_REL_RMS and parity.task_change <= MOST_TASK_CHANGE
+    return not bound.broken(parity)
 
 
 def golden_graph(run: Graph, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> tuple[Arrays, Arrays]:

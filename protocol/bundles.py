@@ -88,7 +88,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """What packing cost, measured: largest element error and RMS error over the fitted model's own answers (relative
-    to their standard deviation), and the change of the task's error on held-out rows (0.003 = 0.3 % worse)."""
+    to their standard deviation), and the change of the task's figure on held-out rows (0.003 = 0.3 % worse, or 0.3 points
+    where `bound` counts in points)."""
 
     max_abs: float
     rel_rms: float
@@ -99,12 +100,14 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
     """One form of a model's weights that packing tried ("int8", "int4_blocks"), measured as a gateway runs it: bytes,
-    median microseconds of a call, parity (None: it could not be made). why: why it was not taken; empty: it was."""
+    microseconds of a call (the least of many, all forms in turn), parity (None: it could not be made), and the element error
+    on rows outside of the calibrated range, by kind. why: why it was not taken; empty: it was."""
 
     name: Name
     size: int = 0
     latency_us: float = 0.0
     parity: Parity | None = None
+    strained: dict[str, float] = {}
     why: Text = ""
 
 

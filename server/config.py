@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -28,6 +28,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Grid, window and what makes the worker train.
 
+    quantize: the form of a network's weights; auto: the smallest that is within its family's bound.
+
     lives: folder of recorded run-to-failure histories (CSV); life_settings: their columns that tell the operating
     condition, in so many clusters life_conditions; life_cap_h: longest life that is told apart (0: three fifths of the
     median); life_renewed_by: patterns of work-order actions after which a machine is new."""
@@ -43,6 +45,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     first_read_after_notes: int = 60
     lstm_epochs: int = 20
     max_windows: int = 6000
+    quantize: Literal["auto", "float32", "float16", "int8"] = "auto"
     lives: str = ""
     life_settings: tuple[str, ...] = ()
     life_conditions: Annotated[int, msgspec.Meta(ge=1, le=50)] = 1

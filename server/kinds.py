@@ -64,6 +64,8 @@ class Plan(Protocol):
     @property
     def life_renewed_by(self) -> tuple[str, ...]: ...
     @property
+    def quantize(self) -> str: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -86,6 +88,7 @@ class Task:
     life_conditions: int = 1
     life_cap_h: float = 0.0
     life_renewed_by: tuple[str, ...] = ()
+    quantize: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def _train_forecast(task: Task, world: Circumstances, progress: Progress) -> lis
     from server import training
 
     grid = datasets.read_signals(task.dataset, task.digest)
-    plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed)
+    plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed, quantize=task.quantize)
     found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
     try:
         found += training.train_monitors(
@@ -239,6 +242,7 @@ def _train_life(task: Task, world: Circumstances, progress: Progress) -> list[Ca
         cap_h=task.life_cap_h,
         renewed_by=task.life_renewed_by,
         seed=task.seed,
+        quantize=task.quantize,
     )
     return training.train_life(lives.read_lives(task.dataset, task.digest), plan, world, progress)
 

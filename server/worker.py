@@ -243,6 +243,7 @@ def _prepare(
         life_conditions=plan.life_conditions,
         life_cap_h=plan.life_cap_h,
         life_renewed_by=plan.life_renewed_by,
+        quantize=plan.quantize,
     )
     return task, snapshot
 

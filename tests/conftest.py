@@ -1,4 +1,5 @@
-"""Real parts for tests that need them: a Mosquitto, a PostgreSQL, a Chromium. Absent parts skip with the reason; CI installs them."""
+"""Real parts for tests that need them: a Mosquitto, a PostgreSQL, a Chromium. Absent parts skip with the reason; CI installs
+them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ untrained network already is a sound forecast and training can only be asked for
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from protocol.windows import CHANNELS
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MIDDLE = LEVELS.index(0.5)
+REFINING_EPOCHS = 4
 IDENTITY = 8
 """Numbers that stand for a machine, and as many for a signal."""
 VALUE, OBSERVED, SEASON_AGO = (CHANNELS.index(name) for name in ("value", "observed", "season_ago"))
@@ -169,6 +170,30 @@ def fit(
     later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
     net = QuantileLstm(y.shape[1], x.shape[1], settings, channels=x.shape[2], machines=machines, signals=signals)
     _start_closed_form(net, x, y, who, later)
+    _descend(net, (x, y, who), later, settings, order, progress)
+    _calibrate(net.eval(), later)
+    return net.eval()
+
+
+def refine(net: QuantileLstm, train: Lessons, check: Lessons, settings: LstmSettings) -> None:
+    """A few more epochs at a fifth of the pace, in place: for a fitted network whose weights were rounded since."""
+    slower = replace(settings, epochs=min(settings.epochs, REFINING_EPOCHS), learning_rate=settings.learning_rate / 5)
+    torch.manual_seed(settings.seed)
+    order = np.random.default_rng(settings.seed)
+    later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
+    _descend(net, _tensors(train.thinned(settings.most_windows)), later, slower, order, lambda _share, _step: None)
+
+
+def _descend(
+    net: QuantileLstm,
+    lessons: tuple[Tensor, Tensor, Tensor],
+    later: tuple[Tensor, Tensor, Tensor],
+    settings: LstmSettings,
+    order: np.random.Generator,
+    progress: Callable[[float, str], None],
+) -> None:
+    """Stochastic descent, in place, to the epoch that was best on the rows `later`."""
+    x, y, who = lessons
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimiser, max(settings.epochs, 1), settings.learning_rate / 20
@@ -194,8 +219,6 @@ def fit(
             if waited >= settings.patience:
                 break
     net.load_state_dict(best_state)
-    _calibrate(net.eval(), later)
-    return net.eval()
 
 
 def pinball(answer: Tensor, y: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""LSTM: one network for a fleet, packed to int8 and measured as the gateway will run it."""
+"""LSTM: one network for a fleet, packed and measured as the gateway will run it."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from export import parity
 from export.bundle import Draft, seal
-from protocol.bundles import Golden, Quality, Runtime
+from protocol.bundles import Golden, Parity, Quality, Runtime
 from protocol.windows import CHANNELS, WindowSpec
 from server import evaluation
 from server.datasets import SignalGrid
@@ -27,6 +28,8 @@ from server.training.course import (
     with_covariates,
 )
 
+MOST_COMPARED = 400
+"""Windows whose single answers are compared with the float ones."""
 INT8_ATOL = 0.05
 """In units of the window's own scale: the same int8 graph rounds differently on CPUs with and without
 VNNI."""
@@ -36,8 +39,11 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     """None where the data do not suffice."""
     import torch
 
-    from export.quantize import quantize
+    from export.bounds import FORECASTER
+    from export.forms import choose
     from export.to_onnx import to_onnx
+    from export.trained_int8 import rounded_weights
+    from export.trials import trial_of_rows
     from server.algorithms import lstm
 
     grid, tail, plan = course.grid, course.tail, course.plan
@@ -58,21 +64,33 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
         signals=len(signals),
     )
     progress(0.72, "exporting to ONNX")
-    graph = to_onnx(net, torch.from_numpy(learned.x[:2].copy()), torch.from_numpy(learned.names()[:2].copy()))
-    progress(0.9, "quantizing to int8")
-    small = quantize(graph)
-    run = parity.Graph(small)
+    pair = torch.from_numpy(learned.x[:2].copy()), torch.from_numpy(learned.names()[:2].copy())
+    graph = to_onnx(net, *pair)
+    progress(0.9, "choosing the form of its weights")
     known = evaluation.known_columns(grid.inputs, grid.series, grid.start_ms, tail.origins, spec)
     rows = evaluation.input_windows(tail.values, tail.start_ms, tail.origins, spec, known)
     usable, names = rows.x[rows.usable], np.repeat(who, len(tail.origins), axis=0)[rows.usable]
     if not len(usable):
         return None
     float_answers = evaluation.window_answers(tail, spec, lambda x, w: lstm.answer(net, x, w), known, who)
-    answers = evaluation.window_answers(tail, spec, run, known, who)
     middle = lstm.MIDDLE
-    error, by_series, n = tail.relative_error(answers[..., middle])
     float_error = tail.relative_error(float_answers[..., middle])[0]
-    cost = parity.compare(lstm.answer(net, usable, names), run(usable, names), float_error, error, lower_is_better=True)
+    some = np.unique(np.linspace(0, len(usable) - 1, min(MOST_COMPARED, len(usable))).astype(np.int64))
+    exact = lstm.answer(net, usable[some], names[some])
+
+    def cost(run: parity.Graph) -> Parity:
+        error = tail.relative_error(evaluation.window_answers(tail, spec, run, known, who)[..., middle])[0]
+        return parity.compare(exact, run(usable[some], names[some]), float_error, error, lower_is_better=True)
+
+    def finetune() -> bytes:
+        with rounded_weights(copy.deepcopy(net)) as rounded:
+            lstm.refine(rounded, learned, checked, settings)
+        return to_onnx(rounded, *pair)
+
+    choice = choose(graph, FORECASTER, trial_of_rows(cost, usable, names), wanted=plan.quantize, finetune=finetune)
+    run = parity.Graph(choice.graph)
+    answers = evaluation.window_answers(tail, spec, run, known, who)
+    error, by_series, n = tail.relative_error(answers[..., middle])
     inputs, outputs = parity.golden_graph(run, usable, names)
     champion = champion_error(tail, grid, list(range(len(grid.series))), course.world.champions.get(LSTM))
     covered = tail.coverage(answers[..., lstm.LEVELS.index(0.1)], answers[..., lstm.LEVELS.index(0.9)])
@@ -91,7 +109,8 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
         series_error=finite(by_series),
         machines=machines,
         signals=signals,
-        graph=small,
+        graph=choice.graph,
+        forms=choice.forms,
         lineage=course.world.lineage(
             plan.seed,
             {
@@ -102,15 +121,16 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
             },
         ),
         quality=[forecast_quality(tail, error, n, champion)],
-        parity=cost,
+        parity=choice.parity,
         golden=Golden(atol=INT8_ATOL, rtol=0.0),
         golden_inputs=inputs,
         golden_outputs=outputs,
-        float_bytes=len(graph),
+        float_bytes=choice.float_bytes,
         latency_us=parity.latency_us(lambda: run(usable[:1], names[:1])),
+        refused=choice.refused,
         intended_use="Forecasts with intervals of any signal of this site, also of new machines.",
         limits="Needs a window with few gaps; answers are clipped at 20 times the window's own spread.",
-        words=f"float {float_error:.4g}, int8 {error:.4g}; {len(small) / len(graph):.0%} of the float size; "
+        words=f"{choice.words} Float {float_error:.4g}, packed {error:.4g}; "
         f"the 80 % interval held {covered:.0%} of held-out values.",
     )
     progress(1.0, "LSTM packed")
@@ -159,7 +179,7 @@ def random_lstm_bundle(length: int = 48, horizon: int = 12) -> bytes:
     gateway pays to hold it, which does not depend on the weights."""
     import torch
 
-    from export.quantize import quantize
+    from export.quantize import bare, quantize
     from export.to_onnx import to_onnx
     from server.algorithms import lstm
 
@@ -169,7 +189,7 @@ def random_lstm_bundle(length: int = 48, horizon: int = 12) -> bytes:
     x = np.random.default_rng(settings.seed).standard_normal((4, length, len(CHANNELS))).astype(np.float32)
     who = np.ones((4, 2), dtype=np.int64)
     graph = to_onnx(net, torch.from_numpy(x[:2].copy()), torch.from_numpy(who[:2].copy()))
-    small = quantize(graph)
+    small = bare(quantize(graph))
     inputs, outputs = parity.golden_graph(parity.Graph(small), x, who)
     world = Circumstances(dataset_digest="0" * 64, dataset_rows=0, now_ms=0)
     draft = Draft(

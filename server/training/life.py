@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from export import parity
 from export.bundle import Draft, seal
-from protocol.bundles import Golden, Quality, Runtime, unpack
+from protocol.bundles import Golden, Parity, Quality, Runtime, unpack
 from protocol.errors import Reason, Refused
 from protocol.life_windows import Float32s, Floats, Life, LifeSpec, read_answer
 from server.lives import RecordedLives
@@ -30,7 +30,8 @@ WINDOWS_A_LIFE = 60
 @dataclass(frozen=True)
 class LifePlan:
     """What the lives mean. `settings`: columns that tell the operating condition, in `conditions` clusters; `cap_h`:
-    longest life told apart, hours (0: three fifths of the median recorded life); `renewed_by`: actions that renew."""
+    longest life told apart, hours (0: three fifths of the median recorded life); `renewed_by`: actions that renew;
+    `quantize`: the form of the network's weights (`export.forms`)."""
 
     settings: tuple[str, ...] = ()
     conditions: int = 1
@@ -38,6 +39,7 @@ class LifePlan:
     renewed_by: tuple[str, ...] = ("replace-*",)
     epochs: int = 20
     seed: int = 7
+    quantize: str = "auto"
 
 
 def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, progress: Progress) -> list[Candidate]:
@@ -45,8 +47,10 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
     nothing in their signals moves."""
     import torch
 
-    from export.quantize import quantize
+    from export.bounds import FORECASTER
+    from export.forms import choose
     from export.to_onnx import to_onnx
+    from export.trials import trial_of_rows
     from server.algorithms import remaining_life as algorithm
 
     learn, held = split(recorded.lives)
@@ -61,12 +65,17 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
     learned = algorithm.sample(learn, spec, max(every, 4))
     checked = _checked(held, spec)
     graph = to_onnx(net, torch.from_numpy(learned.x[:2].copy()))
-    small = quantize(graph)
-    run = parity.Graph(small)
-    float_told, told = algorithm.answer(net, checked.x), run(checked.x)
-    labels = np.minimum(checked.lived, spec.cap)
+    float_told, labels = algorithm.answer(net, checked.x), np.minimum(checked.lived, spec.cap)
     float_error = _rmse(read_answer(float_told, spec).expected, labels)
-    answer = read_answer(told, spec)
+
+    def cost(run: parity.Graph) -> Parity:
+        told = run(checked.x)
+        error = _rmse(read_answer(told, spec).expected, labels)
+        return parity.compare(float_told, told, float_error, error, lower_is_better=True)
+
+    choice = choose(graph, FORECASTER, trial_of_rows(cost, checked.x), wanted=plan.quantize)
+    run = parity.Graph(choice.graph)
+    answer = read_answer(run(checked.x), spec)
     error = _rmse(answer.expected, labels)
     references = _references(learned, checked, spec)
     best = min(references, key=lambda name: references[name])
@@ -81,7 +90,8 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
         runtime=Runtime.ONNX,
         life=spec,
         levels=list(LEVELS),
-        graph=small,
+        graph=choice.graph,
+        forms=choice.forms,
         lineage=world.lineage(plan.seed, {**asdict(how), "units": len(learn), "censored": censored}),
         quality=[
             Quality(
@@ -96,16 +106,17 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
                 n=len(labels),
             )
         ],
-        parity=parity.compare(float_told, told, float_error, error, lower_is_better=True),
+        parity=choice.parity,
         golden=Golden(atol=INT8_ATOL, rtol=0.0),
         golden_inputs=inputs,
         golden_outputs=outputs,
-        float_bytes=len(graph),
+        float_bytes=choice.float_bytes,
         latency_us=parity.latency_us(lambda: run(checked.x[:1])),
+        refused=choice.refused,
         intended_use=f"Remaining life of machines of type {spec.machine_type or 'any'} and the chance of failing soon.",
         limits=f"Knows failures like the recorded ones only; lives over {spec.cap:g} {spec.unit} are not told apart; age "
         "counts from the last renewal that the gateway heard of, else from the first reading it has.",
-        words=f"{len(learn)} units learned from ({censored} of all still worked at the end of their record); "
+        words=f"{choice.words} {len(learn)} units learned from ({censored} of all still worked at the end of their record); "
         f"{algorithm.parameters(net)} weights; the 80 % interval held {inside:.0%} of held-out moments.",
         because=world.because,
     )

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from export import parity
+from export.bounds import READER as BOUND
 from export.bundle import Draft, seal
-from protocol.bundles import TOKENIZER, Golden, Runtime, unpack
+from protocol.bundles import TOKENIZER, Form, Golden, Runtime, unpack
 from protocol.errors import Reason, Refused
 from protocol.reading.cases import PAST, packed_past
 from protocol.reading.encoder import Encoder
@@ -44,12 +45,18 @@ _STRANGE = ("", "泵漏油，需要更换密封", "<b>DROP TABLE notes;</b> \x00
 
 @dataclass(frozen=True)
 class Understood:
-    """An encoder that travels with the reader: what it says here, and the files by which a gateway says the same."""
+    """An encoder that travels with the reader: what it says here, and the files by which a gateway says the same. forms:
+    those that packing tried; float_bytes: of the graph before it; packing: what the verdict says of it; refused: why it may
+    not serve."""
 
     encoder: Encoder
     graph: bytes
     tokenizer: bytes
     context: int
+    forms: tuple[Form, ...] = ()
+    float_bytes: int = 0
+    packing: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,7 @@ def _draft(
         runtime=Runtime.READER,
         reader=packed.spec,
         graph=encoder.graph if encoder else b"",
+        forms=list(encoder.forms) if encoder else [],
         texts=packed.texts,
         tables=packed.tables,
         lineage=world.lineage(
@@ -176,18 +184,18 @@ def _draft(
             },
         ),
         quality=[figure for name, one in measured.items() for figure in figures(name, one)],
-        parity=parity.compare(exact, rounded, right[0], right[1], lower_is_better=False),
+        parity=parity.compare(exact, rounded, right[0], right[1], lower_is_better=False, bound=BOUND),
         golden=Golden(atol=1e-4 if encoder is None else 0.05, rtol=1e-4),
         golden_inputs=inputs,
         golden_outputs=reader.golden(inputs, {name: np.zeros(0) for name in asked}),
         float_bytes=sum(8 * one.parts.words.weights.size for one in fitted.values())
-        + (len(encoder.graph) if encoder else 0),
+        + (encoder.float_bytes if encoder else 0),
         latency_us=parity.latency_us(lambda: reader.read(note, 0, ModelRef(READER, "reader"))),
         intended_use="Reads what people write about machines: what failed, with a chance, and which past notes were alike.",
         limits=f"Knows the {len(notes.classes)} classes that it was shown; where it is not sure it says so.",
-        refused=first.worse,
+        refused=first.worse or (encoder.refused if encoder else ""),
         words=f"It was sure of {first.sure_share:.0%} of unseen notes and right in {first.sure_right:.0%} of those; "
-        f"calibration error {first.calibration:.3f}.",
+        f"calibration error {first.calibration:.3f}." + (f" {encoder.packing}" if encoder and encoder.packing else ""),
         because=world.because,
     )
 

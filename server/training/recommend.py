@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from export import parity
+from export.bounds import RECOMMENDER
 from export.bundle import Draft, seal
 from protocol.bundles import Bundle, Golden, Quality, Runtime, unpack
 from protocol.catalogue import ItemCard, token_card
@@ -160,7 +161,9 @@ def train_recommend(
             )
             for metric, name in (("ndcg_at_5", "ndcg"), ("hit_at_3", "hit"))
         ],
-        parity=parity.compare(exact, rounded, float_quality.ndcg, quality.ndcg, lower_is_better=False),
+        parity=parity.compare(
+            exact, rounded, float_quality.ndcg, quality.ndcg, lower_is_better=False, bound=RECOMMENDER
+        ),
         golden=Golden(atol=1e-5, rtol=1e-5),
         golden_inputs=inputs,
         golden_outputs=outputs,

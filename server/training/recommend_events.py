@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from export import parity
+from export.bounds import RECOMMENDER
 from export.bundle import Draft, seal
 from protocol.bundles import Golden, Parity, Quality, Runtime
 from protocol.catalogue import ItemCard, token_card
@@ -471,7 +472,7 @@ def _parity(fitted: FittedHybrid, table: Hybrid, cost: _Cost) -> Parity:
     ids = [np.array([table.index[name] for name in profile], dtype=np.int64) for profile in profiles]
     exact = fitted.score_rows(ones(ids, len(table.items)))
     rounded = np.stack([table.scores(profile) for profile in profiles])
-    return parity.compare(exact, rounded, cost.of_float, cost.of_packed, lower_is_better=False)
+    return parity.compare(exact, rounded, cost.of_float, cost.of_packed, lower_is_better=False, bound=RECOMMENDER)
 
 
 def _split_words(held: HeldOut) -> str:

@@ -18,7 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from export.bounds import READER as BOUND
 from export.bundle import judge
+from export.forms import AUTO
 from protocol.bundles import Lineage, Quality, digest, pack, unpack
 from protocol.reading.notes import About
 from protocol.reading.reader import Reader
@@ -36,7 +38,7 @@ from server.training.pretraining import EncoderPlan, TextPair, pretrained_encode
 from server.training.reader import Understood, train_reader
 from server.training.reader_worth import linear_references
 from server.training.simulated_notes import ISO, LANGUAGES, NotePlan, SimulatedNote, notes
-from server.training.text_encoder import PackedEncoder, TextEncoder, packed
+from server.training.text_encoder import MOST_COMPARED, PackedEncoder, TextEncoder, packed
 from server.training.writer import WriterPlan, train_writer
 
 SOURCES = "notes simulated by our own grammar (server/training/note_grammar.py); no text of anybody else"
@@ -60,9 +62,9 @@ ENCODER = EncoderPlan(
 @dataclass(frozen=True)
 class StarterPlan:
     """unlabelled: notes that the encoder reads and is fine-tuned on. labelled: others, on which the reader is fitted on top.
-    judged: of wordings that neither saw. read_by_writer: notes in full that the writer reads before reports. minutes: of the
-    encoder's learning, at most; None: as many steps as the plan says, and then the same seed gives the same models on the
-    same machine."""
+    judged: of wordings that neither saw. read_by_writer: notes in full that the writer reads before reports. quantize: the
+    form of the encoder's weights (`export.forms`). minutes: of the encoder's learning, at most; None: as many steps as the
+    plan says, and then the same seed gives the same models on the same machine."""
 
     notes: NotePlan = ISO
     unlabelled: int = 12_000
@@ -77,6 +79,7 @@ class StarterPlan:
     reader: ReaderSettings = field(default_factory=ReaderSettings)
     read_by_writer: int = 2000
     writer: WriterPlan = field(default_factory=WriterPlan)
+    quantize: str = AUTO
     minutes: float | None = None
     seed: int = 7
 
@@ -116,9 +119,10 @@ def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> Starte
     shown, known, never = apart(plan.notes.modes)
     told = list(notes(replace(plan.notes, modes=shown), plan.unlabelled, plan.seed))
     encoder = starter_encoder(told, plan, lambda share, step: progress(0.7 * share, step))
-    progress(0.7, "int8 for the gateway")
-    graph, tokenizer = packed(encoder)
-    run = PackedEncoder(graph, tokenizer, encoder.net.settings.context)
+    progress(0.7, "choosing the form of its weights")
+    tried = [one.text for one in notes(replace(plan.notes, modes=known), MOST_COMPARED, plan.seed + 4)]
+    choice, tokenizer = packed(encoder, tried, plan.quantize)
+    run = PackedEncoder(choice.graph, tokenizer, encoder.net.settings.context)
     examples = list(notes(replace(plan.notes, modes=known), plan.labelled, plan.seed + 1))
     body = [labelled(one, number) for number, one in enumerate(examples)]
     world = _Origin(
@@ -127,7 +131,16 @@ def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> Starte
         now_ms=now_ms,
         because="to start with: learned from simulated notes, which its figures are of, too",
     )
-    understood = Understood(run, graph, tokenizer, encoder.net.settings.context)
+    understood = Understood(
+        run,
+        choice.graph,
+        tokenizer,
+        encoder.net.settings.context,
+        forms=tuple(choice.forms),
+        float_bytes=choice.float_bytes,
+        packing=f"Its encoder: {choice.words}",
+        refused=choice.refused,
+    )
     candidate = train_reader(
         body,
         plan.seed,
@@ -251,7 +264,7 @@ def gated(
     sure = {about: max(spec.sure_from[about], one.sure_from) for about, one in asked.items()}
     figures = {about: one.figures(sure[about]) for about, one in asked.items()}
     quality = [one.quality(about) for about, one in asked.items()]
-    eligible, verdict = judge(quality[0], bundle.passport.parity)
+    eligible, verdict = judge(quality[0], bundle.passport.parity, BOUND)
     first = next(iter(figures.values()))
     passport = msgspec.structs.replace(
         bundle.passport,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from export import parity
 from export.bundle import Draft, seal
-from protocol.bundles import Golden, Quality, Runtime, unpack
+from protocol.bundles import Golden, Parity, Quality, Runtime, unpack
 from protocol.demand_windows import (
     SPARE_PARTS,
     DemandAhead,
@@ -49,10 +49,11 @@ class DemandTable:
 
 @dataclass(frozen=True)
 class DemandPlan:
-    """`horizon` 0: `usual_horizon` of the months at hand."""
+    """`horizon` 0: `usual_horizon` of the months at hand; `quantize`: the form of the network's weights (`export.forms`)."""
 
     horizon: int = 0
     settings: demand.DemandSettings = field(default_factory=demand.DemandSettings)
+    quantize: str = "auto"
 
 
 def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, progress: Progress) -> Candidate:
@@ -60,8 +61,10 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
     Refused where the months do not suffice, BadMessage for a negative count."""
     import torch
 
-    from export.quantize import quantize
+    from export.bounds import FORECASTER
+    from export.forms import choose
     from export.to_onnx import to_onnx
+    from export.trials import trial_of_rows
 
     history = checked_history(table.counts)
     months = history.shape[1]
@@ -78,12 +81,18 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
     spec = fitted.spec
     windows = demand_windows(learned, next_month or 0, spec)
     graph = to_onnx(fitted.net, torch.from_numpy(np.tile(windows.x[:1], (2, 1, 1))))
-    progress(0.9, "quantizing to int8")
-    small = quantize(graph)
-    run = parity.Graph(small)
-    float_answer, answer = demand.answer(fitted.net, windows.x), run(windows.x)
-    ahead = demand_ahead(windows, answer, spec)
+    progress(0.9, "choosing the form of its weights")
+    float_answer = demand.answer(fitted.net, windows.x)
     float_loss = _loss(demand_ahead(windows, float_answer, spec), held_out)
+
+    def cost(run: parity.Graph) -> Parity:
+        answer = run(windows.x)
+        loss = _loss(demand_ahead(windows, answer, spec), held_out)
+        return parity.compare(float_answer, answer, float_loss, loss, lower_is_better=True)
+
+    choice = choose(graph, FORECASTER, trial_of_rows(cost, windows.x), wanted=plan.quantize)
+    run = parity.Graph(choice.graph)
+    ahead = demand_ahead(windows, run(windows.x), spec)
     name, reference = _best_reference(learned, held_out)
     champion = _champion(learned, next_month, world.champions.get(SPARE_PARTS), horizon)
     inputs, outputs = parity.golden_graph(run, windows.x)
@@ -95,22 +104,24 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
         version=world.versions.get(SPARE_PARTS, 1),
         runtime=Runtime.ONNX,
         demand=spec,
-        graph=small,
+        graph=choice.graph,
+        forms=choice.forms,
         lineage=world.lineage(
             plan.settings.seed,
             {**asdict(plan.settings), "epochs_chosen": fitted.epochs, "parts": len(table.parts), "months": months},
         ),
         quality=_figures(ahead, reference, champion, held_out, name),
-        parity=parity.compare(float_answer, answer, float_loss, _loss(ahead, held_out), lower_is_better=True),
+        parity=choice.parity,
         golden=Golden(atol=INT8_ATOL, rtol=0.0),
         golden_inputs=inputs,
         golden_outputs=outputs,
-        float_bytes=len(graph),
+        float_bytes=choice.float_bytes,
         latency_us=parity.latency_us(lambda: run(windows.x[:1])),
+        refused=choice.refused,
         intended_use="Demand of spare parts over a lead time as a distribution of whole units, and the stock to hold.",
         limits=f"Months; at most {horizon} ahead; parts of the kind it was trained on. A part without history gets the "
         "fleet's rate.",
-        words=f"{len(small) / len(graph):.0%} of the float size; the 95 % quantile held {covered:.0%} of held-out months.",
+        words=f"{choice.words} The 95 % quantile held {covered:.0%} of held-out months.",
         because=world.because,
     )
     progress(1.0, "demand sealed")

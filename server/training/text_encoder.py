@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from export.quantize import quantize
+from export import parity
+from export.bounds import ENCODER
+from export.forms import AUTO, OF_WINDOWS, Choice, choose
+from export.strain import strained_tokens
 from export.to_decoder import encoder_graph
+from export.trials import STRAINED_ROWS, Trial
+from protocol.bundles import Parity
 from protocol.reading import tokens
 from protocol.reading.encoder import Encoded
 from server.algorithms import bert, word_pieces
@@ -22,6 +26,8 @@ from server.algorithms.word_pieces import CONTINUES
 
 _MARKS = (("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[MASK]", "<mask>"), ("[PAD]", "<pad>"), ("[UNK]", "<unk>"))
 _SPACE = "Ġ"
+MOST_COMPARED = 64
+"""Texts by whose vectors the forms of a graph are judged."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,7 @@ class PackedEncoder:
     """The graph that a gateway runs, run here in the same way: what is learned on top of its vectors fits there."""
 
     def __init__(self, graph: bytes, tokenizer: bytes, context: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = parity.one_thread(graph)
         self._tokenizer, self._context = tokens.tokenizer(tokenizer), context
         self._width = int(next(one for one in self._session.get_outputs() if one.name == "whole").shape[1])
 
@@ -101,17 +104,43 @@ class PackedEncoder:
     def encode(self, text: str) -> Encoded:
         """One text at a time: an int8 graph scales its activations over the whole batch."""
         ids, places = self._tokenizer.encode(text)
-        if len(ids) > self._context:
-            ids = [*ids[: self._context - 1], ids[-1]]
-        row = np.array([ids], dtype=np.int64)
+        row = np.array([_cut(ids, self._context)], dtype=np.int64)
         vectors, whole = self._session.run(["tokens", "whole"], {"ids": row, "mask": np.ones_like(row)})
         return _of_the_text(text, vectors[0], whole[0], places)
 
 
-def packed(encoder: TextEncoder) -> tuple[bytes, bytes]:
-    """(int8 graph, tokenizer.json) for a gateway."""
-    graph = quantize(encoder_graph(EncoderForExport(encoder.net.bert)))
-    return graph, word_pieces.written(encoder.tokenizer)
+class GraphOfTokens:
+    """An encoder's graph on one thread: rows of token ids to their texts' vectors [N, d], one at a time."""
+
+    def __init__(self, graph: bytes) -> None:
+        self._session = parity.one_thread(graph)
+
+    def __call__(self, rows: Sequence[Sequence[int]]) -> Float32s:
+        given = (np.array([row], dtype=np.int64) for row in rows)
+        return np.concatenate([self._session.run(["whole"], {"ids": x, "mask": np.ones_like(x)})[0] for x in given])
+
+
+def packed(encoder: TextEncoder, texts: Sequence[str], quantize: str = AUTO) -> tuple[Choice, bytes]:
+    """(graph in the form that suits it, tokenizer.json) for a gateway. texts: held out ones, by whose vectors the forms are
+    judged; quantize: as `export.forms.choose` takes it."""
+    context = encoder.net.settings.context
+    rows = [_cut(row, context) for row in encoder.rows(texts)[:MOST_COMPARED]]
+    exact = bert.vectors(encoder.net.bert, rows)
+
+    def cost(run: GraphOfTokens) -> Parity:
+        said = run(rows)
+        near = float((said * exact).sum(axis=1).mean())  # both of unit length
+        return parity.compare(exact, said, 1.0, near, lower_is_better=False, bound=ENCODER)
+
+    few = rows[:STRAINED_ROWS]
+    strained = {kind: (odd,) for kind, odd in strained_tokens(few, encoder.net.settings.vocabulary).items()}
+    trial = Trial(load=GraphOfTokens, measure=cost, rows=(few,), strained=strained, one=(few[:1],))
+    graph = encoder_graph(EncoderForExport(encoder.net.bert))
+    return choose(graph, ENCODER, trial, wanted=quantize, tried=OF_WINDOWS), word_pieces.written(encoder.tokenizer)
+
+
+def _cut(row: list[int], context: int) -> list[int]:
+    return row if len(row) <= context else [*row[: context - 1], row[-1]]
 
 
 def _of_the_text(text: str, vectors: Float32s, whole: Float32s, places: NDArray[np.int64]) -> Encoded:

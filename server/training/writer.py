@@ -22,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import parity
+from export.bounds import WRITER as BOUND
 from export.bundle import Draft, seal
 from export.decoding import PackedDecoder
-from export.quantize import quantize, weight_only
+from export.forms import AUTO, OF_DECODERS, choose
 from export.to_decoder import gateway_graph
-from protocol.bundles import TOKENIZER, Golden, Parity, Quality, Runtime, unpack
+from export.trials import trial_of_decoder
+from protocol.bundles import TOKENIZER, Golden, Quality, Runtime, unpack
 from protocol.reading import tokens
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.decoder import Decoder, WriterSpec
@@ -65,7 +67,7 @@ Pair = tuple[list[int], list[int]]
 class WriterPlan:
     """What to learn, from what and how long. frames: catalogues of the documents it writes. texts: of the domain, for the
     first stage; left: reports that people left; facts: of simulated or past events, that made-up reports are about (none:
-    they are invented from the catalogue). made: how many of those; bits: of a packed weight.
+    they are invented from the catalogue). made: how many of those; quantize: the form of the weights (`export.forms`).
 
     checkpoint: a local Hugging Face folder of the GPT-2 or Llama family to begin from; its tokenizer gets the slots, `shape`
     and `vocabulary` are not used. low_rank: above 0, only its embeddings and so many ranks beside each matrix learn."""
@@ -83,7 +85,7 @@ class WriterPlan:
     made_loop: LoopSettings = ON_MADE
     left_loop: LoopSettings = ON_LEFT
     batch: int = 8
-    bits: int = 8
+    quantize: str = AUTO
     seed: int = 7
 
 
@@ -299,15 +301,16 @@ def _draft(course: _Course, learned: Learned, world: Circumstances) -> Draft:
     plan, spec = course.plan, learned.spec
     course.progress(0.86, "GPT: exporting")
     graph = gateway_graph(learned.net.eval(), spec)
-    small = quantize(graph) if plan.bits == 8 else weight_only(graph, plan.bits)
     body = byte_pairs.written(learned.tokenizer)
-    packed = PackedDecoder(small, spec)
     encode = _gateway_encoding(body)
+    rows, prompts = _held_out_rows(course, encode)
+    fitted = TorchDecoder(learned.net)
+    choice = choose(graph, BOUND, trial_of_decoder(fitted, spec, rows), wanted=plan.quantize, tried=OF_DECODERS)
+    packed = PackedDecoder(choice.graph, spec)
     held_out, taught = course.judging, [*course.taught, *course.taught_check] or course.made
     course.progress(0.9, f"GPT: judged on {len(held_out)} held-out reports")
     ours = judge_writer(packed, encode, spec.end, course.frames, taught, held_out)
-    full = judge_writer(TorchDecoder(learned.net), encode, spec.end, course.frames, taught, held_out)
-    cost, prompts = _parity(learned.net, packed, ours, full, course, encode)
+    full = judge_writer(fitted, encode, spec.end, course.frames, taught, held_out)
     inputs: parity.Arrays = {"ids": np.array(prompts, dtype=np.int64)}
     outputs: parity.Arrays = {"logits": np.stack([_last(packed, row) for row in prompts])}
     chosen = bool(course.people)
@@ -320,20 +323,21 @@ def _draft(course: _Course, learned: Learned, world: Circumstances) -> Draft:
         version=world.versions.get(WRITER, 1),
         runtime=Runtime.DECODER,
         writer=_with_documents(spec, may),
-        graph=small,
+        graph=choice.graph,
+        forms=choice.forms,
         texts={TOKENIZER: body} | {f"frames_{name}.json": encode_frames(f) for name, f in course.frames.items()},
         lineage=world.lineage(plan.seed, _parameters(plan, learned, course)),
         quality=quality,
-        parity=cost,
+        parity=choice.parity,
         golden=Golden(atol=PACKED_ATOL, rtol=0.0),
         golden_inputs=inputs,
         golden_outputs=outputs,
-        float_bytes=len(graph),
+        float_bytes=choice.float_bytes,
         latency_us=parity.latency_us(lambda: _last(packed, prompts[0])),
         intended_use="Chooses among the wordings of a catalogue that an event's facts license; never writes a figure.",
         limits="Knows the manner of the reports that it learned from; says nothing that the catalogue does not hold.",
-        refused=_hidden_by_the_mask(quality[1]),
-        words=_words(ours, full, chosen, may),
+        refused=_hidden_by_the_mask(quality[1]) or choice.refused,
+        words=f"{choice.words} {_words(ours, full, chosen, may)}",
         because=world.because,
     )
 
@@ -415,24 +419,13 @@ def _champion_likelihood(
     return judge_writer(decoder, encode, spec.end, course.frames, taught, held_out).ours
 
 
-def _parity(
-    net: Gpt,
-    packed: Decoder,
-    ours: Judgement,
-    full: Judgement,
-    course: _Course,
-    encode: Encode,
-) -> tuple[Parity, list[list[int]]]:
-    """What packing cost, in logits after prompts and in the likelihood of choices; and prompts of equal length."""
+def _held_out_rows(course: _Course, encode: Encode) -> tuple[list[list[int]], list[list[int]]]:
+    """Tokens of held-out sections, by which the forms of the weights are judged; and prompts of equal length."""
     texts = [prompt + text for prompt, text in course.texts(course.judging)]
     rows = [list(encode(text))[:64] for text in texts[:: max(len(texts) // 24, 1)]]
-    fitted = TorchDecoder(net)
-    a = np.concatenate([_whole(fitted, row) for row in rows])
-    b = np.concatenate([_whole(packed, row) for row in rows])
-    cost = parity.compare(a, b, -full.ours, -ours.ours, lower_is_better=True)
     long = [row for row in rows if len(row) >= GOLDEN_TOKENS]
     spread = [long[i] for i in np.linspace(0, len(long) - 1, min(GOLDEN_ROWS, len(long))).astype(int)]
-    return cost, [row[:GOLDEN_TOKENS] for row in spread]
+    return rows, [row[:GOLDEN_TOKENS] for row in spread]
 
 
 def _whole(decoder: Decoder, ids: list[int]) -> NDArray[np.float32]:
@@ -468,7 +461,7 @@ def _parameters(plan: WriterPlan, learned: Learned, course: _Course) -> dict[str
         "texts": len(plan.texts),
         "made_reports": len(course.made) + len(course.made_check),
         "people_reports": len(course.taught) + len(course.taught_check),
-        "bits": plan.bits,
+        "quantize": plan.quantize,
         "began_from": "random weights" if plan.checkpoint is None else plan.checkpoint.name,
         "low_rank": plan.low_rank,
         "course": learned.words,

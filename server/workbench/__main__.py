@@ -20,7 +20,7 @@ from server.workbench import MODELS, Trained, train_forecast_file, train_recomme
 from server.workbench.list_worth import list_summary
 from server.workbench.notes import notes_summary, train_notes_file
 from server.workbench.starting import starter_summary, train_starter
-from server.workbench.training import quiet
+from server.workbench.training import AUTO, FORMS_OF_ALL, quiet
 from server.workbench.worth import summary
 
 Kinds = Any
@@ -56,6 +56,7 @@ def _train_forecast(arguments: argparse.Namespace) -> int:
             models=_names(arguments.models),
             epochs=arguments.epochs,
             seed=arguments.seed,
+            quantize=arguments.quantize,
             progress=progress,
         )
     if arguments.plot is not None:
@@ -205,6 +206,13 @@ def _forecast_arguments(kinds: Kinds) -> None:
     add("--models", default=",".join(MODELS), metavar="NAME[,NAME]", help=f"of {', '.join(MODELS)}; default: all")
     add("--epochs", type=int, default=12, metavar="N", help="at most this many epochs of the LSTM; default: 12")
     add("--seed", type=int, default=7, metavar="N", help="default: 7")
+    forms = ", ".join(FORMS_OF_ALL)
+    add(
+        "--quantize",
+        default=AUTO,
+        metavar="FORM",
+        help=f"of the LSTM's weights: {forms}; auto: the smallest still right",
+    )
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
     add("--plot", type=Path, metavar="FILE", help="also write the picture of held-out forecasts here (png)")
 

@@ -32,7 +32,7 @@ class StarterModel(msgspec.Struct, frozen=True, kw_only=True):
 class StarterReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `report.json` says. unseen: question -> of `unseen_notes` simulated notes in wordings that were never shown,
     the share of right answers by language, the share that it was sure of, and the share of those that were right.
-    packed_cosine: of the int8 encoder's vectors to the float one's, mean and lowest."""
+    packed_cosine: of the packed encoder's vectors to the float one's, mean and lowest."""
 
     models: list[StarterModel]
     sources: list[str]
@@ -139,7 +139,7 @@ def starter_summary(report: StarterReport) -> str:
     ]
     lines += [
         "",
-        f"The int8 encoder's vectors lie at a cosine of {report.packed_cosine[0]:.3f} to the float one's in the mean, "
+        f"The packed encoder's vectors lie at a cosine of {report.packed_cosine[0]:.3f} to the float one's in the mean, "
         f"{report.packed_cosine[1]:.3f} at the lowest.",
         "",
         "Simulated notes are simpler than what people write: train again on your own as soon as there are some.",

@@ -32,19 +32,23 @@ MODELS = tuple(slot.partition(".")[2] for slot in FORECAST_SLOTS)
 RECORDINGS = "recordings"
 """Where in a passport's lineage the layout of the file is kept."""
 MOST_TRAINED = 20_000
+AUTO, FORMS_OF_ALL = "auto", ("auto", "float32", "float16", "int8")
+"""Forms of weights that every network has (`export.forms`)."""
 SHORTEST_WINDOW, LONGEST_WINDOW = 8, 336
 MARK = "report.json"
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """horizon: steps to answer; season: steps per season (None: from the step; 0: none); models: of MODELS."""
+    """horizon: steps to answer; season: steps per season (None: from the step; 0: none); models: of MODELS;
+    quantize: the form of a network's weights (`export.forms`)."""
 
     horizon: int
     season: int | None = None
     models: tuple[str, ...] = MODELS
     epochs: int = 12
     seed: int = 7
+    quantize: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def train_forecast_file(
     models: tuple[str, ...] = MODELS,
     epochs: int = 12,
     seed: int = 7,
+    quantize: str = AUTO,
     progress: Progress = quiet,
     now_ms: int | None = None,
 ) -> Trained:
@@ -93,12 +98,14 @@ def train_forecast_file(
 
     Raises Refused for a file that cannot be learned from and BadSettings for a plan that does not fit it; the messages name
     the remedy."""
-    plan = TrainPlan(horizon, season, models, epochs, seed)
+    plan = TrainPlan(horizon, season, models, epochs, seed, quantize)
     unknown = [name for name in models if name not in MODELS]
     if unknown or not models:
         raise BadSettings(f"no forecaster {', '.join(unknown) or 'asked for'}; there are {', '.join(MODELS)}")
     if not 1 <= horizon <= 1000:
         raise BadSettings(f"horizon {horizon}: 1 to 1000 steps can be answered")
+    if quantize not in FORMS_OF_ALL:
+        raise BadSettings(f"quantize {quantize!r}: name one of {', '.join(FORMS_OF_ALL)}")
     check_place(out)
     recordings = read_file(path, layout)
     layout = msgspec.structs.replace(layout, step_ms=recordings.step_ms)
@@ -201,7 +208,10 @@ def _train(
     slots = tuple(f"forecast.{name}" for name in plan.models)
     try:
         found = train_forecast(
-            grid, ForecastPlan(window=spec, epochs=plan.epochs, seed=plan.seed, slots=slots), world, progress
+            grid,
+            ForecastPlan(window=spec, epochs=plan.epochs, seed=plan.seed, slots=slots, quantize=plan.quantize),
+            world,
+            progress,
         )
     except Refused as refused:
         if refused.reason is not Reason.NOT_ELIGIBLE:

@@ -161,7 +161,8 @@ def test_labels_that_do_not_fit_are_refused() -> None:
 
 
 def test_what_a_gateway_runs_is_near_the_float_encoder_and_reads_the_same_places(encoder: TextEncoder) -> None:
-    graph, tokenizer = packed(encoder)
+    choice, tokenizer = packed(encoder, NOTES)
+    graph = choice.graph
     here = PackedEncoder(graph, tokenizer, 10)
     options = onnxruntime.SessionOptions()
     there = OnnxEncoder(onnxruntime.InferenceSession(graph, options), tokens.tokenizer(tokenizer), here.width, 10)

@@ -191,8 +191,10 @@ def test_another_wording_is_chosen_and_a_sentence_left_out_in_both_languages(pla
     select.find_elements("css selector", "option")[1].click()
     optional = plant.one(".clause .out").find_element("xpath", "./ancestor::*[@data-clause]")
     clause, sentence = optional.get_attribute("data-clause"), optional.find_element("css selector", ".sentence").text
+    plant.rewrite(clause, "half a sen")
     plant.click(f"[data-clause='{clause}'] .out")
     plant.click(f"[data-clause='{clause}'] .back")
+    assert plant.one(f"[data-clause='{clause}'] textarea").get_attribute("value") == "half a sen"
     plant.click(f"[data-clause='{clause}'] .out")
     plant.click(".editor [type=submit]")
     plant.one("#reports .tag", "edited")
@@ -247,3 +249,39 @@ def test_the_page_fits_a_phone_while_a_report_is_edited(plant: Plant) -> None:
     plant.click("[data-edit]")
     plant.rewrite("what.above", "x" * 200)
     assert plant.browser.execute_script("return document.documentElement.scrollWidth") == 390
+
+
+def test_what_is_written_is_kept_while_the_server_does_not_answer(plant: Plant) -> None:
+    def network(offline: bool) -> None:
+        throttle = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        plant.browser.execute_cdp_cmd("Network.enable", {})
+        plant.browser.execute_cdp_cmd("Network.emulateNetworkConditions", throttle)
+
+    plant.click("[data-edit]")
+    plant.rewrite("what.above", OWN)
+    network(offline=True)
+    plant.click(".editor [type=submit]")
+    plant.one(".editor > [role=alert]", "The server does not answer")
+    assert plant.one(".editor textarea").get_attribute("value") == OWN
+    network(offline=False)
+    plant.click(".editor [type=submit]")
+    plant.one("#reports .tag", "edited")
+    plant.click("[data-edit]")
+    assert plant.one("[data-clause='what.above'] textarea").get_attribute("value") == OWN
+
+
+def test_changes_in_the_other_language_are_not_lost_when_one_is_saved(plant: Plant) -> None:
+    plant.click("[data-edit]")
+    plant.one("[data-clause='severity.warning'] select").send_keys("2")
+    plant.click("#language")
+    plant.one(".editor h4", "发生了什么")
+    plant.one("[data-clause='severity.warning'] select").send_keys("3")
+    plant.click(".editor [type=submit]")
+    plant.one(".editor > [role=alert]", "英文文本的更改尚未保存")
+    plant.click("#language")
+    plant.one(".clause .sentence", "This is a warning.")
+    plant.click(".editor [type=submit]")
+    plant.gone(".editor")
+    (first, *_) = plant.client.get("/console/state.json").json()["reports"][0]["edited"]["sections"]
+    assert first["text_en"].startswith("This is a warning.")
+    assert first["text_zh"].startswith("级别：警告。")

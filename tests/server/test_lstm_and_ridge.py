@@ -256,6 +256,42 @@ def trained() -> dict[str, training.Candidate]:
     return {made.passport.slot: made for made in training.train_forecast(planned(700, 1), plan, world, quiet)}
 
 
+def test_a_passport_names_the_forms_that_packing_tried_and_a_setting_fixes_one(
+    trained: dict[str, training.Candidate],
+) -> None:
+    passport = trained[training.LSTM].passport
+    assert [form.name for form in passport.forms if not form.why] == ["int8"]
+    assert "Packed as int8" in passport.verdict
+    taken = next(form for form in passport.forms if form.name == "int8")
+    assert taken.parity == passport.parity
+    assert (taken.size, passport.float_bytes) == (passport.packed_bytes, passport.forms[0].size)
+    assert max(taken.strained.values()) < 0.15
+    assert trained[training.RIDGE].passport.forms == []
+    plan = training.ForecastPlan(
+        window=WindowSpec(step_ms=STEP_MS, length=16, horizon=4), epochs=1, slots=(training.LSTM,), quantize="float16"
+    )
+    world = training.Circumstances(dataset_digest="0" * 64, dataset_rows=1, now_ms=1_700_000_000_000)
+    (made,) = training.train_forecast(planned(700, 1), plan, world, quiet)
+    assert [form.name for form in made.passport.forms if not form.why] == ["float16"]
+    assert made.passport.parity.rel_rms < 1e-3
+
+
+def test_a_network_that_loses_too_much_is_trained_further_with_rounded_weights() -> None:
+    plan = training.ForecastPlan(
+        window=WindowSpec(step_ms=STEP_MS, length=16, horizon=4),
+        epochs=2,
+        slots=(training.LSTM,),
+        quantize="int8_trained",
+    )
+    world = training.Circumstances(dataset_digest="0" * 64, dataset_rows=1, now_ms=1_700_000_000_000)
+    (made,) = training.train_forecast(planned(700, 1), plan, world, quiet)
+    (form,) = [form for form in made.passport.forms if not form.why]
+    assert form.name == "int8_trained"
+    assert form.parity is not None
+    assert form.parity.rel_rms < 0.05
+    assert "DynamicQuantizeLSTM" in operators(unpack(made.archive).graph)
+
+
 def test_a_passport_says_who_is_best_where_and_what_a_combination_is_worth(
     trained: dict[str, training.Candidate],
 ) -> None:

@@ -241,6 +241,7 @@ class Plan:
     life_conditions: int = 1
     life_cap_h: float = 0.0
     life_renewed_by: tuple[str, ...] = ()
+    quantize: str = "auto"
     seed: int = 7
 
 

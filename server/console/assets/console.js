@@ -135,7 +135,7 @@ function reportText(r) {
   const zh = lang() === "zh", last = r.sections.length - 1, parts = sectionsOf(r), changed = (n) => parts[n][zh ? "text_zh" : "text_en"] !== r.sections[n][zh ? "text_zh" : "text_en"];
   return el("div", {}, el("header", {}, tag(r.severity), el("h3", {}, zh ? r.title_zh : r.title_en), editedTag(r), el("span", { class: "muted small" }, `${moment(r.issued_ms)} · ${r.gateway}`), el("span", { class: "spring" }), editing(r) ? null : editButton(r, show, poll)),
     ...(editing(r) ? [editorOf(r)] : told(r, r.list && !changed(last) ? parts.slice(0, last) : parts, state.wordings)),
-    r.edited && !editing(r) ? el("details", {}, el("summary", {}, issuedTitle()), ...told(r, r.sections, [])) : null);
+    r.edited && !editing(r) ? el("details", { class: "issued" }, el("summary", {}, issuedTitle()), ...told(r, r.sections, [])) : null);
 }
 
 function told(r, sections, proposals) {

@@ -6,7 +6,7 @@ const WORDS = {
   en: { title: "New wordings", none: "No new wording waits. One is proposed when somebody edits a report in their own words.", today: "Today", proposed: "Proposed", example: "Reads", doubts: "Doubts", accept: "Accept", reject: "Reject", sure: "Accept it despite the doubts?", despite: "Accept all the same", not: "Not yet", by: "by {0}", en: "English", zh: "Chinese", lost: "The server does not answer; nothing was stored." },
   zh: { title: "新措辞", none: "没有待定的新措辞。有人用自己的话编辑报告时会提出新措辞。", today: "现有", proposed: "提议", example: "示例", doubts: "存疑", accept: "接受", reject: "拒绝", sure: "尽管存疑，仍要接受吗？", despite: "仍然接受", not: "暂不", by: "来自 {0}", en: "英文", zh: "中文", lost: "服务器无响应，未保存。" },
 };
-const t = (key, ...filled) => filled.reduce((text, v, i) => text.replace(`{${i}}`, v), WORDS[lang()][key] ?? key);
+const t = (key, ...filled) => filled.reduce((text, v, i) => text.replace(`{${i}}`, () => v), WORDS[lang()][key] ?? key);
 const asked = new Map(); // id -> {sure: asked once more, refusal, sending}
 let again = () => {}; // draws the panel as it was last asked for
 
