@@ -235,6 +235,38 @@ def test_the_page_may_edit_and_a_foreign_page_may_not(plant: Plant) -> None:
     assert state["wordings"] == []
 
 
+def test_a_writer_learns_from_the_newest_edit_and_from_accepted_words(plant: Plant, tmp_path: Path) -> None:
+    name, answer = plant.own("Note well. " + said(plant))
+    with plant.database.begin() as session:
+        book = edits.collect_left(session, plant.catalogues)
+    (left,) = book.reports
+    assert left.clauses["en"][AT] == f"{name}#0"  # nobody accepted it: what stood before
+    plant.client.post(f"/api/v1/wordings/{answer.json()['proposed'][0]['id']}/answer", json={"accept": True})
+    with plant.database.begin() as session:
+        book = edits.collect_left(session, plant.catalogues)
+    (left,) = book.reports
+    frames = book.frames[0]
+    many = len(next(one for one in frames.clauses if one.id == name).en)
+    assert left.clauses["en"][AT] == f"{name}#{many - 1}"
+    assert " Note well. " in sections(left, frames, "en")[0][1]
+    snapshot = datasets.freeze_left(book, tmp_path)
+    again = datasets.read_left(tmp_path / snapshot.path, snapshot.digest)
+    assert msgspec.to_builtins(again) == msgspec.to_builtins(book)
+    assert snapshot.described["edited"] == 1
+    assert len(again.facts) == 1
+
+
+def test_every_fourth_edited_report_or_so_judges_and_always_the_same_ones(plant: Plant) -> None:
+    for number in range(2, 42):
+        plant.add(msgspec.structs.replace(plant.issued, id=f"report-{number}", event=f"event-{number}"), seq=number)
+        plant.save(plant.standing(), number=number)
+    with plant.database.begin() as session:
+        first = [left.held_out for left in edits.collect_left(session, plant.catalogues).reports]
+        again = [left.held_out for left in edits.collect_left(session, plant.catalogues).reports]
+    assert first == again
+    assert 4 <= sum(first) <= 18
+
+
 def test_a_clause_of_another_report_is_none_of_this_one(plant: Plant) -> None:
     other = report(recommendation=None)
     plant.add(msgspec.structs.replace(other, id="report-2"), seq=2)
@@ -354,35 +386,3 @@ def test_on_postgresql_the_same_words_at_once_are_one_proposal_and_one_answer_co
     assert catalogue(plant).version == FAULT_REPORT.version + 1
     plant.client.close()
     plant.database.close()
-
-
-def test_a_writer_learns_from_the_newest_edit_and_from_accepted_words(plant: Plant, tmp_path: Path) -> None:
-    name, answer = plant.own("Note well. " + said(plant))
-    with plant.database.begin() as session:
-        book = edits.collect_left(session, plant.catalogues)
-    (left,) = book.reports
-    assert left.clauses["en"][AT] == f"{name}#0"  # nobody accepted it: what stood before
-    plant.client.post(f"/api/v1/wordings/{answer.json()['proposed'][0]['id']}/answer", json={"accept": True})
-    with plant.database.begin() as session:
-        book = edits.collect_left(session, plant.catalogues)
-    (left,) = book.reports
-    frames = book.frames[0]
-    many = len(next(one for one in frames.clauses if one.id == name).en)
-    assert left.clauses["en"][AT] == f"{name}#{many - 1}"
-    assert " Note well. " in sections(left, frames, "en")[0][1]
-    snapshot = datasets.freeze_left(book, tmp_path)
-    again = datasets.read_left(tmp_path / snapshot.path, snapshot.digest)
-    assert msgspec.to_builtins(again) == msgspec.to_builtins(book)
-    assert snapshot.described["edited"] == 1
-    assert len(again.facts) == 1
-
-
-def test_every_fourth_edited_report_or_so_judges_and_always_the_same_ones(plant: Plant) -> None:
-    for number in range(2, 42):
-        plant.add(msgspec.structs.replace(plant.issued, id=f"report-{number}", event=f"event-{number}"), seq=number)
-        plant.save(plant.standing(), number=number)
-    with plant.database.begin() as session:
-        first = [left.held_out for left in edits.collect_left(session, plant.catalogues).reports]
-        again = [left.held_out for left in edits.collect_left(session, plant.catalogues).reports]
-    assert first == again
-    assert 4 <= sum(first) <= 18
