@@ -131,9 +131,10 @@ def catalogue(session: Session, document: str) -> Frames:
     built_in = next((frames for frames in BUILT_IN.values() if frames.document == document), None)
     if built_in is None:
         raise Refused(Reason.UNKNOWN_TARGET, f"no catalogue for {document!r}: there are {_documents()}")
-    rows = select(WordingRow).where(WordingRow.document == document, WordingRow.status == ACCEPTED)
-    accepted = session.scalars(rows.order_by(WordingRow.answered_ms, WordingRow.id))
-    return _grown(document, tuple(_as_wording(row) for row in accepted))
+    w = WordingRow
+    accepted = select(w.clause, w.language, w.text).where(w.document == document, w.status == ACCEPTED)
+    rows = session.execute(accepted.order_by(w.answered_ms, w.id))
+    return _grown(document, tuple(Wording(clause=a, language=_language(b), text=c) for a, b, c in rows))
 
 
 @lru_cache(maxsize=32)
@@ -199,30 +200,50 @@ def describe(session: Session, known: Catalogues, row: ReportRow) -> dict[str, A
             for section in report.sections
             for passage in [by_section.get(section.section)]
         ],
-        "edited": edited(session, known, row),
+        "edited": edited(session, known, [row]).get(row.id),
     }
 
 
-def edited(session: Session, known: Catalogues, row: ReportRow) -> dict[str, Any] | None:
-    """How a report was left: what stands, by its number among what is offered ("what.above#2") or among the proposals
-    ("what.above#p17"), and as text with the places of its facts. None where nobody changed it; without text where its
-    catalogue is gone."""
-    edit = newest_edit(session, row)
-    if edit is None:
-        return None
-    passages = _passages(row, known)
-    sections = []
-    for passage in passages:
-        en, zh = edits.spoken(passage, "en", dict(edit.en)), edits.spoken(passage, "zh", dict(edit.zh))
-        sections.append({"section": passage.heading.section, **_text(en, "en"), **_text(zh, "zh")})
-    names: dict[str, Any] = {language: _names(session, edit, passages, language) for language in LANGUAGES}
-    return {"author": edit.author, "time_ms": edit.time_ms, **names, "sections": sections}
+def edited(session: Session, known: Catalogues, rows: Sequence[ReportRow]) -> dict[int, dict[str, Any]]:
+    """How reports were left, by the number of the report; those that nobody changed are absent. What stands is told by its
+    number among what is offered ("what.above#2") or among the proposals ("what.above#p17"), and as text with the places of
+    its facts; without text where its catalogue is gone."""
+    e = ReportEditRow
+    mine = e.report_id.in_([row.report_id for row in rows])
+    newest = select(func.max(e.id)).where(mine).group_by(e.gateway, e.report_id)
+    made = {(edit.gateway, edit.report_id): edit for edit in session.scalars(select(e).where(e.id.in_(newest)))}
+    current = {document: catalogue(session, document) for document in {edit.document for edit in made.values()}}
+    found = {}
+    for row in rows:
+        edit = made.get((row.gateway, row.report_id))
+        if edit is not None:
+            passages = _passages(row, known)
+            told: dict[str, Any] = {"author": edit.author, "time_ms": edit.time_ms}
+            for language in LANGUAGES:
+                told[language] = _names(session, edit, passages, current[edit.document], language)
+            told["sections"] = [
+                {"section": passage.heading.section}
+                | _text(edits.spoken(passage, "en", dict(edit.en)), "en")
+                | _text(edits.spoken(passage, "zh", dict(edit.zh)), "zh")
+                for passage in passages
+            ]
+            found[row.id] = told
+    return found
 
 
 def proposals(session: Session, known: Catalogues, status: str = OPEN, most: int = 100) -> list[dict[str, Any]]:
     """Proposed wordings, newest first, each beside what its clause says today and as it read where it was written."""
-    query = select(WordingRow).where(WordingRow.status == status) if status else select(WordingRow)
-    return [_shown(session, known, row) for row in session.scalars(query.order_by(WordingRow.id.desc()).limit(most))]
+    w, r = WordingRow, ReportRow
+    written = (r.gateway == w.gateway) & (r.report_id == w.report_id)
+    query = select(w, r).outerjoin(r, written).order_by(w.id.desc()).limit(most)
+    rows = list(session.execute(query.where(w.status == status) if status else query))
+    current = {document: catalogue(session, document) for document in {wording.document for wording, _ in rows}}
+    reports = {report.id: report for _, report in rows if report is not None}
+    passages = {number: _passages(report, known) for number, report in reports.items()}
+    return [
+        _shown(wording, current[wording.document], report, passages[report.id] if report is not None else [])
+        for wording, report in rows
+    ]
 
 
 def collect_left(session: Session, known: Catalogues) -> LeftBook:
@@ -295,16 +316,22 @@ def _issued(passages: Sequence[Passage]) -> Standing:
     }
 
 
-def _names(session: Session, edit: ReportEditRow, passages: Sequence[Passage], language: Language) -> list[str]:
-    current, w = catalogue(session, edit.document), WordingRow
-    by_id = {clause.id: clause for passage in passages for clause in passage.clauses}
-    found = []
-    for name, text in _stored(edit, language):
-        offered = choices(by_id[name], language, current) if name in by_id else []
-        same = (w.document == edit.document, w.clause == name, w.language == language, w.text == text)
-        number = offered.index(text) if text in offered else f"p{session.scalar(select(w.id).where(*same))}"
-        found.append(f"{name}#{number}")
-    return found
+def _names(
+    session: Session, edit: ReportEditRow, passages: Sequence[Passage], current: Frames, language: Language
+) -> list[str]:
+    by_id, stored = {clause.id: clause for passage in passages for clause in passage.clauses}, _stored(edit, language)
+    offered = {name: choices(by_id[name], language, current) if name in by_id else [] for name, _ in stored}
+    own = [text for name, text in stored if text not in offered[name]]
+    w, proposed = WordingRow, {}
+    if own:
+        mine = (w.document == edit.document, w.language == language, w.text.in_(own))
+        proposed = {
+            (clause, text): n for n, clause, text in session.execute(select(w.id, w.clause, w.text).where(*mine))
+        }
+    return [
+        f"{name}#{offered[name].index(text)}" if text in offered[name] else f"{name}#p{proposed.get((name, text), '')}"
+        for name, text in stored
+    ]
 
 
 def _passages(row: ReportRow, known: Catalogues) -> list[Passage]:
@@ -374,12 +401,8 @@ def _proposed(
     return made
 
 
-def _shown(session: Session, known: Catalogues, row: WordingRow) -> dict[str, Any]:
-    r = ReportRow
-    report = session.scalar(select(r).where(r.gateway == row.gateway, r.report_id == row.report_id))
-    current = catalogue(session, row.document)
+def _shown(row: WordingRow, current: Frames, report: ReportRow | None, passages: Sequence[Passage]) -> dict[str, Any]:
     clause = next((one for one in current.clauses if one.id == row.clause), None)
-    passages = _passages(report, known) if report is not None else []
     passage = next((one for one in passages if any(c.id == row.clause for c in one.clauses)), None)
     return {
         "id": row.id,
@@ -388,8 +411,8 @@ def _shown(session: Session, known: Catalogues, row: WordingRow) -> dict[str, An
         "clause": row.clause,
         "language": row.language,
         "text": row.text,
-        "example": _filled(passage, row.text, _language(row)) if passage is not None else "",
-        "today": wordings(clause, _language(row))[0] if clause is not None else "",
+        "example": _filled(passage, row.text, _language(row.language)) if passage is not None else "",
+        "today": wordings(clause, _language(row.language))[0] if clause is not None else "",
         "doubts": row.doubts,
         "status": row.status,
         "in_catalogue": _stands_in(current, row),
@@ -410,7 +433,9 @@ def _text(said: Said, language: Language) -> dict[str, Any]:
 
 def _stands_in(frames: Frames, row: WordingRow) -> bool:
     """Whether a catalogue has it; an accepted one may not fit a newer version of the product."""
-    return any(row.text in wordings(clause, _language(row)) for clause in frames.clauses if clause.id == row.clause)
+    return any(
+        row.text in wordings(clause, _language(row.language)) for clause in frames.clauses if clause.id == row.clause
+    )
 
 
 def _document(report: Report) -> str:
@@ -421,9 +446,5 @@ def _documents() -> list[str]:
     return sorted({frames.document for frames in BUILT_IN.values()})
 
 
-def _language(row: WordingRow) -> Language:
-    return "en" if row.language == "en" else "zh"
-
-
-def _as_wording(row: WordingRow) -> Wording:
-    return Wording(clause=row.clause, language=_language(row), text=row.text)
+def _language(stored: str) -> Language:
+    return "en" if stored == "en" else "zh"
