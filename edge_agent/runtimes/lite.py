@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def _probe(package: str, module: str) -> Probe:
     except ImportError as error:
         return Probe(package, None, f"not installed ({error})" if error.name else f"does not load: {error}")
     runtime = TfliteRuntime(
-        package, version(package), lambda content, threads: interpreter(model_content=content, num_threads=threads)
+        package, _version(package), lambda content, threads: interpreter(model_content=content, num_threads=threads)
     )
     try:
         runner = runtime.make(PROBE, 1).get_signature_runner("probe")
@@ -99,6 +99,13 @@ def _probe(package: str, module: str) -> Probe:
     if not np.array_equal(said, PROBE_ANSWER):
         return Probe(package, None, f"{runtime.version} answers {said.tolist()}, right is {PROBE_ANSWER.tolist()}")
     return Probe(package, runtime, "")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a build of one's own
+        return "of unknown version"
 
 
 class LiteEngine:
