@@ -1,10 +1,10 @@
 """TFLite files on ai-edge-litert, or on its predecessor tflite-runtime, behind one `Engine`.
 
-Neither is trusted by its name. tflite-runtime imports under numpy 2 and fails when it is asked; so a small file with a known
-answer is asked first. And neither is trusted with a file: of 60 cuts and 60 flips of bits, ai-edge-litert 2.3 refused or ran
-every one, tflite-runtime 2.14 ended the process with 80 of them and hung with one. A damaged file does not come that far (its
-sum is in the passport), but a file that an old runtime cannot take may do the same: `apart.py` tries a bundle in a process of
-its own first."""
+Neither is trusted by its name: tflite-runtime imports under numpy 2 and fails when it is asked, so a small file with a known
+answer is asked first. And neither is trusted with a file. Measured: of the 4384 flips of one bit in PROBE three ended the
+process of ai-edge-litert 2.3, and one of 1500 damaged forecasters hung it; tflite-runtime 2.14 died of 57 of 60 cuts of a
+forecaster and of 23 of 60 flips. A file that was damaged on its way does not come that far (its sum is in the passport), one
+that a runtime cannot take may: `apart.py` tries a bundle in a process of its own first."""
 
 from __future__ import annotations
 
