@@ -25,34 +25,38 @@ ROOT = Path(__file__).parents[2]
 def proven_apart(archive: bytes, digest: str, runtime: RuntimeSettings, limit_s: float = LIMIT_S) -> None:
     """Returns if the bundle's TFLite file answers its golden vectors on this machine. Raises BadBundle with the reason."""
     asked = msgspec.json.encode(msgspec.structs.replace(runtime, engines=(TFLITE,))).decode()
+    done = in_a_process(START, [digest, asked], archive, limit_s, "the TFLite file's proof")
+    if done.returncode == REFUSED:
+        reason, _, detail = done.stdout.decode().partition(" ")
+        raise BadBundle(Reason(reason), detail)
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip()[-400:]
+        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"the TFLite file's proof failed: {last}")
+
+
+def in_a_process(
+    code: str, arguments: list[str], given: bytes, limit_s: float, what: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs code of ours in a fresh interpreter, `given` on its standard input. Raises BadBundle (unsupported_runtime) if it
+    does not start, is not done in time or is ended by a signal."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         done = subprocess.run(
-            [sys.executable, "-c", START, digest, asked],
-            input=archive,
+            [sys.executable, "-c", code, *arguments],
+            input=given,
             capture_output=True,
             timeout=limit_s,
             env=os.environ | {"PYTHONPATH": path},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise BadBundle(
-            Reason.UNSUPPORTED_RUNTIME, f"the TFLite runtime had not answered after {limit_s:g} s and was stopped"
-        ) from error
+        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{what} took over {limit_s:g} s and was stopped") from error
     except OSError as error:
-        raise BadBundle(
-            Reason.UNSUPPORTED_RUNTIME, f"the TFLite file cannot be tried in a process of its own: {error.strerror}"
-        ) from error
-    if done.returncode == REFUSED:
-        reason, _, detail = done.stdout.decode().partition(" ")
-        raise BadBundle(Reason(reason), detail)
+        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{what} cannot be started: {error.strerror}") from error
     if done.returncode < 0:
-        raise BadBundle(
-            Reason.UNSUPPORTED_RUNTIME,
-            f"the TFLite runtime ended its process ({signal.Signals(-done.returncode).name}) with this file",
-        )
-    if done.returncode:
-        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"the TFLite file failed: {done.stderr.decode()[-400:].strip()}")
+        ended = signal.Signals(-done.returncode).name
+        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{what} was ended by {ended}: it cannot run on this machine")
+    return done
 
 
 def main(arguments: list[str]) -> int:

@@ -15,6 +15,8 @@ from protocol.errors import BadBundle, Reason
 
 Arrays = dict[str, NDArray[Any]]
 ONE_THREAD = RuntimeSettings()
+REMOTE = "AzureExecutionProvider"
+"""It computes on another machine: nothing leaves a gateway but through privacy.py."""
 
 
 class Engine(Protocol):
@@ -103,7 +105,7 @@ def providers(wanted: Sequence[str]) -> list[str]:
     """Those of the wanted execution providers that this onnxruntime has; the processor always, as the last resort."""
     import onnxruntime as ort
 
-    here = set(ort.get_available_providers())
+    here = set(ort.get_available_providers()) - {REMOTE}
     last = "CPUExecutionProvider"
     return [*dict.fromkeys(one for one in wanted if one in here and one != last), last]
 

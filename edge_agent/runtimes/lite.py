@@ -27,11 +27,8 @@ from protocol.errors import BadBundle, Reason
 MARK = slice(4, 8), b"TFL3"
 """Where a TFLite flatbuffer says that it is one."""
 LEAST_BYTES = 64
-RUNTIMES = (
-    ("ai-edge-litert", "ai_edge_litert.interpreter"),
-    ("tflite-runtime", "tflite_runtime.interpreter"),
-)
-"""(package, module with `Interpreter`), the better one first."""
+RUNTIMES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
+"""Package -> module with its `Interpreter`; the better one first."""
 PROBE = zlib.decompress(
     base64.b64decode(
         "eNpdUTsOgkAQfSAS1I2hoLCw8A5ammBlZWlhYWFMTOw0NmrHQTyER7D0AJ7Ai+Cb2QHRhcfsvnnz2WEIYDlfjDMMMUCGFA4JZEU8gRxQEA/iSbwCoEVL"
@@ -65,25 +62,28 @@ class Probe:
     why: str
 
 
-@cache
-def probes() -> tuple[Probe, ...]:
-    """Every known package, asked once in a process."""
-    return tuple(_probe(package, module) for package, module in RUNTIMES)
-
-
 def tflite_runtime() -> TfliteRuntime:
     """The best one that works here. Raises BadBundle (unsupported_runtime) with what is wrong with each."""
-    found = probes()
-    for one in found:
+    found = []
+    for package in RUNTIMES:
+        one = probe(package)
         if one.runtime is not None:
             return one.runtime
+        found.append(one)
     told = "; ".join(f"{one.package}: {one.why}" for one in found)
     raise BadBundle(
         Reason.UNSUPPORTED_RUNTIME, f"no TFLite runtime works here ({told}): pip install 'millwright[tflite]'"
     )
 
 
-def _probe(package: str, module: str) -> Probe:
+@cache
+def probe(package: str) -> Probe:
+    """What is found of one of RUNTIMES; asked once in a process."""
+    return asked(package, RUNTIMES[package])
+
+
+def asked(package: str, module: str) -> Probe:
+    """Loads a package and asks it for the known answer. module: the one with its `Interpreter`."""
     try:
         interpreter = importlib.import_module(module).Interpreter
     except ImportError as error:

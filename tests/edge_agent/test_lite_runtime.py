@@ -193,7 +193,7 @@ def test_a_runtime_that_loads_and_does_not_run_is_told_apart_from_one_that_is_ab
         def __init__(self, **_: Any) -> None:
             raise SystemError("initialization of _pywrap_tensorflow_interpreter_wrapper raised")
 
-    absent = lite._probe("tflite-runtime", "no_such_package.interpreter")
+    absent = lite.asked("tflite-runtime", "no_such_package.interpreter")
     assert "not installed" in absent.why
     found = _probe_of(Broken, monkeypatch)
     assert found.runtime is None
@@ -210,9 +210,9 @@ def _probe_of(interpreter: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) 
     class Module:
         Interpreter = staticmethod(interpreter)
 
-    lite.probes()  # the real one, before the name is another's
+    lite.tflite_runtime()  # the real one, before the name is another's
     monkeypatch.setattr(lite.importlib, "import_module", lambda _: Module)
-    return lite._probe("ai-edge-litert", "a.test")
+    return lite.asked("ai-edge-litert", "a.test")
 
 
 # choosing -------------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_settings_that_allow_no_form_of_the_bundle_are_named() -> None:
 def test_a_runtime_that_answers_garbage_without_an_error_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     archive = sealed(forecaster_graph(), forecaster())
     garbage = TfliteRuntime("tflite-runtime", "2.14.0", Garbage)
-    lite.probes()
+    lite.tflite_runtime()
     monkeypatch.setattr(runtimes, "proven_apart", lambda *_: None)
     monkeypatch.setattr(runtimes, "LiteEngine", lambda *given: LiteEngine(*given, runtime=garbage))
     model = loaded(archive)
@@ -312,7 +312,7 @@ def test_a_file_is_proven_in_a_process_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("child", "words"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended its process (SIGSEGV)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
         ("import time; time.sleep(60)", "was stopped"),
         ("raise RuntimeError('no such kernel')", "no such kernel"),
     ],
