@@ -6,12 +6,12 @@ One JSON object on standard input, one on standard output; everything else that 
  "kinds": {input: "float32" | "int32"}, "outputs": [names in the program's order], "shapes": {signature: {input: [1, …]}},
  "threads": 1, "memory_mb": 8192}
     -> {"bytes": n, "versions": {package: version}, "peak_mb": n}
-{"task": "answer", "model": path, "rows": path of an .npz with "3/x" for input x of row 3, "answers": path of an .npz to
- write, "threads": 1, "memory_mb": 8192}
+{"task": "answer", "model": path, "rows": path of an .npz with "3/x" for input x [n, …] of group 3, "answers": path of an .npz
+ to write likewise, "threads": 1, "memory_mb": 8192}
     -> {"rows": n, "versions": {…}, "peak_mb": n}
 
-A row is asked of the signature whose inputs have its shapes. Exit status 0; another one: the last line of standard error
-says why."""
+Rows of one group have the same shapes; each is asked alone, of the signature whose inputs have these shapes. Exit status 0;
+another one: the last line of standard error says why."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def convert(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
-    """Asks the file row by row, by the runtime that a gateway has."""
+    """Asks the file row by row, by the runtime that gateways have."""
     import numpy as np
 
     try:
@@ -85,19 +85,23 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     by_shape = {
         _shapes({n: one["shape"] for n, one in runner.get_input_details().items()}): runner for runner in runners
     }
-    rows: dict[int, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     with np.load(asked["rows"], allow_pickle=False) as given:
         for key in given.files:
-            at, _, name = key.partition("/")
-            rows.setdefault(int(at), {})[name] = given[key]
+            group, _, name = key.partition("/")
+            groups.setdefault(group, {})[name] = given[key]
     said: dict[str, Any] = {}
-    for at, row in rows.items():
-        runner = by_shape.get(_shapes({name: array.shape for name, array in row.items()}))
-        if runner is None:
-            raise ValueError(f"no signature takes {_shapes({n: a.shape for n, a in row.items()})}: {list(by_shape)}")
-        said |= {f"{at}/{name}": array for name, array in runner(**row).items()}
+    count = 0
+    for group, arrays in groups.items():
+        shapes = _shapes({name: (1, *array.shape[1:]) for name, array in arrays.items()})
+        if shapes not in by_shape:
+            raise ValueError(f"no signature takes {shapes}: {list(by_shape)}")
+        each = range(len(next(iter(arrays.values()))))
+        rows = [by_shape[shapes](**{name: array[at : at + 1] for name, array in arrays.items()}) for at in each]
+        said |= {f"{group}/{name}": np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        count += len(rows)
     np.savez(asked["answers"], **said)
-    return {"rows": len(rows)}
+    return {"rows": count}
 
 
 def _shapes(shapes: dict[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:

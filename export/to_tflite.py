@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from export.bounds import Bound
 from export.strain import strained_error
 from export.to_onnx import INPUT, OUTPUT, WHO
 from export.trials import Run, Trial
-from protocol.bundles import Lite
+from protocol.bundles import Golden, Lite
 from protocol.errors import BadBundle, BadSettings, Reason
 
 Arrays = dict[str, NDArray[Any]]
@@ -38,6 +39,9 @@ FLOAT32, WEIGHTS, DYNAMIC = "float32", "w8", "dyn8"
 RECIPES = (FLOAT32, WEIGHTS, DYNAMIC)
 TAIL = 600
 """Characters of the converter's last words that an error repeats."""
+MOST_LOOSENED = 4.0
+ONNX, TFLITE = "onnx", "tflite"
+"""Targets of a training."""
 SHORTEST = 16
 """Least number of tokens that an encoder's file is made for."""
 
@@ -162,19 +166,19 @@ def lengths_up_to(context: int) -> tuple[int, ...]:
     return (*doubled, context)
 
 
-def answers(file: LiteFile, rows: Sequence[Mapping[str, NDArray[Any]]], by: Converter | None = None) -> list[Arrays]:
-    """What the shipped runtime says to each row (every input with its batch of one), all in one process of its own. Raises
-    BadBundle where it fails."""
+def answers(file: LiteFile, groups: Sequence[Mapping[str, NDArray[Any]]], by: Converter | None = None) -> list[Arrays]:
+    """What the shipped runtime says to the rows of each group (its inputs [n, ...]; one signature a group), all in one
+    process of its own. Raises BadBundle where it fails."""
     used = by or converter()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         model, asked, said = folder / "model.tflite", folder / "rows.npz", folder / "answers.npz"
         model.write_bytes(file.content)
-        arrays = {f"{at}/{name}": _narrowed(one) for at, row in enumerate(rows) for name, one in row.items()}
+        arrays = {f"{at}/{name}": _narrowed(one) for at, group in enumerate(groups) for name, one in group.items()}
         np.savez(asked, allow_pickle=False, **arrays)
         used.call({"task": "answer", "model": str(model), "rows": str(asked), "answers": str(said)}, folder)
         with np.load(said, allow_pickle=False) as found:
-            return [{name: found[f"{at}/{name}"] for name in file.outputs} for at in range(len(rows))]
+            return [{name: found[f"{at}/{name}"] for name in file.outputs} for at in range(len(groups))]
 
 
 class LiteRows:
@@ -188,8 +192,7 @@ class LiteRows:
         given: Arrays = {INPUT: x}
         if WHO in self._file.inputs:
             given[WHO] = np.zeros((len(x), 2), dtype=np.int64) if who is None else who
-        rows = [{name: part[at : at + 1] for name, part in given.items()} for at in range(len(x))]
-        return np.concatenate([said[OUTPUT] for said in answers(self._file, rows, self._by)])
+        return np.asarray(answers(self._file, [given], self._by)[0][OUTPUT], dtype=np.float32)
 
 
 class LiteTokens:
@@ -199,15 +202,57 @@ class LiteTokens:
         self._file, self._by = file, by
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return np.concatenate(
-            [said["whole"] for said in answers(self._file, [self._filled(row) for row in rows], self._by)]
-        )
+        return np.concatenate([whole for _, whole in self.vectors(rows)])
+
+    def vectors(self, rows: Sequence[Sequence[int]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """(tokens [T, d], whole [1, d]) of each row."""
+        said = answers(self._file, [self._filled(row) for row in rows], self._by)
+        return [(one["tokens"][0, : len(row)], one["whole"]) for one, row in zip(said, rows, strict=True)]
 
     def _filled(self, row: Sequence[int]) -> Arrays:
         ids = np.zeros((1, next(n for n in self._file.lengths if n >= len(row))), dtype=np.int32)
         mask = np.zeros_like(ids)
         ids[0, : len(row)], mask[0, : len(row)] = row, 1
         return {"ids": ids, "mask": mask}
+
+
+@dataclass(frozen=True)
+class LitePart:
+    """What a bundle gets beside its graph: the file, what the passport says of it (None: none), and what the verdict says."""
+
+    content: bytes = b""
+    told: Lite | None = None
+    words: str = ""
+
+
+def lite_part(
+    make: Callable[[], LiteFile], run: Callable[[LiteFile], Run], exact: Run, bound: Bound, trial: Trial
+) -> tuple[LitePart, LiteFile | None]:
+    """Makes a file and proves it; one that cannot be made or is beyond the bound leaves the bundle without, with the reason.
+    run: asks the file as the trial's rows are; exact: the float module likewise."""
+    try:
+        file = make()
+        told = proven(file, run(file), exact, bound, trial)
+    except BadBundle as error:
+        return LitePart(words=f"No TFLite file: {error.detail}."), None
+    words = f"Beside it a TFLite file ({told.recipe}, {told.size / 1024:.0f} KiB, rms {told.parity.rel_rms:.2g})."
+    return LitePart(file.content, told, words), file
+
+
+def held_to_golden(part: LitePart, golden: Golden, wanted: Mapping[str, Any], said: Mapping[str, Any]) -> LitePart:
+    """The part with a tolerance of its own: the golden vectors are the graph's answers, from which the file's differ by what
+    packing did to each of the two. wanted, said: golden outputs, of the graph and of the file. One that would need more than
+    MOST_LOOSENED times the graph's tolerance is left out: nonsense must not pass for it."""
+    if part.told is None:
+        return part
+    worst = max(
+        float(np.max(np.abs(np.asarray(said[name], dtype=np.float64) - one) - golden.rtol * np.abs(one), initial=0.0))
+        for name, one in wanted.items()
+    )
+    if not worst + golden.atol <= MOST_LOOSENED * golden.atol:
+        return LitePart(words=f"No TFLite file: it is off by {worst:.3g} from the graph's golden vectors.")
+    own = Golden(atol=golden.atol + worst, rtol=golden.rtol)
+    return replace(part, told=msgspec.structs.replace(part.told, golden=own))
 
 
 def proven(file: LiteFile, run: Run, exact: Run, bound: Bound, trial: Trial) -> Lite:

@@ -66,6 +66,8 @@ class Plan(Protocol):
     @property
     def quantize(self) -> str: ...
     @property
+    def targets(self) -> tuple[str, ...]: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -89,6 +91,7 @@ class Task:
     life_cap_h: float = 0.0
     life_renewed_by: tuple[str, ...] = ()
     quantize: str = "auto"
+    targets: tuple[str, ...] = ("onnx",)
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,9 @@ def _train_forecast(task: Task, world: Circumstances, progress: Progress) -> lis
     from server import training
 
     grid = datasets.read_signals(task.dataset, task.digest)
-    plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed, quantize=task.quantize)
+    plan = training.ForecastPlan(
+        window=task.window, epochs=task.epochs, seed=task.seed, quantize=task.quantize, targets=task.targets
+    )
     found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
     try:
         found += training.train_monitors(

@@ -244,6 +244,7 @@ def _prepare(
         life_cap_h=plan.life_cap_h,
         life_renewed_by=plan.life_renewed_by,
         quantize=plan.quantize,
+        targets=plan.targets,
     )
     return task, snapshot
 

@@ -28,13 +28,14 @@ Z80 = 1.2815515655446004
 @dataclass(frozen=True)
 class ForecastPlan:
     """What the forecasters of a site look at and answer. slots: which of them to train. quantize: the form of a network's
-    weights (`export.forms`)."""
+    weights (`export.forms`). targets: "tflite" among them: a file for TFLite lies beside the graph (`export.to_tflite`)."""
 
     window: WindowSpec
     epochs: int = 12
     seed: int = 7
     slots: tuple[str, ...] = FORECAST_SLOTS
     quantize: str = "auto"
+    targets: tuple[str, ...] = ("onnx",)
 
 
 @dataclass(frozen=True)
