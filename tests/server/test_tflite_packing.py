@@ -1,5 +1,5 @@
-"""A training that is asked for TFLite packs a file beside the graph, which a gateway proves and serves as well as the graph. The
-conversions need litert-torch, here or by MILLWRIGHT_TFLITE_PYTHON."""
+"""A training that is asked for TFLite packs a file beside the graph; a gateway proves it and serves it as well as the graph.
+The conversions need litert-torch, here or by MILLWRIGHT_TFLITE_PYTHON."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_a_readers_bundle_serves_by_either_form_with_nearly_the_same_answers() -
         assert model.engine.startswith(engine)
         assert model.reader is not None
         read = model.reader.read(note, 0, ModelRef("notes.reader", "reader"))
-        chances[engine] = [one.chance for one in read.judged[0].classes]
-    np.testing.assert_allclose(chances["tflite"], chances["onnxruntime"], atol=0.05)
+        chances[engine] = {one.name: one.probability for one in read.judged[0].classes}
+    assert chances["tflite"] == pytest.approx(chances["onnxruntime"], abs=0.05)
 
 
 def test_a_training_that_cannot_be_packed_as_asked_is_not_begun(
