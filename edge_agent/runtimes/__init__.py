@@ -33,7 +33,7 @@ from protocol.text_vectors import TextVectors
 class LoadedModel:
     """A proven bundle: `session` (a graph), `table` or `decoder` (a language model, with its `tokenizer`) is set; `text`
     understands the words of new items; `texts` are the bundle's catalogues. engine, engine_why: what runs its graph (empty:
-    there is none), and why that; golden_us: microseconds that it took for all golden inputs."""
+    there is none), and why that."""
 
     passport: Passport
     digest: str
@@ -46,7 +46,6 @@ class LoadedModel:
     latency_us: float = 0.0
     engine: str = ""
     engine_why: str = ""
-    golden_us: float = 0.0
 
     @property
     def state_space(self) -> StateSpace | None:
@@ -111,16 +110,15 @@ class LoadedModel:
         return np.concatenate(rows) if rows else np.zeros((0, 0, 0), dtype=np.float32)
 
 
-def load(
-    archive: bytes, expected_digest: str, runtime: RuntimeSettings = ONE_THREAD, *, apart: bool = True
-) -> LoadedModel:
+def load(archive: bytes, expected_digest: str, runtime: RuntimeSettings = ONE_THREAD) -> LoadedModel:
     """Unpacks and proves a bundle; raises BadBundle (digest_mismatch, bad_archive, unsupported_runtime,
-    golden_mismatch) with the fact. apart: whether a TFLite file is tried in a process of its own, and comes into this one
-    only if it is chosen."""
+    golden_mismatch) with the fact. A TFLite file is tried in a process of its own, and comes into this one only if it is
+    chosen."""
     bundle = unpack(archive, expected_digest)
     held = forms(bundle, runtime)
     if not held:
         return _proven(bundle, expected_digest, runtime, None)
+    timed = runtime.engines == FASTEST and len(held) > 1
     spent: dict[EngineName, float] = {}
     refused: dict[EngineName, BadBundle] = {}
     here: dict[EngineName, LoadedModel] = {}
@@ -128,11 +126,11 @@ def load(
         if spent and runtime.engines != FASTEST:
             break
         try:
-            if engine == TFLITE and apart:
+            if engine == TFLITE:
                 spent[engine] = proven_apart(archive, expected_digest, runtime)
             else:
                 here[engine] = _proven(bundle, expected_digest, runtime, engine)
-                spent[engine] = golden_us(here[engine], bundle)
+                spent[engine] = _golden_us(here[engine], bundle) if timed else 0.0
         except BadBundle as error:
             refused[engine] = error
     while True:
@@ -143,12 +141,18 @@ def load(
             refused[chosen.engine] = error
             del spent[chosen.engine]
             continue
-        model.engine_why, model.golden_us = chosen.why, spent[chosen.engine]
+        model.engine_why = chosen.why
         return model
 
 
-def golden_us(model: LoadedModel, bundle: Bundle) -> float:
-    """Microseconds for all of the bundle's golden inputs."""
+def tried_lite(archive: bytes, expected_digest: str, runtime: RuntimeSettings) -> float:
+    """Proves a bundle's TFLite file in this process, which it may end: `apart.py` has one of its own for it. Microseconds for
+    all golden inputs; raises BadBundle as `load` does."""
+    bundle = unpack(archive, expected_digest)
+    return _golden_us(_proven(bundle, expected_digest, runtime, TFLITE), bundle)
+
+
+def _golden_us(model: LoadedModel, bundle: Bundle) -> float:
     return least_us(partial(answer_golden, model, bundle.golden_inputs, bundle.golden_outputs))
 
 
