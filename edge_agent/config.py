@@ -94,7 +94,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What runs graphs. engines: those that may, the preferred one first, or "fastest": whichever answers a bundle's golden
     vectors soonest. providers: onnxruntime's execution providers, the preferred one first; the processor is always the last
     resort. arena_mb: most memory that onnxruntime's graphs may take for their answers, together (0: no limit). text_lengths:
-    what texts are filled up to before onnxruntime's encoder reads them (empty: nothing)."""
+    numbers of tokens that texts are filled up to before onnxruntime reads them, beside the longest that the model takes
+    (empty: none), so that it meets few shapes."""
 
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     engines: Literal["fastest"] | Annotated[tuple[EngineName, ...], msgspec.Meta(min_length=1)] = FASTEST

@@ -40,8 +40,8 @@ RECIPES = (FLOAT32, WEIGHTS, DYNAMIC)
 TAIL = 600
 """Characters of the converter's last words that an error repeats."""
 MOST_LOOSENED = 4.0
-ONNX, TFLITE = "onnx", "tflite"
-"""Targets of a training."""
+OF_TARGET = {"tflite": WEIGHTS, "tflite-dyn8": DYNAMIC}
+"""Target of a training -> recipe."""
 SHORTEST = 16
 """Least number of tokens that an encoder's file is made for."""
 
@@ -158,6 +158,16 @@ def to_tflite(
     return LiteFile(
         content, recipe, list(given), list(outputs), tuple(lengths), versions=made["versions"], peak_mb=made["peak_mb"]
     )
+
+
+def recipe_of(targets: Sequence[str]) -> str:
+    """The recipe that a training's targets ask for; empty: no file. Raises BadSettings where they do and no converter is here:
+    a training that cannot be packed as it should is not begun."""
+    asked = [OF_TARGET[target] for target in targets if target in OF_TARGET]
+    if not asked:
+        return ""
+    converter()
+    return asked[0]
 
 
 def lengths_up_to(context: int) -> tuple[int, ...]:

@@ -181,13 +181,14 @@ def _proven(bundle: Bundle, digest: str, runtime: RuntimeSettings, engine: Engin
     return model
 
 
-def _graph(bundle: Bundle, runtime: RuntimeSettings, engine: EngineName | None, *, reads: bool = False) -> Engine:
-    """A bundle's graph on the engine. reads: it is an encoder's."""
+def _graph(bundle: Bundle, runtime: RuntimeSettings, engine: EngineName | None, context: int = 0) -> Engine:
+    """A bundle's graph on the engine. context: most tokens of a text, where it is an encoder's."""
     if engine == TFLITE:
         if bundle.passport.lite is None:
             raise BadBundle(Reason.BAD_ARCHIVE, "the passport says nothing of the bundle's TFLite file")
         return LiteEngine(bundle.lite, bundle.passport.lite, runtime.threads)
-    return OnnxEngine(bundle.graph, runtime, runtime.text_lengths if reads else ())
+    asked = runtime.text_lengths if context else ()
+    return OnnxEngine(bundle.graph, runtime, [*(n for n in asked if n < context), context] if asked else ())
 
 
 def _table_model(
@@ -201,7 +202,7 @@ def _table_model(
         raise BadBundle(Reason.BAD_ARCHIVE, "the passport does not say what the reader answers")
     if not spec.width:
         return reader_of(spec, bundle.tables, bundle.texts), ""
-    graph = _graph(bundle, runtime, engine, reads=True)
+    graph = _graph(bundle, runtime, engine, spec.context)
     encoder = GraphEncoder(graph, _tokenizer(bundle), spec.width, spec.context)
     return reader_of(spec, bundle.tables, bundle.texts, encoder), graph.name
 

@@ -49,14 +49,13 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     from export.bounds import FORECASTER
     from export.forms import choose
     from export.to_onnx import to_onnx
-    from export.to_tflite import TFLITE, LitePart, converter
+    from export.to_tflite import LitePart, recipe_of
     from export.trained_int8 import rounded_weights
     from export.trials import trial_of_rows
     from server.algorithms import lstm
 
     grid, tail, plan = course.grid, course.tail, course.plan
-    if TFLITE in plan.targets:
-        converter()  # a training that cannot be packed as it should is not begun
+    recipe = recipe_of(plan.targets)
     spec = with_covariates(plan.window, grid)
     machines, signals = (sorted({key[side] for key in grid.series}) for side in (0, 1))
     who = _numbers(grid.series, machines, signals)
@@ -105,9 +104,9 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     inputs, outputs = parity.golden_graph(run, usable, names)
     golden = Golden(atol=INT8_ATOL, rtol=0.0)
     lite = LitePart()
-    if TFLITE in plan.targets:
+    if recipe:
         progress(0.95, "packing for TFLite")
-        lite = _for_tflite(net, pair, trial, golden, inputs, outputs)
+        lite = _for_tflite(net, pair, recipe, trial, golden, inputs, outputs)
     champion = champion_error(tail, grid, list(range(len(grid.series))), course.world.champions.get(LSTM))
     covered = tail.coverage(answers[..., lstm.LEVELS.index(0.1)], answers[..., lstm.LEVELS.index(0.9)])
     strange = tail.relative_error(evaluation.window_answers(tail, spec, run, known)[..., middle])[0]
@@ -158,6 +157,7 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
 def _for_tflite(
     net: lstm.QuantileLstm,
     pair: tuple[Tensor, Tensor],
+    recipe: str,
     trial: Trial,
     golden: Golden,
     inputs: parity.Arrays,
@@ -170,7 +170,7 @@ def _for_tflite(
     from server.algorithms import lstm
 
     part, file = lite_part(
-        lambda: to_tflite(net, {INPUT: pair[0], WHO: pair[1]}, [OUTPUT]),
+        lambda: to_tflite(net, {INPUT: pair[0], WHO: pair[1]}, [OUTPUT], recipe=recipe),
         LiteRows,
         lambda x, who: lstm.answer(net, x, who),
         FORECASTER,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from export.bounds import READER as BOUND
 from export.bundle import judge
 from export.forms import AUTO
-from export.to_tflite import TFLITE, LitePart, converter
+from export.to_tflite import LitePart, recipe_of
 from protocol.bundles import Lineage, Quality, digest, pack, unpack
 from protocol.reading.notes import About
 from protocol.reading.reader import Reader
@@ -119,15 +119,14 @@ class _Origin(Circumstances):
 
 def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> StarterReader:
     """A reader with an encoder, from nothing but our own grammar."""
-    if TFLITE in plan.targets:
-        converter()  # a training that cannot be packed as it should is not begun
+    recipe = recipe_of(plan.targets)
     shown, known, never = apart(plan.notes.modes)
     told = list(notes(replace(plan.notes, modes=shown), plan.unlabelled, plan.seed))
     encoder = starter_encoder(told, plan, lambda share, step: progress(0.7 * share, step))
     progress(0.7, "choosing the form of its weights")
     tried = [one.text for one in notes(replace(plan.notes, modes=known), MOST_COMPARED, plan.seed + 4)]
     choice, tokenizer = packed(encoder, tried, plan.quantize)
-    lite, lite_encoder = packed_lite(encoder, tried) if TFLITE in plan.targets else (LitePart(), None)
+    lite, lite_encoder = packed_lite(encoder, tried, recipe) if recipe else (LitePart(), None)
     run = PackedEncoder(choice.graph, tokenizer, encoder.net.settings.context)
     examples = list(notes(replace(plan.notes, modes=known), plan.labelled, plan.seed + 1))
     body = [labelled(one, number) for number, one in enumerate(examples)]

@@ -129,7 +129,7 @@ def packed(encoder: TextEncoder, texts: Sequence[str], quantize: str = AUTO) -> 
     return choice, word_pieces.written(encoder.tokenizer)
 
 
-def packed_lite(encoder: TextEncoder, texts: Sequence[str]) -> tuple[LitePart, LiteEncoder | None]:
+def packed_lite(encoder: TextEncoder, texts: Sequence[str], recipe: str) -> tuple[LitePart, LiteEncoder | None]:
     """(the TFLite file that lies beside the graph, the encoder that it is) judged by the same texts."""
     context = encoder.net.settings.context
     ids = torch.ones((1, SHORTEST), dtype=torch.int32)
@@ -138,6 +138,7 @@ def packed_lite(encoder: TextEncoder, texts: Sequence[str]) -> tuple[LitePart, L
             EncoderForExport(encoder.net.bert),
             {"ids": ids, "mask": torch.ones_like(ids)},
             ["tokens", "whole"],
+            recipe=recipe,
             lengths=lengths_up_to(context),
         ),
         LiteTokens,

@@ -247,6 +247,17 @@ def test_an_encoder_and_a_tokenizer_of_another_are_refused() -> None:
         GraphEncoder(graph, tokenizer(TOKENS), 8, context=3)
 
 
+def test_an_encoder_that_meets_few_shapes_reads_the_same() -> None:
+    graph = encoder_graph(LittleEncoder().eval())
+    free = GraphEncoder(OnnxEngine(graph), tokenizer(TOKENS), W, context=8)
+    few = GraphEncoder(OnnxEngine(graph, lengths=(8, 4)), tokenizer(TOKENS), W, context=8)
+    for text in ("", "ab", "ab a b", "ab" * 20):
+        one, other = free.encode(text), few.encode(text)
+        np.testing.assert_allclose(one.tokens, other.tokens, atol=1e-6)
+        np.testing.assert_allclose(one.whole, other.whole, atol=1e-6)
+        assert one.cut == other.cut
+
+
 def test_an_encoder_gives_vectors_of_what_it_read_and_says_what_it_did_not() -> None:
     encoder = GraphEncoder(OnnxEngine(encoder_graph(LittleEncoder().eval())), tokenizer(TOKENS), W, context=3)
     read = encoder.encode("ab a")

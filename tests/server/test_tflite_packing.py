@@ -16,7 +16,7 @@ pytest.importorskip("ai_edge_litert", reason="pip install 'millwright[tflite]'")
 
 from edge_agent.config import RuntimeSettings
 from edge_agent.runtimes import load
-from export.to_tflite import LitePart, converter, held_to_golden
+from export.to_tflite import LitePart, converter, held_to_golden, recipe_of
 from protocol.bundles import Golden, Lite, Parity, digest, unpack
 from protocol.errors import BadSettings
 from protocol.reading.notes import Note
@@ -117,6 +117,12 @@ def test_a_training_that_cannot_be_packed_as_asked_is_not_begun(
     monkeypatch.setenv("MILLWRIGHT_TFLITE_PYTHON", str(tmp_path / "python"))
     with pytest.raises(BadSettings, match="which is no file"):
         training.train_forecast(grid(), plan(), world(), quiet)
+
+
+def test_targets_name_the_recipe_of_the_file() -> None:
+    assert recipe_of(("onnx",)) == ""
+    with_converter()
+    assert [recipe_of(("onnx", target)) for target in ("tflite", "tflite-dyn8")] == ["w8", "dyn8"]
 
 
 def test_a_file_that_is_far_from_the_golden_vectors_is_left_out() -> None:
