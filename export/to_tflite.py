@@ -58,7 +58,7 @@ class Converter:
     def call(self, asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """What the script answers. Raises BadBundle (unsupported_runtime) where it fails, with its last words."""
         request = json.dumps({**asked, "threads": self.threads, "memory_mb": self.memory_mb})
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MILLWRIGHT_"))}
         try:
             done = subprocess.run(
                 [str(self.python), "-I", str(SCRIPT)],
@@ -161,8 +161,8 @@ def to_tflite(
 
 
 def recipe_of(targets: Sequence[str]) -> str:
-    """The recipe that a training's targets ask for; empty: no file. Raises BadSettings where they do and no converter is here:
-    a training that cannot be packed as it should is not begun."""
+    """The recipe that a training's targets ask for; empty: no file. Raises BadSettings where they do and no converter is
+    here: a training that cannot be packed as it should is not begun."""
     asked = [OF_TARGET[target] for target in targets if target in OF_TARGET]
     if not asked:
         return ""

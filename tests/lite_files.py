@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 STEPS, CHANNELS, HORIZON, LEVELS = 8, 5, 4, 3
 TOKENS, WIDTH = 6, 4
-_KINDS = {"float32": 0, "int32": 2}
+_KINDS = {"float32": 0, "int32": 2, "int64": 4}
 
 
 @dataclass
@@ -177,6 +177,14 @@ def forecast(x: NDArray[np.float32], who: NDArray[np.int64]) -> NDArray[np.float
     of_x, of_who = weights()
     answer: NDArray[np.float32] = x.reshape(len(x), -1) @ of_x + who.astype(np.float32) @ of_who
     return answer.reshape(len(x), HORIZON, LEVELS)
+
+
+def wide_integers() -> bytes:
+    """z int64 [1, 2] -> q float32 [1, 2]: a kind that no file of ours has."""
+    file = File()
+    graph = file.graph("serving_default")
+    graph.outputs["q"] = graph.does("CAST", "CastOptions", [graph.given("z", [1, 2], "int64")], [1, 2])
+    return file.written()
 
 
 def vectors() -> NDArray[np.float32]:

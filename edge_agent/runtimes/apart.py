@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -43,13 +44,16 @@ def in_a_process(
     """Runs code of ours in a fresh interpreter, `given` on its standard input. Raises BadBundle (unsupported_runtime) if it
     does not start, is not done in time or is ended by a signal."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith("MILLWRIGHT_")
+    }  # secrets stay here
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             input=given,
             capture_output=True,
             timeout=limit_s,
-            env=os.environ | {"PYTHONPATH": path},
+            env=plain | {"PYTHONPATH": path},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -57,9 +61,16 @@ def in_a_process(
     except OSError as error:
         raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{what} cannot be started: {error.strerror}") from error
     if done.returncode < 0:
-        ended = signal.Signals(-done.returncode).name
+        ended = next((one.name for one in signal.Signals if one == -done.returncode), f"signal {-done.returncode}")
         raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{what} was ended by {ended}: it cannot run on this machine")
     return done
+
+
+def answer_alone() -> BinaryIO:
+    """Standard output, for a child's answer and nothing else: what native parts print there goes to standard error."""
+    kept = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return kept
 
 
 def main(arguments: list[str]) -> int:
@@ -68,10 +79,11 @@ def main(arguments: list[str]) -> int:
     from edge_agent.runtimes import tried_lite
 
     digest, asked = arguments
-    try:
-        spent = tried_lite(sys.stdin.buffer.read(), digest, msgspec.json.decode(asked, type=RuntimeSettings))
-    except BadBundle as error:
-        sys.stdout.write(f"{error.reason} {error.detail}")
-        return REFUSED
-    sys.stdout.write(f"{spent:.1f}")
+    with answer_alone() as out:
+        try:
+            spent = tried_lite(sys.stdin.buffer.read(), digest, msgspec.json.decode(asked, type=RuntimeSettings))
+        except BadBundle as error:
+            out.write(f"{error.reason} {error.detail}".encode())
+            return REFUSED
+        out.write(f"{spent:.1f}".encode())
     return 0

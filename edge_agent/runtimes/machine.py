@@ -7,7 +7,6 @@ import base64
 import os
 import platform
 import shutil
-import sys
 import time
 import zlib
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.config import ONNXRUNTIME, TFLITE, EngineName, RuntimeSettings
-from edge_agent.runtimes.apart import in_a_process
+from edge_agent.runtimes.apart import answer_alone, in_a_process
 from protocol.errors import BadBundle
 
 GRAPH = zlib.decompress(
@@ -134,8 +133,8 @@ def cpu_features(cpuinfo: str) -> tuple[str, list[str]]:
 
 def child(engine: str) -> None:
     """Asks one engine; what it says goes to standard output as JSON."""
-    found = _onnxruntime() if engine == ONNXRUNTIME else _tflite()
-    sys.stdout.buffer.write(msgspec.json.encode(found))
+    with answer_alone() as out:
+        out.write(msgspec.json.encode(_onnxruntime() if engine == ONNXRUNTIME else _tflite()))
 
 
 def _asked(engine: EngineName) -> list[Answered]:

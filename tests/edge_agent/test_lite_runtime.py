@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.lite_files import CHANNELS, STEPS, encoder, forecast, forecaster, forecaster_graph, vectors
+from tests.lite_files import CHANNELS, STEPS, encoder, forecast, forecaster, forecaster_graph, vectors, wide_integers
 
 pytest.importorskip("ai_edge_litert", reason="pip install 'millwright[tflite]'")
 
-from edge_agent import runtimes
+from edge_agent import config, runtimes
 from edge_agent.config import RuntimeSettings
 from edge_agent.runtimes import apart, choice, lite, load
 from edge_agent.runtimes.engine import OnnxEngine
@@ -25,7 +25,7 @@ from edge_agent.runtimes.lite import PROBE, LiteEngine, TfliteRuntime
 from edge_agent.runtimes.text_graphs import GraphEncoder
 from edge_agent.updates import Updates
 from protocol.bundles import Bundle, Golden, Lineage, Lite, Parity, Passport, Runtime, digest, pack
-from protocol.errors import BadBundle, Reason
+from protocol.errors import BadBundle, BadSettings, Reason
 from protocol.reading.tokens import tokenizer
 from protocol.twin import Assignment, Desired, ModelStatus
 from protocol.windows import WindowSpec
@@ -141,6 +141,12 @@ def test_a_passport_with_other_names_is_refused(names: tuple[tuple[str, ...], tu
     content = forecaster()
     with pytest.raises(BadBundle, match="the passport says"):
         LiteEngine(content, told(content, *names))
+
+
+def test_inputs_of_another_kind_are_refused() -> None:
+    content = wide_integers()
+    with pytest.raises(BadBundle, match=r"float32 or int32, not \{'z': 'int64'\}"):
+        LiteEngine(content, told(content, ("z",)))
 
 
 @pytest.mark.parametrize(
@@ -365,6 +371,42 @@ def test_the_twin_says_which_engine_serves_and_why_and_a_bundle_without_a_right_
     assert serving.engine_why == "the settings prefer it"
     assert (refused.status, refused.version) == (ModelStatus.REFUSED, 2)
     assert "golden output" in refused.error
+
+
+def test_no_secret_of_the_gateway_reaches_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLWRIGHT_GATEWAY_TOKEN", "secret")
+    code = "import os; print([name for name in os.environ if name.startswith('MILLWRIGHT')])"
+    assert apart.in_a_process(code, [], b"", 30.0, "a test").stdout.strip() == b"[]"
+
+
+def test_what_native_parts_print_is_not_taken_for_the_childs_answer() -> None:
+    code = (
+        "import os; from edge_agent.runtimes.apart import answer_alone; out = answer_alone(); "
+        "os.write(1, b'INFO: a delegate'); out.write(b'1.5'); out.close()"
+    )
+    assert apart.in_a_process(code, [], b"", 30.0, "a test").stdout == b"1.5"
+
+
+# settings -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "engines = []",
+        'engines = ["tensorrt"]',
+        'engines = "slowest"',
+        "threads = 0",
+        'providers = ["/tmp/own.so"]',
+        "arena_mb = -1",
+        "text_lengths = [1]",
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(lines: str, tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(f'site = "s"\ngateway = "g"\ndata_dir = "d"\n[runtime]\n{lines}\n', encoding="utf-8")
+    with pytest.raises(BadSettings, match="runtime"):
+        config.load(file)
 
 
 # onnxruntime by settings ----------------------------------------------------------------------------------------------
