@@ -25,7 +25,7 @@ from fault_cases import ordinary_case
 
 from protocol.writing.facts import LANGUAGES, Fact
 from protocol.writing.fault_report import facts_of
-from server.training.left_reports import LeftReport
+from server.left import LeftReport
 
 FILE = Path(__file__).with_suffix(".json")
 HELD_OUT_EVERY = 3

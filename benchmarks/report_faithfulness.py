@@ -54,7 +54,8 @@ from protocol.writing.realise import Alternatives, Facts, licensed
 from protocol.writing.strict import Stopped
 from protocol.writing.verify import complaints_of, verify
 from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
-from server.training.left_reports import LeftReport, judged
+from server.left import LeftReport
+from server.training.left_reports import judged
 
 CASES, QUICK_CASES = 1000, 40
 FREE_EVERY, QUICK_FREE = 25, 6

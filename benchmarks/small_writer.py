@@ -30,8 +30,9 @@ from protocol.writing.frames import slots
 from protocol.writing.strict import Limits
 from server.algorithms import byte_pairs
 from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
+from server.left import LeftReport
 from server.training.language import Examples, LoopSettings, learn, next_token_loss
-from server.training.left_reports import LeftReport, made_up, sections
+from server.training.left_reports import made_up, sections
 
 FIRST_SEED = 1_000_000
 VOCABULARY, CONTEXT = 1200, 320

@@ -172,6 +172,44 @@ class FeedbackRow(Table):
     via: Mapped[str]
 
 
+class ReportEditRow(Table):
+    """A report as a person left it; the newest of a report counts. en, zh: [clause, its words with slots] in order. frames:
+    the catalogue that the report was written with."""
+
+    __tablename__ = "report_edit"
+    __table_args__ = (Index("ix_report_edit_report", "gateway", "report_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    gateway: Mapped[str]
+    report_id: Mapped[str]
+    document: Mapped[str]
+    frames: Mapped[str]
+    author: Mapped[str] = mapped_column(default="")
+    time_ms: Mapped[int]
+    en: Mapped[list[Any]]
+    zh: Mapped[list[Any]]
+
+
+class WordingRow(Table):
+    """Words that a person gave a clause, slots in place of facts. status: open, accepted, rejected. gateway, report_id: where
+    they were first written. doubts: what whoever answers should look at."""
+
+    __tablename__ = "wording"
+    __table_args__ = (UniqueConstraint("document", "clause", "language", "text"),)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    document: Mapped[str]
+    clause: Mapped[str]
+    language: Mapped[str]
+    text: Mapped[str]
+    status: Mapped[str] = mapped_column(index=True, default="open")
+    author: Mapped[str] = mapped_column(default="")
+    gateway: Mapped[str]
+    report_id: Mapped[str]
+    doubts: Mapped[list[Any]]
+    proposed_ms: Mapped[int]
+    answered_ms: Mapped[int | None]
+    answered_by: Mapped[str] = mapped_column(default="")
+
+
 class QuarantineRow(Table):
     """What could not be stored as what it claims to be, kept with its reason. `payload` is cut at 64 KiB."""
 

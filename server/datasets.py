@@ -27,6 +27,7 @@ from protocol.reading.corrections import said_of
 from protocol.reading.notes import About, Note, NoteReading
 from protocol.recommending import order_profile, verdicts
 from protocol.windows import Floats, resample
+from protocol.writing.frames import reference
 from server import off_policy
 from server.cases import Case
 from server.database import (
@@ -39,10 +40,11 @@ from server.database import (
     WorkOrderRow,
 )
 from server.labelled import LabelledNote, NoteBook
+from server.left import LeftBook
 from server.off_policy import Trial
 
 MOST_BUCKETS = 8000
-FORECAST, RECOMMEND, NOTES = "forecast", "recommend", "notes"
+FORECAST, RECOMMEND, NOTES, WRITE = "forecast", "recommend", "notes", "write"
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,23 @@ def freeze_notes(book: NoteBook, artifacts: Path) -> Snapshot:
 def read_notes(path: Path, digest: str) -> NoteBook:
     """Reads frozen notes; raises BadBundle (digest_mismatch) if the file was altered."""
     return msgspec.json.decode(checked(path, digest), type=NoteBook)
+
+
+def freeze_left(book: LeftBook, artifacts: Path) -> Snapshot:
+    """Writes left reports as JSON; the same ones give the same digest."""
+    described = {
+        "edited": len(book.reports),
+        "held_out": sum(report.held_out for report in book.reports),
+        "lost": book.lost,
+        "catalogues": [reference(frames) for frames in book.frames],
+    }
+    rows = len(book.reports) + len(book.facts)
+    return frozen(WRITE, msgspec.json.encode(book, order="sorted"), "json", rows, described, artifacts)
+
+
+def read_left(path: Path, digest: str) -> LeftBook:
+    """Reads frozen reports; raises BadBundle (digest_mismatch) if the file was altered."""
+    return msgspec.json.decode(checked(path, digest), type=LeftBook)
 
 
 def read_signals(path: Path, digest: str) -> SignalGrid:

@@ -1,4 +1,5 @@
-"""Real parts for tests that need them: a Mosquitto, a PostgreSQL. Absent parts skip with the reason; CI installs them."""
+"""Real parts for tests that need them: a Mosquitto, a PostgreSQL, a Chromium. Absent parts skip with the reason; CI installs
+them."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +18,9 @@ from hypothesis import HealthCheck, settings
 # a test says what holds, not how fast: on a busy machine an example may take its time
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
@@ -99,3 +104,23 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(15)
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[WebDriver]:
+    """A headless Chromium of this test's own, with a fresh profile."""
+    program, driver = shutil.which("chromium", path=SBIN), shutil.which("chromedriver", path=SBIN)
+    if program is None or driver is None:
+        pytest.skip("Chromium or its driver is not installed (Debian: apt-get install chromium chromium-driver)")
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    options = ChromeOptions()
+    options.binary_location = program
+    # Chromium's own sandbox refuses to run as root; a small /dev/shm would end it halfway
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}/chromium"):
+        options.add_argument(flag)
+    browser = Chrome(options=options, service=ChromeService(driver))
+    try:
+        yield browser
+    finally:
+        browser.quit()

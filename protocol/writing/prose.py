@@ -116,6 +116,19 @@ def doubts(asked: Alternatives, said: Said) -> Iterator[str]:
     yield from _unsaid(asked, said, heard)
 
 
+def strange_claims(wording: str, clause: Clause, language: Language) -> list[str]:
+    """What a new wording claims that no wording of its clause does, as far as the closed lists know: a relation, a negation,
+    a deed. A person has to look whether it still says the same."""
+    known = {token for each in wordings(clause, language) for part in parts(each)[::2] for token in _tokens(part)}
+    new = [token for part in parts(wording)[::2] for token in _tokens(part) if token not in known]
+    found = []
+    for what, lexicon in LEXICA.items():
+        said = list(dict.fromkeys(token for token in new if token in lexicon))
+        if said:
+            found.append(f"says {what} that the clause does not say so far: {', '.join(said)[:120]}")
+    return found
+
+
 def _doubt(sentence: Sequence[str], runs: Sequence[_Run], known: Sequence[frozenset[_Run]]) -> str:
     """Why a sentence is not one clause's: all its words must stand as one clause has them, each fact once. "" if it is."""
     shown = [token for token in sentence if token[0] == "<"]

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from protocol.feedback import Feedback
 from protocol.reports import ForecastExplanation
-from server import notes
+from server import edits, notes
+from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import (
     Database,
@@ -34,7 +35,7 @@ from server.database import (
     SignalBlockRow,
     StatementRow,
 )
-from server.routes.access import COOKIE, Denied, admin, session_of
+from server.routes.access import COOKIE, Denied, admin, sent_by_the_console, session_of
 from server.routes.api import (
     count_everything,
     latest_lives,
@@ -56,6 +57,7 @@ TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 def console_routes(database: Database, settings: Settings) -> APIRouter:
     """The page, its data and its assets."""
     router = APIRouter(include_in_schema=False)
+    known = Catalogues(settings.artifact_folder)
     templates = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape())
 
     @router.get("/")
@@ -79,7 +81,7 @@ def console_routes(database: Database, settings: Settings) -> APIRouter:
     @router.get("/console/state.json", dependencies=[Depends(admin)])
     def state() -> Response:
         with database.begin() as session:
-            body = overview(session, time.time_ns() // 1_000_000)
+            body = overview(session, time.time_ns() // 1_000_000, known)
         return Response(msgspec.json.encode(body), media_type="application/json")
 
     @router.get("/console/machine/{gateway}/{machine}", dependencies=[Depends(admin)])
@@ -124,12 +126,6 @@ def console_routes(database: Database, settings: Settings) -> APIRouter:
     return router
 
 
-def sent_by_the_console(request: Request, otherwise: str) -> None:
-    """403 unless the page itself asks: a foreign page cannot set this header."""
-    if request.headers.get("x-millwright") != "console":
-        raise HTTPException(403, {"error": "not sent by the console", "remedy": f"use {otherwise}"})
-
-
 def shared_samples(session: Session, key: tuple[str, str, str], start_ms: int, end_ms: int) -> dict[str, Any]:
     """What a gateway shared of one signal around a span: {unit, step_ms, points [[ms, value]]}, as much again on
     either side, AROUND_MS at least; no points where nothing was shared. Raw observations stay on the gateway."""
@@ -150,16 +146,16 @@ def shared_samples(session: Session, key: tuple[str, str, str], start_ms: int, e
     return {"unit": unit, "step_ms": step_ms, "points": sorted(points)[:2000]}
 
 
-def overview(session: Session, now_ms: int) -> dict[str, Any]:
-    """Everything the page shows but the charts."""
+def overview(session: Session, now_ms: int, known: Catalogues) -> dict[str, Any]:
+    """Everything the page shows but the charts. known: the catalogues that reports were written with."""
     gateways = list(session.scalars(select(Gateway).order_by(Gateway.id)))
     reports = list(session.scalars(select(ReportRow).order_by(ReportRow.id.desc()).limit(25)))
     events = {r.event_id for r in reports}
     lists = session.scalars(select(RecommendationRow).where(RecommendationRow.event_id.in_(events)))
     recommendations = {r.event_id: r.body for r in lists}
     asked_for = newest_orders(session, 6)
-    known = {row.id for row in asked_for}
-    purchases = [*asked_for, *(row for row in latest_purchases(session)[:60] if row.id not in known)][:12]
+    shown = {row.id for row in asked_for}
+    purchases = [*asked_for, *(row for row in latest_purchases(session)[:60] if row.id not in shown)][:12]
     schedules = latest_schedules(session)[:8]
     targets = {r.report_id for r in reports} | {str(r["id"]) for r in recommendations.values()}
     targets |= {row.statement_id for row in (*purchases, *schedules)}
@@ -185,12 +181,15 @@ def overview(session: Session, now_ms: int) -> dict[str, Any]:
             r.body
             | {
                 "gateway": r.gateway,
+                "number": r.id,
+                "edited": edits.edited(session, known, r),
                 "list": recommendations.get(r.event_id),
                 "answers": answers.get(r.report_id, [])
                 + answers.get(str(recommendations.get(r.event_id, {}).get("id", "")), []),
             }
             for r in reports
         ],
+        "wordings": edits.proposals(session, known, most=20),
         "models": [_model(m) for m in session.scalars(select(Model).order_by(Model.id.desc()).limit(12))],
         "rollouts": [
             {

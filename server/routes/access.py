@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 
 from server.config import Settings
 
@@ -40,6 +40,12 @@ def gateway_or_admin(request: Request) -> None:
     """Dependency of what agents fetch."""
     if not is_admin(request) and not _bearer_is(request, request.app.state.settings.gateway_token):
         raise Denied
+
+
+def sent_by_the_console(request: Request, otherwise: str) -> None:
+    """403 unless the page itself asks: a foreign page cannot set this header."""
+    if request.headers.get("x-millwright") != "console":
+        raise HTTPException(403, {"error": "not sent by the console", "remedy": f"use {otherwise}"})
 
 
 def _bearer_is(request: Request, token: str) -> bool:

@@ -11,8 +11,7 @@ language without a taste), or in the house style:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from protocol.writing.facts import LANGUAGES, Fact, Kind, Language
 from protocol.writing.frames import TITLE, Clause, Frames, wordings
@@ -20,21 +19,11 @@ from protocol.writing.prompt import lead, named_values, prefix, words
 from protocol.writing.realise import BETWEEN, Alternatives, Facts, licensed
 from protocol.writing.strict import turn
 from server.evaluation_writing import EditedReport, EditedSection
+from server.left import LeftReport
 
 Encode = Callable[[str], Sequence[int]]
 LITTLE = 3
 """So many clauses of a section, or fewer, are little."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeftReport:
-    """clauses[language]: what stands in it, in order ("what.above#2": the third wording of that clause); Chinese says the
-    clauses that English says. held_out: it judges and never teaches."""
-
-    facts: Sequence[Fact]
-    clauses: Mapping[Language, Sequence[str]]
-    document: str = "fault_report"
-    held_out: bool = False
 
 
 def asked(report: LeftReport, frames: Frames, language: Language) -> list[Alternatives]:

@@ -38,9 +38,10 @@ from server.algorithms import byte_pairs, low_rank, ngrams
 from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
 from server.checkpoints import load_gpt, with_tokens
 from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
+from server.left import LeftReport
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.language import Examples, LoopSettings, Stream, learn, next_token_loss
-from server.training.left_reports import LeftReport, judged, longest_section, made_up, sections
+from server.training.left_reports import judged, longest_section, made_up, sections
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -158,11 +158,14 @@ def test_no_markup_from_a_plant_reaches_the_page(client: TestClient) -> None:
             "because",
             "buying",
             "claims",
+            "edits",
+            "elements",
             "gantt",
             "life",
             "notes",
             "plans",
             "reasons",
+            "wordings",
             "words",
         )
     )

@@ -20,9 +20,10 @@ from protocol.writing.realise import Alternatives, Facts, licensed, template
 from server.algorithms import byte_pairs
 from server.algorithms.gpt import Gpt, GptSettings
 from server.checkpoints import save_gpt
+from server.left import LeftReport
 from server.training.circumstances import Candidate, Circumstances
 from server.training.language import LoopSettings
-from server.training.left_reports import LeftReport, invented, made_up, sections
+from server.training.left_reports import invented, made_up, sections
 from server.training.writer import WRITER, WriterPlan, train_writer
 
 WORLD = Circumstances(dataset_digest="0" * 64, dataset_rows=0, now_ms=0)

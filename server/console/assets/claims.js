@@ -30,6 +30,11 @@ export function said(section, open) {
   nodes.push(letters.slice(at).join(""));
   return nodes;
 }
+// The values of facts that a section shows, as they stand in its sentences.
+export function values(section) {
+  const zh = lang() === "zh", letters = [...(zh ? section.text_zh : section.text_en)];
+  return ((zh ? section.spans_zh : section.spans_en) ?? []).map((one) => letters.slice(...span(one).slice(0, 2)).join(""));
+}
 const span = (s) => (Array.isArray(s) ? s : [s.start, s.end, s.fact]);
 
 // Where a fact comes from, as lines.

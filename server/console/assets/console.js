@@ -3,26 +3,20 @@ import { because, cases, headings } from "./because.js";
 import { buyingTitle, headline, noPurchase, options, optionsTitle, sentences } from "./buying.js";
 import { bar, chart } from "./chart.js";
 import { claimTitle, modeWords, origin, said, samplesChart, samplesTitle } from "./claims.js";
+import { editButton, editedTag, editing, editorOf, issuedTitle, sectionsOf, waiting, withOpen } from "./edits.js";
+import { each, el } from "./elements.js";
 import { criticalSentence, gantt, noSchedule, scheduleSentence, scheduleTitle, windowSentences } from "./gantt.js";
 import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
 import { meanings, noteLines, noteWords, weighed } from "./notes.js";
 import { passages, planLine, planTitle, planWords } from "./plans.js";
 import { leftOut, reasons } from "./reasons.js";
+import { showWordings } from "./wordings.js";
 import { item, lang, moment, number, setLanguage, t } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const answered = new Map(); // target -> verdict given on this page
 let state = null, chosen = null;
 
-function el(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
-  }
-  made.append(...children.filter((c) => c !== null && c !== undefined));
-  return made;
-}
 const tag = (kind, text) => el("span", { class: `tag ${kind}` }, text ?? t(kind));
 const empty = (text) => el("p", { class: "empty" }, text);
 
@@ -127,19 +121,35 @@ function showSchedules() {
   }) : empty(noSchedule()));
 }
 
+// A report is two parts, its text and what is answered to it: neither an answer nor a newer report disturbs an open editor.
 function showReports() {
-  const key = [state.reports.map((r) => [r.id, r.answers.length]), [...answered]];
-  put("reports", key, () => state.reports.length ? state.reports.map((r) => {
-    const zh = lang() === "zh", parts = r.sections.filter((s) => !(r.list && s === r.sections.at(-1)));
-    return el("article", { class: "report" }, el("header", {}, tag(r.severity), el("h3", {}, zh ? r.title_zh : r.title_en), el("span", { class: "muted small" }, `${moment(r.issued_ms)} · ${r.gateway}`)),
-      ...parts.flatMap((s) => {
-        const claim = el("div", { class: "opened" });
-        return [el("h4", { title: s.section ? modeWords(zh ? s.mode_zh : s.mode_en) : undefined }, zh ? s.title_zh : s.title_en), el("p", {}, ...said(s, (fact) => openClaim(claim, r, fact))), claim];
-      }),
-      r.list ? el("h4", {}, t("recommended")) : null, ...(r.list ? recommended(r) : []),
-      el("details", {}, el("summary", {}, t("evidence")), table([{ text: "#" }, { text: t("value"), n: true }, { text: t("expected"), n: true }, { text: t("samples"), n: true }, { text: t("model") }],
-        r.evidence.map((e, i) => [String(i + 1), `${e.statistic} ${number(e.value)} ${e.unit}`, e.expected_low === null ? "–" : `${number(e.expected_low)} – ${number(e.expected_high)}`, String(e.samples), e.model ? `${algorithm(e.model.algorithm)} v${e.model.version} ${e.model.digest.slice(0, 8)}` : "–"]))), answers(r));
-  }) : empty(t("noReport")));
+  const reports = withOpen(state.reports), proposed = (r) => state.wordings.filter((w) => w.report === r.number);
+  const articles = each($("reports"), reports.length ? reports.map((r) => ({ key: r.id, content: "", make: () => el("article", { class: "report" }) })) : [{ key: "", content: "", make: () => empty(t("noReport")) }]);
+  reports.forEach((r, i) => each(articles[i], [
+    { key: "text", content: editing(r) ? "editing" : [r.edited, proposed(r), Boolean(r.list)], make: () => reportText(r) },
+    { key: "answers", content: [r.list, r.answers, [...answered].filter(([key]) => key.startsWith(`${r.id}/`))], make: () => reportAnswers(r) },
+  ]));
+}
+
+function reportText(r) {
+  const zh = lang() === "zh", last = r.sections.length - 1, parts = sectionsOf(r), changed = (n) => parts[n][zh ? "text_zh" : "text_en"] !== r.sections[n][zh ? "text_zh" : "text_en"];
+  return el("div", {}, el("header", {}, tag(r.severity), el("h3", {}, zh ? r.title_zh : r.title_en), editedTag(r), el("span", { class: "muted small" }, `${moment(r.issued_ms)} · ${r.gateway}`), el("span", { class: "spring" }), editing(r) ? null : editButton(r, show, poll)),
+    ...(editing(r) ? [editorOf(r)] : told(r, r.list && !changed(last) ? parts.slice(0, last) : parts, state.wordings)),
+    r.edited && !editing(r) ? el("details", { class: "issued" }, el("summary", {}, issuedTitle()), ...told(r, r.sections, [])) : null);
+}
+
+function told(r, sections, proposals) {
+  const zh = lang() === "zh";
+  return sections.flatMap((s) => {
+    const claim = el("div", { class: "opened" });
+    return [el("h4", { title: s.section && !s.edited ? modeWords(zh ? s.mode_zh : s.mode_en) : undefined }, zh ? s.title_zh : s.title_en), el("p", {}, ...said(s, (fact) => openClaim(claim, r, fact))), claim, ...waiting(r, s.section, proposals)];
+  });
+}
+
+function reportAnswers(r) {
+  return el("div", {}, r.list ? el("h4", {}, t("recommended")) : null, ...(r.list ? recommended(r) : []),
+    el("details", {}, el("summary", {}, t("evidence")), table([{ text: "#" }, { text: t("value"), n: true }, { text: t("expected"), n: true }, { text: t("samples"), n: true }, { text: t("model") }],
+      r.evidence.map((e, i) => [String(i + 1), `${e.statistic} ${number(e.value)} ${e.unit}`, e.expected_low === null ? "–" : `${number(e.expected_low)} – ${number(e.expected_high)}`, String(e.samples), e.model ? `${algorithm(e.model.algorithm)} v${e.model.version} ${e.model.digest.slice(0, 8)}` : "–"]))), answers(r));
 }
 
 // What a claim stands on, under its section; the same claim again closes it.
@@ -237,7 +247,7 @@ function show() {
   $("schedules-title").textContent = scheduleTitle();
   $("language").textContent = lang() === "zh" ? "English" : "中文";
   if (!state) return;
-  showLoop(); showMachines(); showSchedules(); showReports(); showPlans(); showNotes(); showBuying(); showModels(); showRollouts(); showRest();
+  showLoop(); showMachines(); showSchedules(); showReports(); showPlans(); showNotes(); showWordings($("wordings-title"), $("wordings"), state.wordings, poll); showBuying(); showModels(); showRollouts(); showRest();
 }
 
 async function poll() {

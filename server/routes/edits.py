@@ -1,0 +1,120 @@
+"""Reports are changed clause by clause, and proposed wordings answered: the same calls for the API and for the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from sqlalchemy.orm import Session
+
+from protocol.errors import Reason, Refused
+from server import edits
+from server.catalogues import Catalogues
+from server.config import Settings
+from server.database import Database, ReportRow
+from server.routes.access import admin, sent_by_the_console
+from server.routes.api import missing, now_ms, small_body
+
+CONFLICTS = (Reason.NOT_ELIGIBLE, Reason.CONFLICTING_DUPLICATE)
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether a proposed wording becomes part of the catalogue."""
+
+    accept: bool
+    author: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    despite_doubts: bool = False
+
+
+def edit_routes(database: Database, settings: Settings) -> APIRouter:
+    """Under /api/v1 for whoever has the token, under /console for the page."""
+    whole = APIRouter()
+    for prefix in ("/api/v1", "/console"):
+        whole.include_router(_routes(database, settings, prefix))
+    return whole
+
+
+def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
+    console = prefix == "/console"
+    router = APIRouter(prefix=prefix, dependencies=[Depends(admin)], include_in_schema=not console)
+    known = Catalogues(settings.artifact_folder)
+
+    def by_the_page(request: Request) -> None:
+        if console:
+            sent_by_the_console(request, "the same call under /api/v1")
+
+    @router.get("/reports/{number}/wordings", summary="A report's clauses, what stands and what else may be said")
+    def alternatives(number: int) -> dict[str, Any]:
+        with _refusals(), database.begin() as session:
+            return edits.describe(session, known, _report(session, number))
+
+    @router.post(
+        "/reports/{number}/edits",
+        status_code=201,
+        dependencies=[Depends(by_the_page)],
+        summary="Leave a report as you want it: {language, clauses: [{clause, wording} | {clause, text}], author}",
+    )
+    async def save(number: int, request: Request) -> dict[str, Any]:
+        given = _read(await small_body(request), edits.Given)
+        with _refusals(), database.begin() as session:
+            edit, proposed = edits.save(session, known, _report(session, number), given, now_ms())
+            told = [{"id": w.id, "clause": w.clause, "text": w.text, "doubts": w.doubts} for w in proposed]
+            return {"edit": edit.id, "proposed": told}
+
+    @router.get(
+        "/wordings", summary="Wordings that people proposed, newest first; status: open, accepted, rejected or ''"
+    )
+    def proposals(status: str = edits.OPEN, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
+        with _refusals(), database.begin() as session:
+            return edits.proposals(session, known, status, limit)
+
+    @router.post(
+        "/wordings/{number}/answer",
+        dependencies=[Depends(by_the_page)],
+        summary="Accept or reject a wording: {accept, author, despite_doubts}",
+    )
+    async def answer(number: int, request: Request) -> dict[str, Any]:
+        given = _read(await small_body(request), Answer)
+        with _refusals(), database.begin() as session:
+            row = edits.answer(
+                session, number, settings.artifact_folder, given.accept, given.author, given.despite_doubts, now_ms()
+            )
+            return {"id": row.id, "status": row.status}
+
+    @router.get("/catalogues/{document}", summary="A catalogue of clauses with the wordings that were accepted")
+    def catalogue(document: str) -> dict[str, Any]:
+        with _refusals(), database.begin() as session:
+            told: dict[str, Any] = msgspec.to_builtins(edits.catalogue(session, document))
+            return told
+
+    return router
+
+
+T = TypeVar("T")
+
+
+def _read(body: bytes, into: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=into)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise HTTPException(422, {"error": str(error), "remedy": "see /docs for what this call takes"}) from error
+
+
+def _report(session: Session, number: int) -> ReportRow:
+    row = session.get(ReportRow, number)
+    if row is None:
+        raise missing("report", number)
+    return row
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except Refused as why:
+        status = 404 if why.reason is Reason.UNKNOWN_TARGET else 409 if why.reason in CONFLICTS else 422
+        fact, _, remedy = why.detail.rpartition(": ")
+        raise HTTPException(status, {"error": fact or remedy, "remedy": remedy}) from why
