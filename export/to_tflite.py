@@ -40,6 +40,7 @@ RECIPES = (FLOAT32, WEIGHTS, DYNAMIC)
 TAIL = 600
 """Characters of the converter's last words that an error repeats."""
 MOST_LOOSENED = 4.0
+"""Times the graph's tolerance that a TFLite file's own may be."""
 OF_TARGET = {"tflite": WEIGHTS, "tflite-dyn8": DYNAMIC}
 """Target of a training -> recipe."""
 SHORTEST = 16

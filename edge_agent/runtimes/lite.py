@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -102,6 +101,11 @@ def asked(package: str, module: str) -> Probe:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import (
+        PackageNotFoundError,
+        version,
+    )  # milliseconds that an agent without TFLite need not spend
+
     try:
         return version(package)
     except PackageNotFoundError:  # a build of one's own

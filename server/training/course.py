@@ -28,7 +28,8 @@ Z80 = 1.2815515655446004
 @dataclass(frozen=True)
 class ForecastPlan:
     """What the forecasters of a site look at and answer. slots: which of them to train. quantize: the form of a network's
-    weights (`export.forms`). targets: "tflite" among them: a file for TFLite lies beside the graph (`export.to_tflite`)."""
+    weights (`export.forms`). targets: with "tflite" or "tflite-dyn8" among them a
+    TFLite file lies beside the graph (`export.to_tflite`)."""
 
     window: WindowSpec
     epochs: int = 12
