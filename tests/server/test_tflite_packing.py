@@ -115,8 +115,10 @@ def test_a_training_that_cannot_be_packed_as_asked_is_not_begun(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MILLWRIGHT_TFLITE_PYTHON", str(tmp_path / "python"))
+    done: list[str] = []
     with pytest.raises(BadSettings, match="which is no file"):
-        training.train_forecast(grid(), plan(), world(), quiet)
+        training.train_forecast(grid(), plan(slots=training.FORECAST_SLOTS), world(), lambda _, step: done.append(step))
+    assert done == []
 
 
 def test_targets_name_the_recipe_of_the_file() -> None:
