@@ -25,8 +25,8 @@ from server.training.forecast_ridge import train_ridge
 
 
 def train_forecast(grid: SignalGrid, plan: ForecastPlan, world: Circumstances, progress: Progress) -> list[Candidate]:
-    """One candidate per forecaster that the data suffice for. Raises Refused if they suffice for none, and BadSettings where a
-    target is asked for that cannot be made here: such a training is not begun."""
+    """One candidate per forecaster that the data suffice for. Raises Refused if they suffice for none, and BadSettings where
+    a target is asked for that cannot be made here: such a training is not begun."""
     if LSTM in plan.slots and plan.targets != ONNX_ALONE:
         from export.to_tflite import recipe_of  # torch, only here
 
