@@ -28,7 +28,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Grid, window and what makes the worker train.
 
-    quantize: the form of a network's weights; auto: the smallest that is within its family's bound.
+    quantize: the form of a network's weights; auto: the smallest that is within its family's bound. targets: with "tflite" or
+    "tflite-dyn8" among them a forecaster's bundle also holds a TFLite file, which litert-torch makes (`export.to_tflite`).
 
     lives: folder of recorded run-to-failure histories (CSV); life_settings: their columns that tell the operating
     condition, in so many clusters life_conditions; life_cap_h: longest life that is told apart (0: three fifths of the
@@ -52,6 +53,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     lstm_epochs: int = 20
     max_windows: int = 6000
     quantize: Literal["auto", "float32", "float16", "int8"] = "auto"
+    targets: tuple[Literal["onnx", "tflite", "tflite-dyn8"], ...] = ("onnx",)
     lives: str = ""
     life_settings: tuple[str, ...] = ()
     life_conditions: Annotated[int, msgspec.Meta(ge=1, le=50)] = 1

@@ -83,6 +83,8 @@ class Plan(Protocol):
     @property
     def quantize(self) -> str: ...
     @property
+    def targets(self) -> tuple[str, ...]: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -109,6 +111,7 @@ class Task:
     writer_layers: int = 4
     writer_width: int = 128
     quantize: str = "auto"
+    targets: tuple[str, ...] = ("onnx",)
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,9 @@ def _train_forecast(task: Task, world: Circumstances, progress: Progress) -> lis
     from server import training
 
     grid = datasets.read_signals(task.dataset, task.digest)
-    plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed, quantize=task.quantize)
+    plan = training.ForecastPlan(
+        window=task.window, epochs=task.epochs, seed=task.seed, quantize=task.quantize, targets=task.targets
+    )
     found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
     try:
         found += training.train_monitors(

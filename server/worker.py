@@ -247,6 +247,7 @@ def _prepare(
         writer_layers=plan.writer_layers,
         writer_width=plan.writer_width,
         quantize=plan.quantize,
+        targets=plan.targets,
     )
     return task, snapshot
 

@@ -23,18 +23,22 @@ ARIMA, LSTM, RIDGE = "forecast.arima", "forecast.lstm", "forecast.ridge"
 FORECAST_SLOTS = (ARIMA, LSTM, RIDGE)
 RELATIVE_ERROR = "mae_relative_to_naive"
 Z80 = 1.2815515655446004
+ONNX_ALONE = ("onnx",)
+"""The usual targets of a training."""
 
 
 @dataclass(frozen=True)
 class ForecastPlan:
     """What the forecasters of a site look at and answer. slots: which of them to train. quantize: the form of a network's
-    weights (`export.forms`)."""
+    weights (`export.forms`). targets: with "tflite" or "tflite-dyn8" among them a TFLite file lies beside the graph
+    (`export.to_tflite`)."""
 
     window: WindowSpec
     epochs: int = 12
     seed: int = 7
     slots: tuple[str, ...] = FORECAST_SLOTS
     quantize: str = "auto"
+    targets: tuple[str, ...] = ONNX_ALONE
 
 
 @dataclass(frozen=True)

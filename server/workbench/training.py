@@ -41,7 +41,7 @@ MARK = "report.json"
 @dataclass(frozen=True)
 class TrainPlan:
     """horizon: steps to answer; season: steps per season (None: from the step; 0: none); models: of MODELS;
-    quantize: the form of a network's weights (`export.forms`)."""
+    quantize: the form of a network's weights (`export.forms`); tflite: a file for TFLite beside it (`export.to_tflite`)."""
 
     horizon: int
     season: int | None = None
@@ -49,6 +49,7 @@ class TrainPlan:
     epochs: int = 12
     seed: int = 7
     quantize: str = AUTO
+    tflite: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def train_forecast_file(
     epochs: int = 12,
     seed: int = 7,
     quantize: str = AUTO,
+    tflite: bool = False,
     progress: Progress = quiet,
     now_ms: int | None = None,
 ) -> Trained:
@@ -98,7 +100,7 @@ def train_forecast_file(
 
     Raises Refused for a file that cannot be learned from and BadSettings for a plan that does not fit it; the messages name
     the remedy."""
-    plan = TrainPlan(horizon, season, models, epochs, seed, quantize)
+    plan = TrainPlan(horizon, season, models, epochs, seed, quantize, tflite)
     unknown = [name for name in models if name not in MODELS]
     if unknown or not models:
         raise BadSettings(f"no forecaster {', '.join(unknown) or 'asked for'}; there are {', '.join(MODELS)}")
@@ -209,7 +211,14 @@ def _train(
     try:
         found = train_forecast(
             grid,
-            ForecastPlan(window=spec, epochs=plan.epochs, seed=plan.seed, slots=slots, quantize=plan.quantize),
+            ForecastPlan(
+                window=spec,
+                epochs=plan.epochs,
+                seed=plan.seed,
+                slots=slots,
+                quantize=plan.quantize,
+                targets=("onnx", "tflite") if plan.tflite else ("onnx",),
+            ),
             world,
             progress,
         )

@@ -247,6 +247,7 @@ class Plan:
     life_cap_h: float = 0.0
     life_renewed_by: tuple[str, ...] = ()
     quantize: str = "auto"
+    targets: tuple[str, ...] = ("onnx",)
     seed: int = 7
 
 
