@@ -22,7 +22,23 @@ from server.training.circumstances import DIGITS, Circumstances
 ARIMA, LSTM, RIDGE = "forecast.arima", "forecast.lstm", "forecast.ridge"
 FORECAST_SLOTS = (ARIMA, LSTM, RIDGE)
 RELATIVE_ERROR = "mae_relative_to_naive"
+WORTH_PRUNING = 0.01
+"""Share of its error that a network may lose by pruning, where nobody asked for one size."""
 Z80 = 1.2815515655446004
+
+
+@dataclass(frozen=True)
+class LstmPlan:
+    """The network's size and regularization. teacher: hidden units of a larger network that is trained first, teaches this one
+    and is thrown away (0: none); without pruning it should be larger than `hidden`. prune: shares of the hidden units to take
+    out, one after the other: of several the largest is kept whose error before the tail is at most WORTH_PRUNING worse than
+    that of the whole network (`server.training.forecast_smaller`)."""
+
+    hidden: int = 64
+    dropout: float = 0.1
+    weight_decay: float = 1e-3
+    teacher: int = 0
+    prune: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class ForecastPlan:
     seed: int = 7
     slots: tuple[str, ...] = FORECAST_SLOTS
     quantize: str = "auto"
+    lstm: LstmPlan = LstmPlan()
 
 
 @dataclass(frozen=True)
