@@ -1,12 +1,11 @@
 """How far a small network's answers are from a larger one's: what a student is taught by, beside the truth.
 
-Hinton et al. 2015, "Distilling the Knowledge in a Neural Network" (softened chances); Romero et al. 2015, "FitNets", and Jiao
-et al. 2020, "TinyBERT" (inner vectors, through a map that is learned beside the student). Means over rows, so that a loss does
-not depend on the batch's size."""
+Hinton et al. 2015, "Distilling the Knowledge in a Neural Network" (softened chances); Romero et al. 2015, "FitNets", and
+Jiao et al. 2020, "TinyBERT" (inner vectors, through a map that is learned beside the student). Means over rows, so that a
+loss does not depend on the batch's size."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,5 +33,5 @@ class Likened(nn.Module):
         self.through = nn.Linear(student, teacher)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        gap = self.through(student) - teacher
-        return gap.square().mean() / torch.clamp(teacher.square().mean(), min=1e-9)
+        gap: Tensor = self.through(student) - teacher
+        return gap.square().mean() / teacher.square().mean().clamp(min=1e-9)

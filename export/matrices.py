@@ -11,8 +11,8 @@ from torch.nn.utils import parametrize
 
 @contextmanager
 def seen_through(net: nn.Module, make: Callable[[Tensor], nn.Module]) -> Iterator[list[nn.Module]]:
-    """Each matrix of the linear and recurrent layers becomes what `make(matrix)` makes of it, in every call; those modules are
-    given back. Afterwards the network keeps what they made, as ordinary parameters."""
+    """Each matrix of the linear and recurrent layers becomes what `make(matrix)` makes of it, in every call; those modules
+    are given back. Afterwards the network keeps what they made, as ordinary parameters."""
     places = list(_matrices(net))
     hooks = [one.register_forward_pre_hook(_renewed) for one in net.modules() if isinstance(one, nn.RNNBase)]
     made = [make(getattr(module, name)) for module, name in places]

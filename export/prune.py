@@ -1,10 +1,10 @@
 """A network with fewer parts: what matters least is taken out a little at a time, and the rest learns on in between.
 
-Units are what can be taken out whole and leaves smaller dense matrices, which are faster anywhere: hidden units of a recurrent
-layer, attention heads, inner units of a feed-forward part. Which parameters a unit owns, its algorithm says. How much a unit
-matters is the first-order Taylor estimate of what the loss would change without it (Molchanov et al. 2019, "Importance
-Estimation for Neural Network Pruning"), or the size of its weights. Single weights are set to zero by size (Han et al. 2015);
-matrices keep their shape and speed, and what is gained is a file that compresses.
+Units are what can be taken out whole and leaves smaller dense matrices, which are faster anywhere: hidden units of a
+recurrent layer, attention heads, inner units of a feed-forward part. Which parameters a unit owns, its algorithm says. How
+much a unit matters is the first-order Taylor estimate of what the loss would change without it (Molchanov et al. 2019,
+"Importance Estimation for Neural Network Pruning"), or the size of its weights. Single weights are set to zero by size (Han
+et al. 2015): matrices keep their shape and speed, and what is gained is a file that compresses.
 The pace is Zhu & Gupta's (2017, "To prune, or not to prune"): much at first, ever less towards the end."""
 
 from __future__ import annotations
@@ -93,15 +93,15 @@ def checked_share(share: float) -> float:
 
 
 def taylor(net: nn.Module, groups: Sequence[Units], losses: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Importance [units] of each group: the mean over batches of (Σ gradient · weight over all that a unit owns)². A unit that
-    nothing listens to is worth exactly 0."""
+    """Importance [units] of each group: the mean over batches of (Σ gradient · weight over all that a unit owns)². A unit
+    that nothing listens to is worth exactly 0."""
     named = dict(net.named_parameters())
     worth = {group.name: torch.zeros(len(group.parts[0].places)) for group in groups}
     batches = 0
     net.eval()
     for loss in losses:
         net.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         batches += 1
         for group in groups:
             total = torch.zeros_like(worth[group.name])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -54,6 +54,18 @@ class Plan(Protocol):
     @property
     def lstm_epochs(self) -> int: ...
     @property
+    def lstm_hidden(self) -> int: ...
+    @property
+    def lstm_dropout(self) -> float: ...
+    @property
+    def lstm_weight_decay(self) -> float: ...
+    @property
+    def lstm_teacher(self) -> int: ...
+    @property
+    def lstm_prune(self) -> tuple[float, ...]: ...
+    @property
+    def lstm_prune_of(self) -> Literal["units", "weights"]: ...
+    @property
     def lives(self) -> str: ...
     @property
     def life_settings(self) -> tuple[str, ...]: ...
@@ -71,7 +83,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """What the child process is given: everything but a database."""
+    """What the child process is given: everything but a database. lstm: as `training.LstmPlan` takes it."""
 
     kind: str
     dataset: Path
@@ -89,6 +101,7 @@ class Task:
     life_cap_h: float = 0.0
     life_renewed_by: tuple[str, ...] = ()
     quantize: str = "auto"
+    lstm: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -200,6 +213,12 @@ def _life_due(session: Session, plan: Plan) -> Due | None:
     return because, {"files": files}
 
 
+def lstm_plan(plan: Plan) -> dict[str, Any]:
+    """Size, regularization, teacher and pruning of the forecasters' network."""
+    names = ("hidden", "dropout", "weight_decay", "teacher", "prune", "prune_of")
+    return {name: getattr(plan, f"lstm_{name}") for name in names}
+
+
 def _since(session: Session, kind: str) -> str:
     version = session.scalar(select(func.max(Model.version)).where(Model.slot.in_(KINDS[kind].slots)))
     return f"v{version}" if version else "the last attempt"
@@ -216,7 +235,13 @@ def _train_forecast(task: Task, world: Circumstances, progress: Progress) -> lis
     from server import training
 
     grid = datasets.read_signals(task.dataset, task.digest)
-    plan = training.ForecastPlan(window=task.window, epochs=task.epochs, seed=task.seed, quantize=task.quantize)
+    plan = training.ForecastPlan(
+        window=task.window,
+        epochs=task.epochs,
+        seed=task.seed,
+        quantize=task.quantize,
+        lstm=training.LstmPlan(**task.lstm),
+    )
     found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
     try:
         found += training.train_monitors(

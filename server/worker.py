@@ -23,7 +23,7 @@ from protocol.twin import Role
 from protocol.windows import WindowSpec
 from server import datasets, jobs
 from server.database import Database, Job, Model, SignalBlockRow
-from server.kinds import FORECAST, KINDS, MONITOR, Plan, Task
+from server.kinds import FORECAST, KINDS, MONITOR, Plan, Task, lstm_plan
 
 if TYPE_CHECKING:
     from server.config import Settings
@@ -244,6 +244,7 @@ def _prepare(
         life_cap_h=plan.life_cap_h,
         life_renewed_by=plan.life_renewed_by,
         quantize=plan.quantize,
+        lstm=lstm_plan(plan),
     )
     return task, snapshot
 

@@ -1,10 +1,10 @@
 """An LSTM that a larger one taught, that was pruned, or both: a curve of error against size, and the network to take.
 
-A pruned network learns on between the steps, taught by the network that it was (or by the teacher, where there is one), at the
-pace of a fresh one: half of its hidden units are another network."""
+A pruned network learns on between the steps, taught by the network that it was, at half the pace of a fresh one."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,28 +12,16 @@ from functools import partial
 import msgspec
 
 from export import distill
-from export.prune import Surgery, checked_share, pruned
+from export.prune import Surgery, checked_share, pruned, thinned
 from server.algorithms import lstm
 from server.algorithms.lstm import LstmSettings, QuantileLstm
 from server.algorithms.teaching import Teaching
 from server.training.circumstances import DIGITS, Progress
-from server.training.course import WORTH_PRUNING, LstmPlan
+from server.training.course import SIZES, WORTH_PRUNING, LstmPlan, Size
 
-SIZES = "sizes"
-"""Where in a passport's lineage the curve is kept (JSON, a list of `Size`)."""
 TAUGHT = 0.5
 TUNING = 0.5
 """Of the epochs and of the learning rate of a fit, after each step of a pruning."""
-
-
-class Size(msgspec.Struct, frozen=True, kw_only=True):
-    """One network of a curve. share: of hidden units taken out; error: relative to the simple reference's, before the
-    tail."""
-
-    share: float
-    hidden: int
-    parameters: int
-    error: float
 
 
 @dataclass(frozen=True)
@@ -52,39 +40,47 @@ class Schooling:
         names = {"machines": self.machines, "signals": self.signals}
         return lstm.fit(self.train, self.check, settings, progress, **names, teaching=teaching)
 
-    def pruned(self, net: QuantileLstm, share: float, teacher: QuantileLstm) -> QuantileLstm:
-        """The network without a share of its hidden units, having learned on."""
+    def pruned(self, net: QuantileLstm, share: float, teacher: QuantileLstm, of: str = "units") -> QuantileLstm:
+        """Another network without a share of the hidden units, or of the weights, having learned on."""
         settings = self.settings
         slower = replace(
             settings,
             epochs=max(round(TUNING * settings.epochs), 1),
             learning_rate=TUNING * settings.learning_rate,
         )
-        how = Surgery(
-            units=lstm.units,
-            smaller=lambda whole, counts: lstm.resized(whole, min(counts.values())),
-            losses=lambda whole: lstm.losses(whole, self.train, settings),
-            tune=lambda small: lstm.learn_on(small, self.train, self.check, slower, taught_by(teacher)),
-        )
-        small = pruned(net, share, how)
+
+        def tune(small: QuantileLstm) -> None:
+            lstm.learn_on(small, self.train, self.check, slower, taught_by(teacher))
+
+        if of == "units":
+            how = Surgery(
+                units=lstm.units,
+                smaller=lambda whole, counts: lstm.resized(whole, min(counts.values())),
+                losses=lambda whole: lstm.losses(whole, self.train, settings),
+                tune=tune,
+            )
+            small = pruned(net, share, how)
+        else:
+            small = thinned(copy.deepcopy(net), share, tune)
         lstm.recalibrate(small, self.check, settings)
         return small
 
 
 @dataclass(frozen=True)
 class Schooled:
-    """The network to take; sizes: of all that were made, where pruning was asked for."""
+    """The network to take; sizes: of all that were made, where pruning was asked for, and `size` its own among them."""
 
     net: QuantileLstm
     plan: LstmPlan
     sizes: tuple[Size, ...] = ()
+    size: Size | None = None
 
     def told(self) -> dict[str, object]:
         """For the lineage."""
         found: dict[str, object] = {"teacher_hidden": self.plan.teacher, "parameters": lstm.parameters(self.net)}
-        if self.sizes:
-            taken = next(one for one in self.sizes if one.hidden == self.net.lstm.hidden_size)
-            found |= {"pruned": taken.share, "hidden_after_pruning": taken.hidden}
+        if self.size is not None:
+            one = self.size
+            found |= {"pruned": one.share, "pruned_of": self.plan.prune_of, "hidden_after_pruning": one.hidden}
             found[SIZES] = msgspec.json.encode(self.sizes).decode()
         return found
 
@@ -92,10 +88,10 @@ class Schooled:
     def words(self) -> str:
         """For the verdict."""
         taught = f"Taught by a network of {self.plan.teacher} hidden units. " if self.plan.teacher else ""
-        if not self.sizes:
+        if self.size is None:
             return taught
-        whole, now = self.sizes[0], self.net.lstm.hidden_size
-        return f"{taught}Pruned from {whole.hidden} to {now} hidden units a layer. "
+        whole = self.sizes[0]
+        return f"{taught}Pruned from {whole.parameters} to {self.size.parameters} weights. "
 
 
 def taught_by(teacher: QuantileLstm) -> Teaching:
@@ -121,24 +117,27 @@ def schooled(
     nets, begun = {0.0: net}, 0.0
     for share in shares:
         tell = next(done)
-        tell(0.0, f"LSTM: taking out {share:.0%} of the hidden units")
-        further = 1.0 - (1.0 - share) / (1.0 - begun)
-        nets[share] = lessons.pruned(nets[begun], further, net)
+        tell(0.0, f"LSTM: taking out {share:.0%} of its {plan.prune_of}")
+        # what is zero already stays: of weights the whole share is counted, of units what is left of it
+        further = share if plan.prune_of == "weights" else 1.0 - (1.0 - share) / (1.0 - begun)
+        nets[share] = lessons.pruned(nets[begun], further, net, plan.prune_of)
         begun = share
     sizes = tuple(_size(share, each, error(each)) for share, each in nets.items())
-    return Schooled(nets[taken(sizes)], plan, sizes)
+    size = taken(sizes)
+    return Schooled(nets[size.share], plan, sizes, size)
 
 
-def taken(sizes: tuple[Size, ...]) -> float:
-    """The share that was asked for, or of several the largest that costs at most WORTH_PRUNING of the error."""
+def taken(sizes: tuple[Size, ...]) -> Size:
+    """What was asked for, or of several the one with the largest share that costs at most WORTH_PRUNING of the error."""
     if len(sizes) == 2:
-        return sizes[1].share
+        return sizes[1]
     most = sizes[0].error * (1.0 + WORTH_PRUNING)
-    return max(one.share for one in sizes if one.error <= most or one.share == 0.0)
+    return max((one for one in sizes if one.error <= most or one.share == 0.0), key=lambda one: one.share)
 
 
 def _size(share: float, net: QuantileLstm, error: float) -> Size:
-    return Size(share=share, hidden=net.lstm.hidden_size, parameters=lstm.parameters(net), error=round(error, DIGITS))
+    weights = sum(int(value.count_nonzero()) for value in net.parameters())
+    return Size(share=share, hidden=net.lstm.hidden_size, parameters=weights, error=round(error, DIGITS))
 
 
 def _part(progress: Progress, begin: int, steps: int, share: float, step: str) -> None:

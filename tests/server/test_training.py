@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -236,6 +236,12 @@ class Plan:
     first_recommend_after_orders: int = 40
     first_read_after_notes: int = 10_000
     lstm_epochs: int = 1
+    lstm_hidden: int = 64
+    lstm_dropout: float = 0.1
+    lstm_weight_decay: float = 1e-3
+    lstm_teacher: int = 0
+    lstm_prune: tuple[float, ...] = ()
+    lstm_prune_of: Literal["units", "weights"] = "units"
     lives: str = ""
     life_settings: tuple[str, ...] = ()
     life_conditions: int = 1
