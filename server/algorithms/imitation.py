@@ -48,7 +48,8 @@ def imitate(
             told = teacher(ids, mask)
         said, stands = bert(ids, mask), mask.bool()
         loss: Tensor = texts(whole(said, mask), whole(told, mask))
-        return loss + settings.of_tokens * tokens(said[stands], told[stands])
+        loss = loss + settings.of_tokens * tokens(said[stands], told[stands])
+        return loss
 
     teacher.eval()
     bert.train()
