@@ -422,12 +422,12 @@ import sys
 from pathlib import Path
 import edge_agent.agent
 from edge_agent.runtimes import load
-from edge_agent.runtimes.engine import session
-from edge_agent.runtimes.text_graphs import OnnxEncoder
+from edge_agent.runtimes.engine import OnnxEngine
+from edge_agent.runtimes.text_graphs import GraphEncoder
 from protocol.bundles import digest
 archive = Path(sys.argv[1]).read_bytes()
 model = load(archive, digest(archive))
-encoder = OnnxEncoder(session(Path(sys.argv[2]).read_bytes()), model.tokenizer, int(sys.argv[3]), 128)
+encoder = GraphEncoder(OnnxEngine(Path(sys.argv[2]).read_bytes()), model.tokenizer, int(sys.argv[3]), 128)
 del archive
 logits = model.decoder.feed(list(range(1, 17)))
 for _ in range(100):

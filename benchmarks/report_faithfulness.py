@@ -18,7 +18,7 @@ worth       22 held-out edited reports in each language: log-likelihood a report
             licensed, for the model and for a uniform, a mostly-first-wording and a counting chooser (of the training part);
             it holds where the model is better than the first two by more than luck (one-sided 95 %, paired over reports)
 
-How long the model learns from edited reports is decided by every fifth of the training part, which does not teach it. ms a
+How long the model learns from edited reports is decided by every eighth of the training part, which does not teach it. ms a
 report: both languages, facts, words and verification, one thread, whoever else is at work: see the load. --quick: 40 cases, a
 model that hardly learned."""
 

@@ -1,14 +1,15 @@
-"""A small language model that learns to write fault reports, for benchmarks: minutes on one core, nothing kept.
+"""A small language model that learns to write fault reports, for benchmarks: trained as the product trains its writers
+(server/training/writer_lessons.py), minutes on one core, nothing kept.
 
-Its tokenizer and first training see reports of made cases (`fault_cases.made_case`, other seeds than any that is judged) in
-which every clause has a random one of its wordings and every optional clause is left out by the toss of a coin: it learns the
-catalogue's language and has no taste. Then it is fine-tuned on reports that a person left (`edited_reports`, the training
-part). Both as (prompt, target) pairs, the target alone teaching."""
+Its tokenizer and first training see made-up reports, every second one of a made case (`fault_cases.made_case`, other seeds
+than any that is judged), in which every clause has a random one of its wordings and every optional clause is left out by the
+toss of a coin: it learns the catalogue's language and has no taste. Then it is fine-tuned on reports that a person left
+(`edited_reports`, the training part)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from fault_cases import made_case
@@ -24,38 +25,17 @@ from protocol.reports import ModelRef
 from protocol.writing.author import LanguageModel, language_model
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.decoder import Decoder, WriterSpec
-from protocol.writing.facts import LANGUAGES, Mode
+from protocol.writing.facts import Fact, Mode
 from protocol.writing.fault_report import facts_of
-from protocol.writing.frames import slots
 from protocol.writing.strict import Limits
 from server.algorithms import byte_pairs
-from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
+from server.algorithms.gpt import Gpt, TorchDecoder
 from server.left import LeftReport
-from server.training.language import Examples, LoopSettings, learn, next_token_loss
-from server.training.left_reports import made_up, sections
+from server.training.writer_lessons import WriterPlan, learn_writer
 
-FIRST_SEED = 1_000_000
-VOCABULARY, CONTEXT = 1200, 320
-CHECK_EVERY = 5
-LAYERS, HEADS, WIDTH = 4, 4, 128
-Pair = tuple[list[int], list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """How long it learns. cases: made reports; steps: of the first training; tuning: of the fine-tuning at most. That ends
-    where the loss on every fifth edited report of the training part, which does not teach, has not fallen four times."""
-
-    cases: int
-    steps: int
-    tuning: int
-    batch: int = 16
-    rate: float = 2e-3
-    tuning_rate: float = 1e-3
-
-
-FULL = Lesson(cases=400, steps=400, tuning=800)
-QUICK = Lesson(cases=40, steps=30, tuning=10)
+FIRST_SEED, CASES = 1_000_000, 400
+FULL = WriterPlan()
+QUICK = FULL.with_steps(30)
 
 
 class SmallWriter:
@@ -85,57 +65,17 @@ class SmallWriter:
         return replace(made, limits=Limits(seconds, 20_000))
 
 
-def taught(edited: Sequence[LeftReport], lesson: Lesson, say: Callable[[str], None], seed: int = 7) -> SmallWriter:
+def taught(edited: Sequence[LeftReport], plan: WriterPlan, say: Callable[[str], None]) -> SmallWriter:
     """Tokenizer, first training, fine-tuning on the edited reports."""
-    made = [row for number in range(lesson.cases) for row in told_and_written(random_report(FIRST_SEED + number))]
-    keys = sorted({key for clause in FAULT_REPORT.clauses for key in slots(clause.en[0])})
-    tokenizer = byte_pairs.learn((prompt + text for prompt, text in made), VOCABULARY, [f"<{key}>" for key in keys])
-    net = Gpt(
-        GptSettings(
-            vocabulary=tokenizer.get_vocab_size(), context=CONTEXT, layers=LAYERS, heads=HEADS, width=WIDTH, seed=seed
-        )
-    )
-    writer = SmallWriter(tokenizer, net)
-
-    def learned(rows: Sequence[tuple[str, str]], check: Sequence[tuple[str, str]], steps: int, rate: float) -> str:
-        loop = LoopSettings(
-            steps=steps, learning_rate=rate, device="cpu", precision="float32", check_every=10, patience=4, seed=seed
-        )
-        teaching, judging = (
-            Examples([as_pair(writer, *row) for row in part], pad=1, length=CONTEXT, batch=lesson.batch, seed=seed)
-            if part
-            else None
-            for part in (rows, check)
-        )
-        if teaching is None or not steps:
-            return "not at all"
-        found = learn(
-            net, next_token_loss, teaching, judging.in_order() if judging else [], loop, lambda share, text: None
-        )
-        return f"from {len(rows)} sections in {found.steps} steps" + (f", best at {found.best_step}" if judging else "")
-
-    say(f"made reports: learned {learned(made, [], lesson.steps, lesson.rate)}")
-    check = edited[::CHECK_EVERY] if len(edited) > CHECK_EVERY else []
-    teaching = [each for each in edited if not any(each is one for one in check)]
-    rows, judging = ([row for each in part for row in told_and_written(each)] for part in (teaching, check))
-    say(f"edited reports: learned {learned(rows, judging, lesson.tuning, lesson.tuning_rate)}")
-    return writer
+    facts = tuple(_facts_of(FIRST_SEED + number) for number in range(min(CASES, plan.made)))
+    learned = learn_writer(replace(plan, left=tuple(edited), facts=facts), lambda share, text: None)
+    say(f"learned from {learned.words}")
+    return SmallWriter(learned.tokenizer, learned.net)
 
 
-def as_pair(writer: SmallWriter, prompt: str, text: str) -> Pair:
-    """(prompt, target) as tokens."""
-    return writer.encode(prompt), [*writer.encode(text), writer.spec.end]
-
-
-def random_report(seed: int) -> LeftReport:
-    """A made case, worded at random."""
+def _facts_of(seed: int) -> tuple[Fact, ...]:
     made = made_case(seed)
-    return made_up(FAULT_REPORT, seed, facts_of(made.case, made.names), styled=False)
-
-
-def told_and_written(report: LeftReport) -> list[tuple[str, str]]:
-    """(what the model is told, what was written) of every section, in both languages."""
-    return [row for language in LANGUAGES for row in sections(report, FAULT_REPORT, language)]
+    return tuple(facts_of(made.case, made.names))
 
 
 def untaught(writer: SmallWriter) -> Decoder:

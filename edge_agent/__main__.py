@@ -125,7 +125,8 @@ def status(settings: AgentSettings, as_json: bool) -> int:
         sys.stdout.write(f"{told['gateway']}: last heard {age_s:.0f} s ago, up {told['uptime_s']:.0f} s\n")
         sys.stdout.writelines(f"  {name:40} {n}\n" for name, n in sorted(told["counters"].items()))
         sys.stdout.writelines(
-            f"  model {m['slot']} v{m['version']} {m['status']} {m['error']}\n" for m in told["models"]
+            f"  model {m['slot']} v{m['version']} {m['status']} {m['error'] or m.get('engine', '')}\n"
+            for m in told["models"]
         )
     return 0 if age_s < 30 else 1
 

@@ -155,7 +155,7 @@ class Agent:
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
-        self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms)
+        self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
         self._lists = Lists(self._folder, self._decisions.catalogue, settings.recommend, self.tally.note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -15,6 +15,10 @@ from protocol.topics import DEFAULT_ROOT
 from protocol.writing.facts import Mode
 
 T = TypeVar("T")
+ONNXRUNTIME: Literal["onnxruntime"] = "onnxruntime"
+TFLITE: Literal["tflite"] = "tflite"
+FASTEST: Literal["fastest"] = "fastest"
+EngineName = Literal["onnxruntime", "tflite"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -86,6 +90,26 @@ class WriteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     mode: Mode = Mode.STRICT
 
 
+class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What runs graphs. engines: those that may, the preferred one first, or "fastest": whichever answers a bundle's golden
+    vectors soonest. providers: onnxruntime's execution providers, the preferred one first; the processor is always the last
+    resort. arena_mb: most memory that onnxruntime's graphs may take for their answers, together (0: no limit). text_lengths:
+    numbers of tokens that texts are filled up to before onnxruntime reads them, beside the longest that the model takes
+    (empty: none), so that it meets few shapes."""
+
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    engines: Literal["fastest"] | Annotated[tuple[EngineName, ...], msgspec.Meta(min_length=1)] = FASTEST
+    providers: tuple[Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,40}ExecutionProvider$")], ...] = (
+        "CPUExecutionProvider",
+    )
+    arena_mb: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    text_lengths: tuple[Annotated[int, msgspec.Meta(ge=2, le=8192)], ...] = ()
+
+    def allows(self, engine: EngineName) -> bool:
+        """Whether graphs may run on it."""
+        return self.engines == FASTEST or engine in self.engines
+
+
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     site: str
     gateway: str
@@ -108,6 +132,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     recommend: RecommendSettings = RecommendSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     write: WriteSettings = WriteSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
 
 
 def read_toml(path: Path, into: type[T]) -> T:

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.config import RuntimeSettings
 from edge_agent.runtimes import LoadedModel, load
+from edge_agent.runtimes.engine import ONE_THREAD
 from protocol.bundles import MAX_BUNDLE_BYTES
 from protocol.errors import BadBundle, Reason, Refused, TryLater
 from protocol.twin import Assignment, Desired, ModelStatus, Role, RunningModel
@@ -46,9 +48,16 @@ class Ledger(msgspec.Struct, kw_only=True):
 class Updates:
     """Owner of the folder of bundles. `apply` may take long and belongs on a thread of its own."""
 
-    def __init__(self, folder: Path, fetch: Fetch, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fetch: Fetch,
+        now_ms: Callable[[], int],
+        runtime: RuntimeSettings = ONE_THREAD,
+    ) -> None:
         self._folder = folder
         self._fetch = fetch
+        self._runtime = runtime
         self._now_ms = now_ms
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -70,9 +79,8 @@ class Updates:
                 if assignment is None:
                     continue
                 try:
-                    changes.append(
-                        self._serve(assignment, load(self._path(assignment).read_bytes(), assignment.digest))
-                    )
+                    archive = self._path(assignment).read_bytes()
+                    changes.append(self._serve(assignment, load(archive, assignment.digest, self._runtime)))
                     break
                 except (OSError, BadBundle) as error:
                     self._note(assignment, ModelStatus.REFUSED, str(error))
@@ -115,7 +123,7 @@ class Updates:
     def _take(self, assignment: Assignment) -> Change | None:
         try:
             archive = self._fetch(assignment)
-            model = load(archive, assignment.digest)
+            model = load(archive, assignment.digest, self._runtime)
             passport = model.passport
             if (passport.slot, passport.version) != (assignment.slot, assignment.version):
                 raise BadBundle(
@@ -136,22 +144,26 @@ class Updates:
 
     def _serve(self, assignment: Assignment, model: LoadedModel) -> Change:
         status = ModelStatus.SERVING if assignment.role is Role.SERVING else ModelStatus.SHADOW
-        self._note(assignment, status, "", model.passport.algorithm)
+        self._note(assignment, status, "", model)
+        if model.engine:
+            log.info("%s v%d runs on %s: %s", assignment.slot, assignment.version, model.engine, model.engine_why)
         return Change(assignment.slot, assignment.role, model)
 
-    def _note(self, assignment: Assignment, status: ModelStatus, error: str, algorithm: str = "") -> None:
+    def _note(self, assignment: Assignment, status: ModelStatus, error: str, model: LoadedModel | None = None) -> None:
         name = assignment.slot if status is not ModelStatus.REFUSED else f"{assignment.slot}#refused"
         if status is not ModelStatus.REFUSED:
             self._running.pop(f"{assignment.slot}#refused", None)
         self._running[name] = RunningModel(
             slot=assignment.slot,
             role=assignment.role,
-            algorithm=algorithm,
+            algorithm=model.passport.algorithm if model else "",
             version=assignment.version,
             digest=assignment.digest,
             status=status,
             since_ms=self._now_ms(),
             error=error[:4000],
+            engine=model.engine if model else "",
+            engine_why=model.engine_why[:4000] if model else "",
         )
 
     def _path(self, assignment: Assignment) -> Path:

@@ -111,23 +111,25 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     why: Text = ""
 
 
+class Golden(msgspec.Struct, frozen=True, kw_only=True):
+    """How near the gateway's own answers to `golden/*.npy` must come: |a - b| <= atol + rtol * |b|."""
+
+    atol: float
+    rtol: float
+
+
 class Lite(msgspec.Struct, frozen=True, kw_only=True):
     """The bundle's TFLite file, beside its graph: same names, same shapes with a batch of one, int32 where the graph has
-    int64. recipe: "float32", "w8" (weights of 8 bits, right on every runtime) or "dyn8" (activations too; ai-edge-litert
-    only)."""
+    int64; an encoder's has a signature for each of several numbers of tokens. recipe: "float32", "w8" (weights of 8 bits,
+    right on every runtime) or "dyn8" (activations too; ai-edge-litert only). golden: how near it must come to the golden
+    vectors, which are the graph's (None: as near as the graph)."""
 
     recipe: Name
     inputs: list[Name]
     outputs: list[Name]
     size: int
     parity: Parity
-
-
-class Golden(msgspec.Struct, frozen=True, kw_only=True):
-    """How near the gateway's own answers to `golden/*.npy` must come: |a - b| <= atol + rtol * |b|."""
-
-    atol: float
-    rtol: float
+    golden: Golden | None = None
 
 
 class Passport(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,7 +57,8 @@ class ModelStatus(StrEnum):
 
 
 class RunningModel(msgspec.Struct, frozen=True, kw_only=True):
-    """What a slot really runs. `results` counts answers since it was swapped in: a swap without results is no success."""
+    """What a slot really runs. `results` counts answers since it was swapped in: a swap without results is no success.
+    engine, engine_why: what runs its graph there (empty: it has none), and why that."""
 
     slot: Name
     role: Role
@@ -68,6 +69,8 @@ class RunningModel(msgspec.Struct, frozen=True, kw_only=True):
     since_ms: TimeMs
     results: Annotated[int, msgspec.Meta(ge=0)] = 0
     error: Text = ""
+    engine: Text = ""
+    engine_why: Text = ""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):

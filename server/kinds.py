@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -14,13 +14,20 @@ from sqlalchemy.orm import Session
 
 from protocol.errors import Refused
 from protocol.windows import WindowSpec
-from server import datasets, jobs, lives
-from server.database import Database, FeedbackRow, Model, SignalBlockRow, WorkOrderRow
+from server import datasets, edits, jobs, lives
+from server.catalogues import Catalogues
+from server.database import Database, FeedbackRow, Model, ReportEditRow, SignalBlockRow, WordingRow, WorkOrderRow
 
 if TYPE_CHECKING:
     from server.training import Candidate, Circumstances, Progress
 
-FORECAST, RECOMMEND, LIFE, NOTES = datasets.FORECAST, datasets.RECOMMEND, lives.LIFE, datasets.NOTES
+FORECAST, RECOMMEND, LIFE, NOTES, WRITE = (
+    datasets.FORECAST,
+    datasets.RECOMMEND,
+    lives.LIFE,
+    datasets.NOTES,
+    datasets.WRITE,
+)
 MONITOR = "fault.monitor"
 """One slot a machine, trained with the forecasters: `fault.monitor.P-101`."""
 JUDGED = ("accepted", "rejected", "corrected")
@@ -52,6 +59,16 @@ class Plan(Protocol):
     @property
     def first_read_after_notes(self) -> int: ...
     @property
+    def first_write_after_edits(self) -> int: ...
+    @property
+    def retrain_after_edits(self) -> int: ...
+    @property
+    def writer_steps(self) -> int: ...
+    @property
+    def writer_layers(self) -> int: ...
+    @property
+    def writer_width(self) -> int: ...
+    @property
     def lstm_epochs(self) -> int: ...
     @property
     def lstm_hidden(self) -> int: ...
@@ -78,6 +95,8 @@ class Plan(Protocol):
     @property
     def quantize(self) -> str: ...
     @property
+    def targets(self) -> tuple[str, ...]: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -100,8 +119,12 @@ class Task:
     life_conditions: int = 1
     life_cap_h: float = 0.0
     life_renewed_by: tuple[str, ...] = ()
+    writer_steps: int = 600
+    writer_layers: int = 4
+    writer_width: int = 128
     quantize: str = "auto"
     lstm: Mapping[str, Any] = field(default_factory=dict)
+    targets: tuple[str, ...] = ("onnx",)
 
 
 @dataclass(frozen=True)
@@ -202,6 +225,26 @@ def _notes_due(session: Session, plan: Plan) -> Due | None:
     return f"{answers} answers to readings since {_since(session, NOTES)}", arguments
 
 
+def _write_due(session: Session, plan: Plan) -> Due | None:
+    """Once when people have edited enough reports; again after enough more, or as soon as a wording was accepted: it reaches
+    the gateways with the next writer."""
+    e = ReportEditRow
+    last = jobs.last(session, WRITE)
+    told = {} if last is None else last.arguments
+    seen, known = int(told.get("edit_id", 0)), int(told.get("wordings", 0))
+    newest = session.scalar(select(func.max(e.id))) or 0
+    reports = select(e.gateway, e.report_id).where(e.id > seen).distinct().subquery()
+    edited = session.scalar(select(func.count()).select_from(reports)) or 0
+    wordings = session.scalar(select(func.count()).where(WordingRow.status == edits.ACCEPTED)) or 0
+    because, arguments = f"{edited} edited reports", {"edit_id": newest, "wordings": wordings}
+    if last is None:
+        return (f"first training on {because}", arguments) if edited >= plan.first_write_after_edits else None
+    if edited < plan.retrain_after_edits and wordings <= known:
+        return None
+    more = f" and {wordings - known} accepted wordings" if wordings > known else ""
+    return f"{because}{more} since {_since(session, WRITE)}", arguments
+
+
 def _life_due(session: Session, plan: Plan) -> Due | None:
     """Once when the folder holds recorded lives, and again whenever its files change."""
     if not plan.lives:
@@ -241,6 +284,7 @@ def _train_forecast(task: Task, world: Circumstances, progress: Progress) -> lis
         seed=task.seed,
         quantize=task.quantize,
         lstm=training.LstmPlan(**task.lstm),
+        targets=task.targets,
     )
     found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
     try:
@@ -297,6 +341,21 @@ def _train_notes(task: Task, world: Circumstances, progress: Progress) -> list[C
     return training.train_reader(datasets.read_notes(task.dataset, task.digest).notes, task.seed, world, progress)
 
 
+def _freeze_left(database: Database, _plan: Plan, artifacts: Path) -> tuple[datasets.Snapshot, list[str]]:
+    with database.begin() as session:
+        book = edits.collect_left(session, Catalogues(artifacts))
+    return datasets.freeze_left(book, artifacts), []
+
+
+def _train_write(task: Task, world: Circumstances, progress: Progress) -> list[Candidate]:
+    from server.training.writer import train_writer  # loads torch
+    from server.training.writer_lessons import WriterPlan
+
+    book = datasets.read_left(task.dataset, task.digest)
+    plan = WriterPlan.of(book, task.writer_layers, task.writer_width, task.seed).with_steps(task.writer_steps)
+    return train_writer(replace(plan, quantize=task.quantize), world, progress)
+
+
 KINDS = {
     LIFE: Kind(("fault.life",), _life_due, _freeze_lives, _train_life),
     FORECAST: Kind(
@@ -304,5 +363,6 @@ KINDS = {
     ),
     RECOMMEND: Kind(("recommend.items",), _recommend_due, _freeze_cases, _train_recommend),
     NOTES: Kind(("notes.reader",), _notes_due, _freeze_notes, _train_notes),
+    WRITE: Kind(("report.writer",), _write_due, _freeze_left, _train_write),
 }
 """In the order in which they are created when several are due."""

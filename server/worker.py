@@ -243,8 +243,12 @@ def _prepare(
         life_conditions=plan.life_conditions,
         life_cap_h=plan.life_cap_h,
         life_renewed_by=plan.life_renewed_by,
+        writer_steps=plan.writer_steps,
+        writer_layers=plan.writer_layers,
+        writer_width=plan.writer_width,
         quantize=plan.quantize,
         lstm=lstm_plan(plan),
+        targets=plan.targets,
     )
     return task, snapshot
 

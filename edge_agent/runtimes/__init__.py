@@ -1,21 +1,27 @@
-"""Runs bundles: a graph by onnxruntime, tables by numpy. The only folder that imports an inference engine.
+"""Runs bundles: a graph by onnxruntime or TFLite, tables by numpy. The only folder that imports an inference engine.
 
-`load` proves a bundle on this very CPU before anything is answered with it: its golden vectors must come out."""
+`load` proves a bundle on this very CPU before anything is answered with it: its golden vectors must come out, of each form
+that it holds. A form of which they do not is passed over with the reason; a bundle without a right form is refused."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.config import FASTEST, ONNXRUNTIME, TFLITE, EngineName, RuntimeSettings
+from edge_agent.runtimes.apart import proven_apart
+from edge_agent.runtimes.choice import choose, forms, least_us
+from edge_agent.runtimes.engine import ONE_THREAD, Engine, OnnxEngine
 from edge_agent.runtimes.engine import session as graph_session
-from edge_agent.runtimes.text_graphs import OnnxDecoder, OnnxEncoder
+from edge_agent.runtimes.lite import LiteEngine
+from edge_agent.runtimes.text_graphs import GraphEncoder, OnnxDecoder
 from protocol.bundles import TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, BadMessage, Reason
-from protocol.reading.notes import ReaderSpec
 from protocol.reading.reader import Reader, reader_of
 from protocol.reading.tokens import Tokenizer, tokenizer
 from protocol.reports import ModelRef
@@ -26,17 +32,20 @@ from protocol.text_vectors import TextVectors
 @dataclass
 class LoadedModel:
     """A proven bundle: `session` (a graph), `table` or `decoder` (a language model, with its `tokenizer`) is set; `text`
-    understands the words of new items; `texts` are the bundle's catalogues."""
+    understands the words of new items; `texts` are the bundle's catalogues. engine, engine_why: what runs its graph (empty:
+    there is none), and why that."""
 
     passport: Passport
     digest: str
-    session: Any = None
+    session: Engine | None = None
     table: TableModel | None = None
     text: TextVectors | None = None
     decoder: OnnxDecoder | None = None
     tokenizer: Tokenizer | None = None
     texts: dict[str, bytes] = field(default_factory=dict)
     latency_us: float = 0.0
+    engine: str = ""
+    engine_why: str = ""
 
     @property
     def state_space(self) -> StateSpace | None:
@@ -87,36 +96,84 @@ class LoadedModel:
         """[N, length, channels] -> [N, horizon, quantiles], scaled; `who` [N, 2] for graphs that ask for it (None: all
         unknown). One row at a time: dynamic int8 has one activation
         scale per call, so a batch would change each answer by its neighbours."""
+        graph = self.session
+        if graph is None:
+            raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{self.passport.slot} has no graph to be asked for quantiles")
         started = time.perf_counter()
         given: dict[str, NDArray[Any]] = {"x": x}
-        if any(wanted.name == "who" for wanted in self.session.get_inputs()):
+        if "who" in graph.inputs:
             given["who"] = np.zeros((len(x), 2), dtype=np.int64) if who is None else who
-        rows = [
-            self.session.run(None, {name: part[i : i + 1] for name, part in given.items()})[0] for i in range(len(x))
-        ]
+        said = graph.outputs[0]
+        rows = [graph.run({name: part[i : i + 1] for name, part in given.items()})[said] for i in range(len(x))]
         if rows:
             self.latency_us = (time.perf_counter() - started) * 1e6 / len(rows)
         return np.concatenate(rows) if rows else np.zeros((0, 0, 0), dtype=np.float32)
 
 
-def load(archive: bytes, expected_digest: str) -> LoadedModel:
+def load(archive: bytes, expected_digest: str, runtime: RuntimeSettings = ONE_THREAD) -> LoadedModel:
     """Unpacks and proves a bundle; raises BadBundle (digest_mismatch, bad_archive, unsupported_runtime,
-    golden_mismatch) with the fact."""
+    golden_mismatch) with the fact. A TFLite file is tried in a process of its own, and comes into this one only if it is
+    chosen."""
     bundle = unpack(archive, expected_digest)
+    held = forms(bundle, runtime)
+    if not held:
+        return _proven(bundle, expected_digest, runtime, None)
+    timed = runtime.engines == FASTEST and len(held) > 1
+    spent: dict[EngineName, float] = {}
+    refused: dict[EngineName, BadBundle] = {}
+    here: dict[EngineName, LoadedModel] = {}
+    for engine in held:
+        if spent and runtime.engines != FASTEST:
+            break
+        try:
+            if engine == TFLITE:
+                spent[engine] = proven_apart(archive, expected_digest, runtime)
+            else:
+                here[engine] = _proven(bundle, expected_digest, runtime, engine)
+                spent[engine] = _golden_us(here[engine], bundle) if timed else 0.0
+        except BadBundle as error:
+            refused[engine] = error
+    while True:
+        chosen = choose(spent, refused, runtime)
+        try:
+            model = here.get(chosen.engine) or _proven(bundle, expected_digest, runtime, chosen.engine)
+        except BadBundle as error:  # right in its own process and not in this one: memory, for one
+            refused[chosen.engine] = error
+            del spent[chosen.engine]
+            continue
+        model.engine_why = chosen.why
+        return model
+
+
+def tried_lite(archive: bytes, expected_digest: str, runtime: RuntimeSettings) -> float:
+    """Proves a bundle's TFLite file in this process, which it may end: `apart.py` has one of its own for it. Microseconds for
+    all golden inputs; raises BadBundle as `load` does."""
+    bundle = unpack(archive, expected_digest)
+    return _golden_us(_proven(bundle, expected_digest, runtime, TFLITE), bundle)
+
+
+def _golden_us(model: LoadedModel, bundle: Bundle) -> float:
+    return least_us(partial(answer_golden, model, bundle.golden_inputs, bundle.golden_outputs))
+
+
+def _proven(bundle: Bundle, digest: str, runtime: RuntimeSettings, engine: EngineName | None) -> LoadedModel:
+    """One form of a bundle, assembled and proven."""
     passport = bundle.passport
-    model = LoadedModel(passport, expected_digest, texts=bundle.texts)
+    model = LoadedModel(passport, digest, texts=bundle.texts)
     try:
         if passport.life is not None:
             passport.life.check()
         if passport.runtime is Runtime.ONNX:
-            model.session = graph_session(bundle.graph)
+            model.session = _graph(bundle, runtime, engine)
+            model.engine = model.session.name
         elif passport.runtime is Runtime.DECODER:
             model.tokenizer = _tokenizer(bundle)
-            model.decoder = _decoder(bundle, model.tokenizer)
+            model.decoder = _decoder(bundle, model.tokenizer, runtime)
+            model.engine = ONNXRUNTIME
         else:
-            model.table = _table_model(passport, bundle)
+            model.table, model.engine = _table_model(passport, bundle, runtime, engine)
             model.text = TextVectors(bundle.tables) if "text_idf" in bundle.tables else None
-        _prove(model, bundle)
+        _prove(model, bundle, engine)
     except (ValueError, IndexError, KeyError, BadMessage) as error:
         raise BadBundle(
             Reason.BAD_ARCHIVE, f"{passport.slot} v{passport.version} does not run here: {error}"
@@ -124,14 +181,33 @@ def load(archive: bytes, expected_digest: str) -> LoadedModel:
     return model
 
 
-def _table_model(passport: Passport, bundle: Bundle) -> TableModel:
-    tables = bundle.tables
-    if passport.runtime is Runtime.READER:
-        if passport.reader is None:
-            raise BadBundle(Reason.BAD_ARCHIVE, "the passport does not say what the reader answers")
-        return reader_of(
-            passport.reader, tables, bundle.texts, _encoder(bundle, passport.reader) if passport.reader.width else None
-        )
+def _graph(bundle: Bundle, runtime: RuntimeSettings, engine: EngineName | None, context: int = 0) -> Engine:
+    """A bundle's graph on the engine. context: most tokens of a text, where it is an encoder's."""
+    if engine == TFLITE:
+        if bundle.passport.lite is None:
+            raise BadBundle(Reason.BAD_ARCHIVE, "the passport says nothing of the bundle's TFLite file")
+        return LiteEngine(bundle.lite, bundle.passport.lite, runtime.threads)
+    asked = runtime.text_lengths if context else ()
+    return OnnxEngine(bundle.graph, runtime, [*(n for n in asked if n < context), context] if asked else ())
+
+
+def _table_model(
+    passport: Passport, bundle: Bundle, runtime: RuntimeSettings, engine: EngineName | None
+) -> tuple[TableModel, str]:
+    """(what the tables are, name of the engine of the graph beside them)."""
+    if passport.runtime is not Runtime.READER:
+        return _tables_alone(passport, bundle.tables), ""
+    spec = passport.reader
+    if spec is None:
+        raise BadBundle(Reason.BAD_ARCHIVE, "the passport does not say what the reader answers")
+    if not spec.width:
+        return reader_of(spec, bundle.tables, bundle.texts), ""
+    graph = _graph(bundle, runtime, engine, spec.context)
+    encoder = GraphEncoder(graph, _tokenizer(bundle), spec.width, spec.context)
+    return reader_of(spec, bundle.tables, bundle.texts, encoder), graph.name
+
+
+def _tables_alone(passport: Passport, tables: Tables) -> TableModel:
     if passport.runtime is Runtime.STATE_SPACE:
         filter_ = StateSpace(tables)
         if len(filter_) != len(passport.series) or len(passport.series_until_ms) != len(passport.series):
@@ -164,10 +240,6 @@ def _table_model(passport: Passport, bundle: Bundle) -> TableModel:
     )
 
 
-def _encoder(bundle: Bundle, spec: ReaderSpec) -> OnnxEncoder:
-    return OnnxEncoder(graph_session(bundle.graph), _tokenizer(bundle), spec.width, spec.context)
-
-
 def _tokenizer(bundle: Bundle) -> Tokenizer:
     if TOKENIZER not in bundle.texts:
         raise BadBundle(
@@ -176,7 +248,7 @@ def _tokenizer(bundle: Bundle) -> Tokenizer:
     return tokenizer(bundle.texts[TOKENIZER])
 
 
-def _decoder(bundle: Bundle, words: Tokenizer) -> OnnxDecoder:
+def _decoder(bundle: Bundle, words: Tokenizer, runtime: RuntimeSettings) -> OnnxDecoder:
     spec = bundle.passport.writer
     if spec is None:
         raise BadBundle(Reason.BAD_ARCHIVE, "the passport of a language model says nothing of its graph (writer)")
@@ -186,7 +258,7 @@ def _decoder(bundle: Bundle, words: Tokenizer) -> OnnxDecoder:
             f"the tokenizer knows {words.vocabulary} tokens and the section ends with {spec.end}; the model has "
             f"{spec.vocabulary}: they were not made for one another",
         )
-    return OnnxDecoder(graph_session(bundle.graph), spec)
+    return OnnxDecoder(graph_session(bundle.graph, runtime), spec)
 
 
 def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[str, NDArray[Any]]:
@@ -206,11 +278,12 @@ def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[s
     raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")
 
 
-def _prove(model: LoadedModel, bundle: Bundle) -> None:
+def _prove(model: LoadedModel, bundle: Bundle, engine: EngineName | None) -> None:
     if not bundle.golden_outputs:
         raise BadBundle(Reason.GOLDEN_MISMATCH, "the bundle has no golden vectors; it cannot be proven on this machine")
     answers = answer_golden(model, bundle.golden_inputs, bundle.golden_outputs)
-    tolerance: Golden = bundle.passport.golden
+    lite = bundle.passport.lite if engine == TFLITE else None
+    tolerance: Golden = (lite.golden if lite is not None else None) or bundle.passport.golden
     for name, expected in bundle.golden_outputs.items():
         got = answers.get(name)
         want = np.asarray(expected, dtype=np.float64)

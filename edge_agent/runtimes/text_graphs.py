@@ -1,4 +1,4 @@
-"""Language models and text encoders on onnxruntime."""
+"""Language models on onnxruntime, and text encoders on any engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.runtimes.engine import failures
+from edge_agent.runtimes.engine import Engine, failures
 from protocol.errors import BadBundle, Reason
 from protocol.reading.encoder import Encoded
 from protocol.reading.tokens import Tokenizer
@@ -172,19 +172,20 @@ class _InPlace:
         return bound
 
 
-class OnnxEncoder:
-    """An `Encoder`: the graph maps `ids` int64 [B, T] and `mask` int64 [B, T] to `tokens` float32 [B, T, d] and `whole`
-    float32 [B, d]."""
+class GraphEncoder:
+    """An `Encoder`: the graph maps `ids` int64 [1, T] and `mask` int64 [1, T] to `tokens` float32 [1, T, d] and `whole`
+    float32 [1, d]. For an engine that takes certain lengths T only, texts are filled up with tokens that the mask hides."""
 
-    def __init__(self, session: Any, tokenizer: Tokenizer, width: int, context: int) -> None:
-        names = {one.name for one in session.get_inputs()} | {one.name for one in session.get_outputs()}
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, width: int, context: int) -> None:
+        names = {*engine.inputs, *engine.outputs}
         if not {"ids", "mask", "tokens", "whole"} <= names:
             raise BadBundle(
                 Reason.BAD_ARCHIVE, f"an encoder maps ids and mask to tokens and whole; the graph has {sorted(names)}"
             )
-        self._session, self._tokenizer = session, tokenizer
-        self._width, self._context = width, min(context, MOST_NOTE_TOKENS)
-        self._broken = failures()
+        self._engine, self._tokenizer = engine, tokenizer
+        self._lengths = sorted(engine.lengths)
+        longest = self._lengths[-1] if self._lengths else context
+        self._width, self._context = width, min(context, longest, MOST_NOTE_TOKENS)
         self._vectors([tokenizer.vocabulary - 1])  # the last token that the tokenizer may give
 
     @property
@@ -214,16 +215,20 @@ class OnnxEncoder:
     def _vectors(self, ids: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """tokens [1, T, d] and whole [1, d]. Raises BadBundle where the graph does not take these tokens, or is of another
         width."""
-        row = np.array([ids], dtype=np.int64)
+        count = len(ids)
+        row = np.zeros((1, next((n for n in self._lengths if n >= count), count)), dtype=np.int64)
+        mask = np.zeros_like(row)
+        row[0, :count], mask[0, :count] = ids, 1
         try:
-            tokens, whole = self._session.run(["tokens", "whole"], {"ids": row, "mask": np.ones_like(row)})
-        except self._broken as error:
+            said = self._engine.run({"ids": row, "mask": mask})
+        except BadBundle as error:
             raise BadBundle(
                 Reason.BAD_ARCHIVE,
-                f"the encoder does not take {len(ids)} tokens up to {max(ids)}: was it made for this tokenizer? {error}",
+                f"the encoder does not take {count} tokens up to {max(ids)}: was it made for this tokenizer? {error.detail}",
             ) from error
-        if tokens.shape != (1, len(ids), self._width) or whole.shape != (1, self._width):
+        tokens, whole = said["tokens"], said["whole"]
+        if tokens.shape != (*row.shape, self._width) or whole.shape != (1, self._width):
             raise BadBundle(
                 Reason.BAD_ARCHIVE, f"the encoder answers {tokens.shape[2]} wide, the passport says {self._width}"
             )
-        return tokens, whole
+        return tokens[:, :count], whole

@@ -25,7 +25,9 @@ TITLE = "title"
 _SLOT = re.compile(r"<([a-z][a-z0-9_]{0,63})>")
 _MARKER = re.compile(r"\[([1-9][0-9]?)\]")
 
-Wordings = Annotated[list[Text], msgspec.Meta(min_length=1, max_length=50)]
+MOST_WORDINGS = 50
+"""Of a clause, in each language."""
+Wordings = Annotated[list[Text], msgspec.Meta(min_length=1, max_length=MOST_WORDINGS)]
 
 
 class Clause(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,6 +158,8 @@ def _check_clause(clause: Clause) -> Iterator[str]:
         yield f"{name} shows the category {shown} through a slot; write one clause for each value"
     cited = sorted(set(markers(clause.en[0])))
     for language in LANGUAGES:
+        if len(wordings(clause, language)) > MOST_WORDINGS:
+            yield f"{name} has {len(wordings(clause, language))} wordings in {language}; at most {MOST_WORDINGS}"
         for at, wording in enumerate(wordings(clause, language)):
             where = f"{name}, {language} wording {at + 1}"
             yield from (f"{where} {fault}" for fault in _check_wording(wording))

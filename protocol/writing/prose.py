@@ -118,7 +118,7 @@ def doubts(asked: Alternatives, said: Said) -> Iterator[str]:
 
 def strange_claims(wording: str, clause: Clause, language: Language) -> list[str]:
     """What a new wording claims that no wording of its clause does, as far as the closed lists know: a relation, a negation,
-    a deed. A person has to look whether it still says the same."""
+    a deed, a sign such as ≥. A person has to look whether it still says the same."""
     known = {token for each in wordings(clause, language) for part in parts(each)[::2] for token in _tokens(part)}
     new = [token for part in parts(wording)[::2] for token in _tokens(part) if token not in known]
     found = []
@@ -126,7 +126,33 @@ def strange_claims(wording: str, clause: Clause, language: Language) -> list[str
         said = list(dict.fromkeys(token for token in new if token in lexicon))
         if said:
             found.append(f"says {what} that the clause does not say so far: {', '.join(said)[:120]}")
+    signs = list(dict.fromkeys(token for token in new if unicodedata.category(token[0])[0] == "S"))
+    if signs:
+        found.append(f"says a sign that the clause does not say so far: {', '.join(signs)[:120]}")
     return found
+
+
+def misplaced_facts(wording: str, clause: Clause, language: Language) -> list[str]:
+    """Facts of a new wording that stand beside a word beside which its clause only has another one: "from <peak>" where
+    every wording so far says "from <usual>"."""
+    known = {place for each in wordings(clause, language) for place in _places(each)}
+    found = []
+    for place in sorted(_places(wording) - known):
+        others = sorted(slot for slot, *beside in known if beside == list(place[1:]))
+        if others:
+            where = {_BEGIN: "at the beginning", _END: "at the end"}.get(place[2], f"{place[1]} {place[2]!r}")
+            found.append(f"has {place[0]} {where}, where the clause has {others[0]} so far")
+    return found
+
+
+def _places(wording: str) -> frozenset[tuple[str, str, str]]:
+    """(slot, "after" or "before", the token that it stands after or before) of every slot."""
+    tokens = [_BEGIN]
+    for number, part in enumerate(parts(wording)):
+        tokens += [f"<{part}>"] if number % 2 else _tokens(part)
+    tokens.append(_END)
+    at = [i for i, token in enumerate(tokens) if token[0] == "<"]
+    return frozenset((tokens[i], side, tokens[j]) for i in at for side, j in (("after", i - 1), ("before", i + 1)))
 
 
 def _doubt(sentence: Sequence[str], runs: Sequence[_Run], known: Sequence[frozenset[_Run]]) -> str:

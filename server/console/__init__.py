@@ -151,6 +151,7 @@ def overview(session: Session, now_ms: int, known: Catalogues) -> dict[str, Any]
     gateways = list(session.scalars(select(Gateway).order_by(Gateway.id)))
     reports = list(session.scalars(select(ReportRow).order_by(ReportRow.id.desc()).limit(25)))
     events = {r.event_id for r in reports}
+    edited = edits.edited(session, known, reports)
     lists = session.scalars(select(RecommendationRow).where(RecommendationRow.event_id.in_(events)))
     recommendations = {r.event_id: r.body for r in lists}
     asked_for = newest_orders(session, 6)
@@ -182,7 +183,7 @@ def overview(session: Session, now_ms: int, known: Catalogues) -> dict[str, Any]
             | {
                 "gateway": r.gateway,
                 "number": r.id,
-                "edited": edits.edited(session, known, r),
+                "edited": edited.get(r.id),
                 "list": recommendations.get(r.event_id),
                 "answers": answers.get(r.report_id, [])
                 + answers.get(str(recommendations.get(r.event_id, {}).get("id", "")), []),

@@ -5,88 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import MillwrightError, NeedsPerson, TryLater
+from protocol.errors import MillwrightError, TryLater
 from protocol.purchases import PurchaseProposal
 from protocol.schedules import Schedule
 from server.demo import accounting
-from server.demo.processes import Processes, free_port, start_broker
+from server.demo.configuration import configure
+from server.demo.processes import Processes, start_broker
+from server.demo.run import EDITED_REPORTS, Demo
 
-LIVES = """lives = "{folder}/lives"
-life_settings = ["flow"]
-life_conditions = 6
-life_renewed_by = ["replace-bearing"]
-"""
-"""How the server learns from the pumps' recorded lives; flow tells the load."""
-
-
-class Demo:
-    """One run: its folder, its ports, its tokens, and what it has seen so far."""
-
-    def __init__(self, options: argparse.Namespace, folder: Path, processes: Processes) -> None:
-        self.options = options
-        self.folder = folder
-        self.processes = processes
-        self.mqtt_port = free_port()
-        self.http_port: int = options.port or free_port()
-        self.admin_token = secrets.token_urlsafe(32)
-        self.gateway_token = secrets.token_urlsafe(32)
-        self.lines = ["line-1"] if options.replay else ["line-1", "line-2"]
-        self.began_s = time.monotonic()
-        self.firsts: dict[str, float] = {}
-        self.rss: dict[str, float] = {}
-        self.stopped: list[bool] = []
-        self.broker = ""
-
-    @property
-    def url(self) -> str:
-        """Where the page is."""
-        return f"http://127.0.0.1:{self.http_port}"
-
-    def api(self, path: str) -> Any:
-        """One GET of the admin API."""
-        request = urllib.request.Request(  # noqa: S310 - our own loopback address
-            f"{self.url}/api/v1/{path}", headers={"Authorization": f"Bearer {self.admin_token}"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            return json.load(answer)
-
-    def everything(self, name: str) -> list[dict[str, Any]]:
-        """Every row of a list of the API, page by page."""
-        rows: list[dict[str, Any]] = []
-        before = ""
-        while True:
-            page = self.api(f"{name}?limit=1000{before}")
-            rows += page
-            if len(page) < 1000:
-                return rows
-            before = f"&before={page[-1]['id']}"
-
-    def status(self, line: str) -> dict[str, Any]:
-        """What an agent last wrote about itself; empty before it did."""
-        try:
-            told: dict[str, Any] = json.loads((self.folder / line / "data" / "status.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            return {}
-        return told
-
-    def plant(self) -> dict[str, Any]:
-        """What the plant says it published."""
-        try:
-            told: dict[str, Any] = json.loads((self.folder / "plant.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            return {"lines": {}}
-        return told
+WRITER = "report.writer"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -173,84 +109,6 @@ def start(demo: Demo) -> None:
         sys.stdout.flush()
 
 
-def configure(demo: Demo) -> None:
-    """Settings of server and agents; mapping files come from the plant's own command."""
-    folder = demo.folder
-    (folder / "admin.token").write_text(demo.admin_token)
-    (folder / "gateway.token").write_text(demo.gateway_token)
-    for secret in ("admin.token", "gateway.token"):
-        (folder / secret).chmod(0o600)
-    step_ms, season, first, again = (300_000, 288, 1200, 6000) if demo.options.replay else (900_000, 96, 150, 130)
-    (folder / "server.toml").write_text(
-        f"""database = "sqlite:///{folder}/server.db"
-artifacts = "{folder}/artifacts"
-admin_token_file = "{folder}/admin.token"
-gateway_token_file = "{folder}/gateway.token"
-port = {demo.http_port}
-[broker]
-port = {demo.mqtt_port}
-[training]
-step_ms = {step_ms}
-season_steps = {season}
-window_length = 48
-horizon_steps = 12
-first_after_buckets = {first}
-retrain_after_buckets = {again}
-retrain_after_feedback = 8
-first_recommend_after_orders = 100
-first_read_after_notes = 100
-lstm_epochs = 12
-max_windows = 4000
-seed = {demo.options.seed}
-"""
-        + ("" if demo.options.replay else LIVES.format(folder=folder))
-    )
-    for line in demo.lines:
-        (folder / line).mkdir(exist_ok=True)
-        (folder / line / "agent.toml").write_text(
-            f"""site = "demo"
-gateway = "{line}"
-data_dir = "data"
-mapping = "{folder}/{line}.mapping.toml"
-{"" if demo.options.replay else f'catalogue = "{folder}/{line}.catalogue.toml"'}
-step_ms = {step_ms}
-[clock]
-simulated = true
-[plant]
-port = {demo.mqtt_port}
-[uplink]
-port = {demo.mqtt_port}
-[server]
-url = "{demo.url}"
-token_file = "{folder}/gateway.token"
-root = "{folder}/keys/root.json"
-[forecast]
-season_steps = {season}
-every_steps = {12 if demo.options.replay else 4}
-horizon_steps = 12
-[watch]
-false_alarms_per_machine_month = {0.5 if demo.options.replay else 30}
-untaught_buckets = {0 if demo.options.replay else 12}
-[share]
-block_steps = {48 if demo.options.replay else 8}
-"""
-        )
-    if demo.options.replay:
-        (folder / "line-1.mapping.toml").write_text(
-            '[[source]]\ntopic = "plant/line-1/{machine}/telemetry"\neach = "$.tags.*"\nsignal = "@key"\n'
-            'value = "$.value"\nunit = "$.unit"\nroot_time = "$.timestamp"\n'
-        )
-    else:
-        made = Processes(folder)
-        made.python("mapping", "edge_agent.devices", "mapping", "--out", str(folder), "--seed", str(demo.options.seed))
-        made.python(
-            "lives", "edge_agent.devices", "lives", "--out", f"{folder}/lives", "--seed", str(demo.options.seed)
-        )
-        for what in ("mapping", "lives"):
-            if made.running[what].wait(60) != 0:
-                raise NeedsPerson(f"no {what} files: {made.tail(what)}")
-
-
 def wait_for(demo: Demo, what: str, ready: Any, timeout_s: float) -> None:
     """Polls until `ready()`; raises TryLater with what the program said."""
     until = time.monotonic() + timeout_s
@@ -283,6 +141,8 @@ def watch(demo: Demo) -> None:
         counters = demo.api("counters")
         gateways = demo.api("gateways")
         note_firsts(demo, counters, gateways)
+        if not demo.options.replay:
+            demo.editors.look(counters["report"])
         demo.rss = {k: max(v, demo.rss.get(k, 0)) for k, v in demo.processes.rss_mib().items()}
         if time.monotonic() - said_s > 15:
             said_s = time.monotonic()
@@ -305,6 +165,8 @@ def note_firsts(demo: Demo, counters: dict[str, Any], gateways: list[dict[str, A
         "first_schedule_s": counters["statements"].get(Schedule.type_name, 0) > 0,
         "first_answer_s": counters["feedback"] > 0,
         "first_model_serving_s": bool(serving),
+        "reports_edited_s": len(demo.editors.edited) >= EDITED_REPORTS,
+        "writer_serving_s": any(slot == WRITER for slot, _ in serving),
         "feedback_trained_model_serving_s": any(s == "recommend.items" and v >= 2 for s, v in serving),
     }
     for name, happened in seen.items():
@@ -365,7 +227,7 @@ def add_up(demo: Demo) -> dict[str, Any]:
     published, counters, gateways = demo.plant(), demo.api("counters"), demo.api("gateways")
     statuses = {line: demo.status(line) for line in demo.lines}
     ledger = demo.api("ledger")
-    rows = [r["report_id"] for r in demo.everything("reports")]
+    rows = demo.everything("reports")
     events = [e["body"] for e in demo.everything("events")]
     models = demo.everything("models")
     written = sum(s["counters"].get("reports.written", 0) for s in statuses.values())
@@ -373,7 +235,7 @@ def add_up(demo: Demo) -> dict[str, Any]:
     hops: dict[str, Any] = {
         "readings": {n: accounting.readings(published["lines"].get(n, {}), s["counters"]) for n, s in statuses.items()},
         "outbox": {n: accounting.outbox(s["lanes"], ledger, n) for n, s in statuses.items()},
-        "reports": accounting.reports(written, rows, dead),
+        "reports": accounting.reports(written, [row["report_id"] for row in rows], dead),
         "feedback_model": accounting.feedback_model(gateways) if not demo.options.replay else None,
         "labelled_windows": accounting.windows_hit(events, windows) if (windows := labelled(demo)) else None,
     }
@@ -393,6 +255,8 @@ def add_up(demo: Demo) -> dict[str, Any]:
             {k: m[k] for k in ("slot", "version", "status", "verdict", "because", "size")}
             for m in sorted(models, key=lambda m: m["id"])
         ],
+        "edits": {"reports": len(demo.editors.edited), "wordings_accepted": demo.editors.accepted},
+        "reports_by_the_model": accounting.reports_by_the_model([row["body"] for row in rows]),
         "latencies": demo.firsts,
         "bytes_up": {n: s["bytes_up"] for n, s in statuses.items()},
         "rss_mib": demo.rss,
@@ -446,6 +310,11 @@ def show(options: argparse.Namespace, result: dict[str, Any]) -> None:
         sys.stdout.write(f"  {line}: {hop['published']} readings, {hop['stored']} stored, quarantined: {refused}\n")
     reports = result["hops"]["reports"]
     sys.stdout.write(f"  reports: {reports['written']} written, {reports['in_database']} in the database\n")
+    by_model = result["reports_by_the_model"]
+    sys.stdout.write(
+        f"  {result['edits']['reports']} reports edited by people; reports written by the model: {by_model['reports']}, "
+        f"{by_model['with_own_words']} of them in words that people added\n"
+    )
     for model in result["models"]:
         sys.stdout.write(f"  {model['slot']} v{model['version']}: {model['status']} – {model['verdict']}\n")
 

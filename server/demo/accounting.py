@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from protocol.writing.clauses import FAULT_REPORT
+
 
 def readings(published: dict[str, int], counters: dict[str, int]) -> dict[str, Any]:
     """Samples published by one line against what its agent says became of them."""
@@ -31,6 +33,23 @@ def reports(written: int, rows: list[str], dead_letters: int) -> dict[str, Any]:
         "dead_letters": dead_letters,
         "holds": written == len(rows) == len(set(rows)),
     }
+
+
+def reports_by_the_model(reports: list[dict[str, Any]]) -> dict[str, int]:
+    """Reports of which a language model chose the words of some section, and those in a wording that a catalogue did not
+    have when the product was delivered."""
+    delivered = {clause.id: len(clause.en) for clause in FAULT_REPORT.clauses}
+
+    def chosen(report: dict[str, Any]) -> list[str]:
+        sections = [section for section in report["sections"] if section["mode_en"] == "strict"]
+        return [name for section in sections for name in section["clauses_en"]]
+
+    def is_own(name: str) -> bool:
+        clause, _, wording = name.partition("#")
+        return int(wording) >= delivered.get(clause, 0)
+
+    by_model = [names for report in reports if (names := chosen(report))]
+    return {"reports": len(by_model), "with_own_words": sum(any(map(is_own, names)) for names in by_model)}
 
 
 def outbox(lanes: dict[str, dict[str, Any]], ledger: list[dict[str, Any]], gateway: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from server.database import (
 )
 from server.routes.access import admin, gateway_or_admin
 
-JOB_KINDS = ("forecast", "recommend", "life", "notes")
+JOB_KINDS = ("forecast", "recommend", "life", "notes", "write")
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Before = Annotated[int | None, Query(ge=1)]
 LISTS: dict[str, type[Table]] = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from sqlalchemy.orm import Session
 
 from protocol.errors import Reason, Refused
@@ -16,8 +17,12 @@ from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, ReportRow
 from server.routes.access import admin, sent_by_the_console
-from server.routes.api import missing, now_ms, small_body
+from server.routes.api import Limit, missing, now_ms, small_body
 
+_OUTSIDE_QUOTES = re.compile(r": (?![^“”]*”)")
+"""A value that a refusal quotes may hold a colon."""
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+Status = Literal["open", "accepted", "rejected", ""]
 CONFLICTS = (Reason.NOT_ELIGIBLE, Reason.CONFLICTING_DUPLICATE)
 
 
@@ -25,7 +30,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether a proposed wording becomes part of the catalogue."""
 
     accept: bool
-    author: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    author: edits.Author = ""
     despite_doubts: bool = False
 
 
@@ -47,7 +52,7 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
             sent_by_the_console(request, "the same call under /api/v1")
 
     @router.get("/reports/{number}/wordings", summary="A report's clauses, what stands and what else may be said")
-    def alternatives(number: int) -> dict[str, Any]:
+    def alternatives(number: Number) -> dict[str, Any]:
         with _refusals(), database.begin() as session:
             return edits.describe(session, known, _report(session, number))
 
@@ -57,7 +62,7 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
         dependencies=[Depends(by_the_page)],
         summary="Leave a report as you want it: {language, clauses: [{clause, wording} | {clause, text}], author}",
     )
-    async def save(number: int, request: Request) -> dict[str, Any]:
+    async def save(number: Number, request: Request) -> dict[str, Any]:
         given = _read(await small_body(request), edits.Given)
         with _refusals(), database.begin() as session:
             edit, proposed = edits.save(session, known, _report(session, number), given, now_ms())
@@ -67,7 +72,7 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
     @router.get(
         "/wordings", summary="Wordings that people proposed, newest first; status: open, accepted, rejected or ''"
     )
-    def proposals(status: str = edits.OPEN, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
+    def proposals(status: Status = "open", limit: Limit = 100) -> list[dict[str, Any]]:
         with _refusals(), database.begin() as session:
             return edits.proposals(session, known, status, limit)
 
@@ -76,7 +81,7 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
         dependencies=[Depends(by_the_page)],
         summary="Accept or reject a wording: {accept, author, despite_doubts}",
     )
-    async def answer(number: int, request: Request) -> dict[str, Any]:
+    async def answer(number: Number, request: Request) -> dict[str, Any]:
         given = _read(await small_body(request), Answer)
         with _refusals(), database.begin() as session:
             row = edits.answer(
@@ -116,5 +121,5 @@ def _refusals() -> Iterator[None]:
         yield
     except Refused as why:
         status = 404 if why.reason is Reason.UNKNOWN_TARGET else 409 if why.reason in CONFLICTS else 422
-        fact, _, remedy = why.detail.rpartition(": ")
-        raise HTTPException(status, {"error": fact or remedy, "remedy": remedy}) from why
+        *facts, remedy = _OUTSIDE_QUOTES.split(why.detail)
+        raise HTTPException(status, {"error": ": ".join(facts) or remedy, "remedy": remedy}) from why

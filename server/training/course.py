@@ -28,6 +28,8 @@ WORTH_PRUNING = 0.01
 SIZES = "sizes"
 """Where in a passport's lineage the curve of a pruning is kept (JSON, a list of `Size`)."""
 Z80 = 1.2815515655446004
+ONNX_ALONE = ("onnx",)
+"""The usual targets of a training."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True)
 class ForecastPlan:
     """What the forecasters of a site look at and answer. slots: which of them to train. quantize: the form of a network's
-    weights (`export.forms`)."""
+    weights (`export.forms`). targets: with "tflite" or "tflite-dyn8" among them a TFLite file lies beside the graph
+    (`export.to_tflite`)."""
 
     window: WindowSpec
     epochs: int = 12
@@ -66,6 +69,7 @@ class ForecastPlan:
     slots: tuple[str, ...] = FORECAST_SLOTS
     quantize: str = "auto"
     lstm: LstmPlan = LstmPlan()
+    targets: tuple[str, ...] = ONNX_ALONE
 
 
 @dataclass(frozen=True)

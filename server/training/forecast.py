@@ -18,14 +18,19 @@ from server.datasets import SignalGrid
 from server.evaluation import Tail
 from server.training.beside import Beside
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
-from server.training.course import ARIMA, LSTM, RIDGE, Course, ForecastPlan, Trained, first_and_check
+from server.training.course import ARIMA, LSTM, ONNX_ALONE, RIDGE, Course, ForecastPlan, Trained, first_and_check
 from server.training.forecast_arima import train_arima
 from server.training.forecast_lstm import train_lstm
 from server.training.forecast_ridge import train_ridge
 
 
 def train_forecast(grid: SignalGrid, plan: ForecastPlan, world: Circumstances, progress: Progress) -> list[Candidate]:
-    """One candidate per forecaster that the data suffice for. Raises Refused if they suffice for none."""
+    """One candidate per forecaster that the data suffice for. Raises Refused if they suffice for none, and BadSettings where
+    a target is asked for that cannot be made here: such a training is not begun."""
+    if LSTM in plan.slots and plan.targets != ONNX_ALONE:
+        from export.to_tflite import recipe_of  # torch, only here
+
+        recipe_of(plan.targets)
     spec = plan.window
     needed = spec.length + 4 * spec.horizon
     if not grid.series or grid.values.shape[1] < needed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,13 @@ from server.training.course import (
     with_covariates,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from export.to_tflite import LitePart
+    from export.trials import Trial
+    from server.algorithms import lstm
+
 MOST_COMPARED = 400
 """Windows whose single answers are compared with the float ones."""
 INT8_ATOL = 0.05
@@ -42,12 +49,14 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     from export.bounds import FORECASTER
     from export.forms import choose
     from export.to_onnx import to_onnx
+    from export.to_tflite import LitePart, recipe_of
     from export.trained_int8 import rounded_weights
     from export.trials import trial_of_rows
     from server.algorithms import lstm
     from server.training import forecast_smaller as smaller
 
     grid, tail, plan = course.grid, course.tail, course.plan
+    recipe = recipe_of(plan.targets)
     spec = with_covariates(plan.window, grid)
     machines, signals = (sorted({key[side] for key in grid.series}) for side in (0, 1))
     who = _numbers(grid.series, machines, signals)
@@ -100,11 +109,17 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
             lstm.refine(rounded, learned, checked, settings)
         return to_onnx(rounded, *pair)
 
-    choice = choose(graph, FORECASTER, trial_of_rows(cost, usable, names), wanted=plan.quantize, finetune=finetune)
+    trial = trial_of_rows(cost, usable, names)
+    choice = choose(graph, FORECASTER, trial, wanted=plan.quantize, finetune=finetune)
     run = parity.Graph(choice.graph)
     answers = evaluation.window_answers(tail, spec, run, known, who)
     error, by_series, n = tail.relative_error(answers[..., middle])
     inputs, outputs = parity.golden_graph(run, usable, names)
+    golden = Golden(atol=INT8_ATOL, rtol=0.0)
+    lite = LitePart()
+    if recipe:
+        progress(0.95, "packing for TFLite")
+        lite = _for_tflite(net, pair, recipe, trial, golden, inputs, outputs)
     champion = champion_error(tail, grid, list(range(len(grid.series))), course.world.champions.get(LSTM))
     covered = tail.coverage(answers[..., lstm.LEVELS.index(0.1)], answers[..., lstm.LEVELS.index(0.9)])
     strange = tail.relative_error(evaluation.window_answers(tail, spec, run, known)[..., middle])[0]
@@ -134,7 +149,9 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
         ),
         quality=[forecast_quality(tail, error, n, champion)],
         parity=choice.parity,
-        golden=Golden(atol=INT8_ATOL, rtol=0.0),
+        golden=golden,
+        lite=lite.told,
+        lite_graph=lite.content,
         golden_inputs=inputs,
         golden_outputs=outputs,
         float_bytes=choice.float_bytes,
@@ -143,10 +160,35 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
         intended_use="Forecasts with intervals of any signal of this site, also of new machines.",
         limits="Needs a window with few gaps; answers are clipped at 20 times the window's own spread.",
         words=f"{made.words}{choice.words} Float {float_error:.4g}, packed {error:.4g}; "
-        f"the 80 % interval held {covered:.0%} of held-out values.",
+        f"the 80 % interval held {covered:.0%} of held-out values." + (f" {lite.words}" if lite.words else ""),
     )
     progress(1.0, "LSTM packed")
     return Trained(draft, answers[..., middle], before_the_tail(net)[..., middle])
+
+
+def _for_tflite(
+    net: lstm.QuantileLstm,
+    pair: tuple[Tensor, Tensor],
+    recipe: str,
+    trial: Trial,
+    golden: Golden,
+    inputs: parity.Arrays,
+    outputs: parity.Arrays,
+) -> LitePart:
+    """The TFLite file that lies beside the graph, proven like the graph's forms. pair: rows of x and of who."""
+    from export.bounds import FORECASTER
+    from export.to_onnx import INPUT, OUTPUT, WHO
+    from export.to_tflite import LiteRows, answers, held_to_golden, lite_part, to_tflite
+    from server.algorithms import lstm
+
+    part, file = lite_part(
+        lambda: to_tflite(net, {INPUT: pair[0], WHO: pair[1]}, [OUTPUT], recipe=recipe),
+        LiteRows,
+        lambda x, who: lstm.answer(net, x, who),
+        FORECASTER,
+        trial,
+    )
+    return part if file is None else held_to_golden(part, golden, outputs, answers(file, [inputs])[0])
 
 
 def _numbers(series: list[tuple[str, str]], machines: list[str], signals: list[str]) -> NDArray[np.int64]:

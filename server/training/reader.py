@@ -11,6 +11,7 @@ import numpy as np
 from export import parity
 from export.bounds import READER as BOUND
 from export.bundle import Draft, seal
+from export.to_tflite import LitePart, held_to_golden
 from protocol.bundles import TOKENIZER, Form, Golden, Runtime, unpack
 from protocol.errors import Reason, Refused
 from protocol.reading.cases import PAST, packed_past
@@ -47,7 +48,7 @@ _STRANGE = ("", "泵漏油，需要更换密封", "<b>DROP TABLE notes;</b> \x00
 class Understood:
     """An encoder that travels with the reader: what it says here, and the files by which a gateway says the same. forms:
     those that packing tried; float_bytes: of the graph before it; packing: what the verdict says of it; refused: why it may
-    not serve."""
+    not serve. lite: its TFLite file; lite_encoder: that file as a gateway reads with it."""
 
     encoder: Encoder
     graph: bytes
@@ -57,6 +58,8 @@ class Understood:
     float_bytes: int = 0
     packing: str = ""
     refused: str = ""
+    lite: LitePart = field(default_factory=LitePart)
+    lite_encoder: Encoder | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,14 @@ def _draft(
     right = [float((said.argmax(axis=1) == sample.labels).mean()) for said in (exact, rounded)]
     spread = sample.texts[:: max(len(sample.texts) // parity.GOLDEN_ROWS, 1)][: parity.GOLDEN_ROWS]
     inputs: Tables = {"texts": golden_texts([*_STRANGE, *spread])}
+    wanted: Tables = {name: np.zeros(0) for name in asked}
+    outputs = reader.golden(inputs, wanted)
+    golden = Golden(atol=1e-4 if encoder is None else 0.05, rtol=1e-4)
+    lite = LitePart() if encoder is None else encoder.lite
+    if encoder is not None and encoder.lite_encoder is not None:
+        by_lite = reader_of(packed.spec, packed.tables, packed.texts, encoder.lite_encoder)
+        lite = held_to_golden(lite, golden, outputs, by_lite.golden(inputs, wanted))
+    packing = [part for part in (encoder.packing if encoder else "", lite.words) if part]
     note = Note(id="latency", machine="M", time_ms=0, text=spread[-1])
     return Draft(
         slot=READER,
@@ -185,9 +196,11 @@ def _draft(
         ),
         quality=[figure for name, one in measured.items() for figure in figures(name, one)],
         parity=parity.compare(exact, rounded, right[0], right[1], lower_is_better=False, bound=BOUND),
-        golden=Golden(atol=1e-4 if encoder is None else 0.05, rtol=1e-4),
+        golden=golden,
+        lite=lite.told,
+        lite_graph=lite.content,
         golden_inputs=inputs,
-        golden_outputs=reader.golden(inputs, {name: np.zeros(0) for name in asked}),
+        golden_outputs=outputs,
         float_bytes=sum(8 * one.parts.words.weights.size for one in fitted.values())
         + (encoder.float_bytes if encoder else 0),
         latency_us=parity.latency_us(lambda: reader.read(note, 0, ModelRef(READER, "reader"))),
@@ -195,7 +208,7 @@ def _draft(
         limits=f"Knows the {len(notes.classes)} classes that it was shown; where it is not sure it says so.",
         refused=first.worse or (encoder.refused if encoder else ""),
         words=f"It was sure of {first.sure_share:.0%} of unseen notes and right in {first.sure_right:.0%} of those; "
-        f"calibration error {first.calibration:.3f}." + (f" {encoder.packing}" if encoder and encoder.packing else ""),
+        + " ".join([f"calibration error {first.calibration:.3f}.", *packing]),
         because=world.because,
     )
 

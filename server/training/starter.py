@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from export.bounds import READER as BOUND
 from export.bundle import judge
 from export.forms import AUTO
+from export.to_tflite import LitePart, recipe_of
 from protocol.bundles import Lineage, Quality, digest, pack, unpack
 from protocol.reading.notes import About
 from protocol.reading.reader import Reader
@@ -38,8 +39,9 @@ from server.training.pretraining import EncoderPlan, TextPair, pretrained_encode
 from server.training.reader import Understood, train_reader
 from server.training.reader_worth import linear_references
 from server.training.simulated_notes import ISO, LANGUAGES, NotePlan, SimulatedNote, notes
-from server.training.text_encoder import MOST_COMPARED, PackedEncoder, TextEncoder, packed
-from server.training.writer import WriterPlan, train_writer
+from server.training.text_encoder import MOST_COMPARED, PackedEncoder, TextEncoder, packed, packed_lite
+from server.training.writer import train_writer
+from server.training.writer_lessons import WriterPlan
 
 SOURCES = "notes simulated by our own grammar (server/training/note_grammar.py); no text of anybody else"
 WRITER_SOURCES = (
@@ -63,8 +65,9 @@ ENCODER = EncoderPlan(
 class StarterPlan:
     """unlabelled: notes that the encoder reads and is fine-tuned on. labelled: others, on which the reader is fitted on top.
     judged: of wordings that neither saw. read_by_writer: notes in full that the writer reads before reports. quantize: the
-    form of the encoder's weights (`export.forms`). minutes: of the encoder's learning, at most; None: as many steps as the
-    plan says, and then the same seed gives the same models on the same machine."""
+    form of the encoder's weights (`export.forms`). targets: "tflite" among them: its TFLite file lies beside it. minutes: of
+    the encoder's learning, at most; None: as many steps as the plan says, and then the same seed gives the same models on the
+    same machine."""
 
     notes: NotePlan = ISO
     unlabelled: int = 12_000
@@ -80,6 +83,7 @@ class StarterPlan:
     read_by_writer: int = 2000
     writer: WriterPlan = field(default_factory=WriterPlan)
     quantize: str = AUTO
+    targets: tuple[str, ...] = ("onnx",)
     minutes: float | None = None
     seed: int = 7
 
@@ -116,12 +120,14 @@ class _Origin(Circumstances):
 
 def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> StarterReader:
     """A reader with an encoder, from nothing but our own grammar."""
+    recipe = recipe_of(plan.targets)
     shown, known, never = apart(plan.notes.modes)
     told = list(notes(replace(plan.notes, modes=shown), plan.unlabelled, plan.seed))
     encoder = starter_encoder(told, plan, lambda share, step: progress(0.7 * share, step))
     progress(0.7, "choosing the form of its weights")
     tried = [one.text for one in notes(replace(plan.notes, modes=known), MOST_COMPARED, plan.seed + 4)]
     choice, tokenizer = packed(encoder, tried, plan.quantize)
+    lite, lite_encoder = packed_lite(encoder, tried, recipe) if recipe else (LitePart(), None)
     run = PackedEncoder(choice.graph, tokenizer, encoder.net.settings.context)
     examples = list(notes(replace(plan.notes, modes=known), plan.labelled, plan.seed + 1))
     body = [labelled(one, number) for number, one in enumerate(examples)]
@@ -140,6 +146,8 @@ def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> Starte
         float_bytes=choice.float_bytes,
         packing=f"Its encoder: {choice.words}",
         refused=choice.refused,
+        lite=lite,
+        lite_encoder=lite_encoder,
     )
     candidate = train_reader(
         body,

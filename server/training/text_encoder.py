@@ -15,7 +15,8 @@ from export.bounds import ENCODER
 from export.forms import AUTO, OF_WINDOWS, Choice, choose
 from export.strain import strained_tokens
 from export.to_decoder import encoder_graph
-from export.trials import STRAINED_ROWS, Trial
+from export.to_tflite import SHORTEST, LiteFile, LitePart, LiteTokens, lengths_up_to, lite_part, to_tflite
+from export.trials import STRAINED_ROWS, Run, Trial
 from protocol.bundles import Parity
 from protocol.reading import tokens
 from protocol.reading.encoder import Encoded
@@ -123,20 +124,58 @@ class GraphOfTokens:
 def packed(encoder: TextEncoder, texts: Sequence[str], quantize: str = AUTO) -> tuple[Choice, bytes]:
     """(graph in the form that suits it, tokenizer.json) for a gateway. texts: held out ones, by whose vectors the forms are
     judged; quantize: as `export.forms.choose` takes it."""
+    graph = encoder_graph(EncoderForExport(encoder.net.bert))
+    choice = choose(graph, ENCODER, _trial(encoder, texts), wanted=quantize, tried=OF_WINDOWS)
+    return choice, word_pieces.written(encoder.tokenizer)
+
+
+def packed_lite(encoder: TextEncoder, texts: Sequence[str], recipe: str) -> tuple[LitePart, LiteEncoder | None]:
+    """(the TFLite file that lies beside the graph, the encoder that it is) judged by the same texts."""
     context = encoder.net.settings.context
-    rows = [_cut(row, context) for row in encoder.rows(texts)[:MOST_COMPARED]]
+    ids = torch.ones((1, SHORTEST), dtype=torch.int32)
+    part, file = lite_part(
+        lambda: to_tflite(
+            EncoderForExport(encoder.net.bert),
+            {"ids": ids, "mask": torch.ones_like(ids)},
+            ["tokens", "whole"],
+            recipe=recipe,
+            lengths=lengths_up_to(context),
+        ),
+        LiteTokens,
+        lambda rows: bert.vectors(encoder.net.bert, rows),
+        ENCODER,
+        _trial(encoder, texts),
+    )
+    return part, None if file is None else LiteEncoder(file, word_pieces.written(encoder.tokenizer), encoder.width)
+
+
+class LiteEncoder:
+    """A TFLite file as a gateway reads texts with it; each text is a process of its own."""
+
+    def __init__(self, file: LiteFile, tokenizer: bytes, width: int) -> None:
+        self._run, self._context = LiteTokens(file), file.lengths[-1]
+        self._tokenizer, self.width = tokens.tokenizer(tokenizer), width
+
+    def encode(self, text: str) -> Encoded:
+        """Vectors of a text."""
+        ids, places = self._tokenizer.encode(text)
+        ((vectors, whole),) = self._run.vectors([_cut(ids, self._context)])
+        return _of_the_text(text, vectors, whole[0], places)
+
+
+def _trial(encoder: TextEncoder, texts: Sequence[str]) -> Trial:
+    """How forms of an encoder are tried: by their nearness to the float vectors of the texts."""
+    rows = [_cut(row, encoder.net.settings.context) for row in encoder.rows(texts)[:MOST_COMPARED]]
     exact = bert.vectors(encoder.net.bert, rows)
 
-    def cost(run: GraphOfTokens) -> Parity:
+    def cost(run: Run) -> Parity:
         said = run(rows)
         near = float((said * exact).sum(axis=1).mean())  # both of unit length
         return parity.compare(exact, said, 1.0, near, lower_is_better=False, bound=ENCODER)
 
     few = rows[:STRAINED_ROWS]
     strained = {kind: (odd,) for kind, odd in strained_tokens(few, encoder.net.settings.vocabulary).items()}
-    trial = Trial(load=GraphOfTokens, measure=cost, rows=(few,), strained=strained, one=(few[:1],))
-    graph = encoder_graph(EncoderForExport(encoder.net.bert))
-    return choose(graph, ENCODER, trial, wanted=quantize, tried=OF_WINDOWS), word_pieces.written(encoder.tokenizer)
+    return Trial(load=GraphOfTokens, measure=cost, rows=(few,), strained=strained, one=(few[:1],))
 
 
 def _cut(row: list[int], context: int) -> list[int]:

@@ -65,6 +65,7 @@ def _train_forecast(arguments: argparse.Namespace) -> int:
                 prune=tuple(_shares(arguments.prune)),
                 prune_of=arguments.prune_of,
             ),
+            tflite=arguments.tflite,
             progress=progress,
         )
     if arguments.plot is not None:
@@ -95,7 +96,13 @@ def _train_recommend(arguments: argparse.Namespace) -> int:
 
 def _train_starter(arguments: argparse.Namespace) -> int:
     with _progress(quietly=arguments.json) as progress:
-        trained = train_starter(arguments.out, minutes=arguments.minutes, seed=arguments.seed, progress=progress)
+        trained = train_starter(
+            arguments.out,
+            minutes=arguments.minutes,
+            seed=arguments.seed,
+            tflite=arguments.tflite,
+            progress=progress,
+        )
     _tell(trained.report, starter_summary(trained.report), trained.folder, as_json=arguments.json)
     return 0 if trained.eligible else 1
 
@@ -222,6 +229,7 @@ def _forecast_arguments(kinds: Kinds) -> None:
         help=f"of the LSTM's weights: {forms}; auto: the smallest still right",
     )
     _network_arguments(add)
+    add("--tflite", action="store_true", help="also write the LSTM as a TFLite file (docs/models.md)")
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
     add("--plot", type=Path, metavar="FILE", help="also write the picture of held-out forecasts here (png)")
 
@@ -268,6 +276,7 @@ def _starter_arguments(kinds: Kinds) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write; an earlier training's is replaced")
     add("--minutes", type=float, metavar="N", help="at most so many for the encoder; default: as long as it takes")
     add("--seed", type=int, default=7, metavar="N", help="default: 7")
+    add("--tflite", action="store_true", help="also write the reader's encoder as a TFLite file (docs/models.md)")
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
 
 

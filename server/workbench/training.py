@@ -42,7 +42,8 @@ USUAL = LstmPlan()
 @dataclass(frozen=True)
 class TrainPlan:
     """horizon: steps to answer; season: steps per season (None: from the step; 0: none); models: of MODELS;
-    quantize: the form of a network's weights (`export.forms`); lstm: the network's size, teacher and pruning."""
+    quantize: the form of a network's weights (`export.forms`); tflite: a file for TFLite beside it (`export.to_tflite`);
+    lstm: the network's size, teacher and pruning."""
 
     horizon: int
     season: int | None = None
@@ -51,6 +52,7 @@ class TrainPlan:
     seed: int = 7
     quantize: str = AUTO
     lstm: LstmPlan = USUAL
+    tflite: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def train_forecast_file(
     seed: int = 7,
     quantize: str = AUTO,
     lstm: LstmPlan = USUAL,
+    tflite: bool = False,
     progress: Progress = quiet,
     now_ms: int | None = None,
 ) -> Trained:
@@ -102,7 +105,7 @@ def train_forecast_file(
 
     Raises Refused for a file that cannot be learned from and BadSettings for a plan that does not fit it; the messages name
     the remedy."""
-    plan = TrainPlan(horizon, season, models, epochs, seed, quantize, lstm)
+    plan = TrainPlan(horizon, season, models, epochs, seed, quantize, lstm, tflite)
     unknown = [name for name in models if name not in MODELS]
     if unknown or not models:
         raise BadSettings(f"no forecaster {', '.join(unknown) or 'asked for'}; there are {', '.join(MODELS)}")
@@ -230,7 +233,13 @@ def _train(
         found = train_forecast(
             grid,
             ForecastPlan(
-                window=spec, epochs=plan.epochs, seed=plan.seed, slots=slots, quantize=plan.quantize, lstm=plan.lstm
+                window=spec,
+                epochs=plan.epochs,
+                seed=plan.seed,
+                slots=slots,
+                quantize=plan.quantize,
+                lstm=plan.lstm,
+                targets=("onnx", "tflite") if plan.tflite else ("onnx",),
             ),
             world,
             progress,

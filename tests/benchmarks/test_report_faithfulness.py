@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -116,7 +117,7 @@ def test_edited_reports_depend_on_what_they_are_about(scripts: dict[str, ModuleT
 def test_the_rows_of_an_untaught_model(scripts: dict[str, ModuleType]) -> None:
     small, script = scripts["small_writer"], scripts["report_faithfulness"]
     edited = scripts["edited_reports"].read()[:5]
-    writer = small.taught(edited[:3], small.Lesson(cases=3, steps=1, tuning=0, batch=2), lambda text: None)
+    writer = small.taught(edited[:3], replace(small.QUICK.with_steps(1), made=3, batch=2), lambda text: None)
     by_name = {name: small.untaught(writer) for name in ("float32", "int8", "int4", "random weights")}
     contract = scripts["contract"]
     sheet = contract.Sheet("report_faithfulness", contract.Options(Path(), Path(), True, "", 1))

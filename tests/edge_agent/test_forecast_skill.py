@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,18 +26,17 @@ Skill = ForecastSkill
 
 
 class Graph:
-    """A graph that answers with what `says` makes of the scaled window, and a band of +-width."""
+    """An engine that answers with what `says` makes of the scaled window, and a band of +-width."""
+
+    name, inputs, outputs, lengths = "a test", ("x",), ("q",), ()
 
     def __init__(self, says: Callable[[Floats], Floats], width: float = 0.5) -> None:
         self._says, self._width = says, width
 
-    def get_inputs(self) -> list[Any]:
-        return []
-
-    def run(self, _: None, given: dict[str, Floats]) -> list[np.ndarray]:
+    def run(self, given: Mapping[str, Any]) -> dict[str, Any]:
         middle = self._says(given["x"][0, :, 0])
         q = np.stack([middle - self._width, middle, middle + self._width], axis=1)
-        return [q[None].astype(np.float32)]
+        return {"q": q[None].astype(np.float32)}
 
 
 def model(

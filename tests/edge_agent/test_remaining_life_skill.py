@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,14 @@ SPEC = LifeSpec(
 
 
 class Wearing:
-    """A session whose machine lasts shorter the higher its signals and its age are; not linear, so order matters."""
+    """An engine whose machine lasts shorter the higher its signals and its age are; not linear, so order matters."""
 
-    def get_inputs(self) -> list[Any]:
-        """It asks for windows and nothing else."""
-        return []
+    name, inputs, outputs, lengths = "a test", ("x",), ("q",), ()
 
-    def run(self, _outputs: None, inputs: dict[str, Any]) -> list[Any]:
-        x = inputs["x"].astype(np.float64)
+    def run(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        x = given["x"].astype(np.float64)
         hazard = 0.02 * np.exp(0.5 * x[:, -1, 0] * (1 + x[:, -1, 1]) + x[:, -1, -2])
-        return [np.exp(-hazard[:, None] * np.arange(1, 11)).astype(np.float32)]
+        return {"q": np.exp(-hazard[:, None] * np.arange(1, 11)).astype(np.float32)}
 
 
 def model(spec: LifeSpec = SPEC) -> LoadedModel:

@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 import torch
 
 from edge_agent.runtimes import load
-from edge_agent.runtimes.engine import session
-from edge_agent.runtimes.text_graphs import OnnxDecoder, OnnxEncoder
+from edge_agent.runtimes.engine import OnnxEngine, session
+from edge_agent.runtimes.text_graphs import GraphEncoder, OnnxDecoder
 from export.in_place import ATTENTION
 from export.quantize import BLOCKS, operators, quantize, weight_only
 from export.to_decoder import decoder_graph, encoder_graph, gateway_graph
@@ -239,16 +239,27 @@ def test_a_language_model_that_is_not_what_it_says_is_refused(change: dict[str, 
 
 
 def test_an_encoder_and_a_tokenizer_of_another_are_refused() -> None:
-    graph = session(encoder_graph(LittleEncoder().eval()))
+    graph = OnnxEngine(encoder_graph(LittleEncoder().eval()))
     wide = tokenizer(TOKENS.replace(b'"ab":3', b'"ab":300'))
     with pytest.raises(BadBundle, match="made for this tokenizer"):
-        OnnxEncoder(graph, wide, W, context=3)
+        GraphEncoder(graph, wide, W, context=3)
     with pytest.raises(BadBundle, match="the passport says 8"):
-        OnnxEncoder(graph, tokenizer(TOKENS), 8, context=3)
+        GraphEncoder(graph, tokenizer(TOKENS), 8, context=3)
+
+
+def test_an_encoder_that_meets_few_shapes_reads_the_same() -> None:
+    graph = encoder_graph(LittleEncoder().eval())
+    free = GraphEncoder(OnnxEngine(graph), tokenizer(TOKENS), W, context=8)
+    few = GraphEncoder(OnnxEngine(graph, lengths=(8, 4)), tokenizer(TOKENS), W, context=8)
+    for text in ("", "ab", "ab a b", "ab" * 20):
+        one, other = free.encode(text), few.encode(text)
+        np.testing.assert_allclose(one.tokens, other.tokens, atol=1e-6)
+        np.testing.assert_allclose(one.whole, other.whole, atol=1e-6)
+        assert one.cut == other.cut
 
 
 def test_an_encoder_gives_vectors_of_what_it_read_and_says_what_it_did_not() -> None:
-    encoder = OnnxEncoder(session(encoder_graph(LittleEncoder().eval())), tokenizer(TOKENS), W, context=3)
+    encoder = GraphEncoder(OnnxEngine(encoder_graph(LittleEncoder().eval())), tokenizer(TOKENS), W, context=3)
     read = encoder.encode("ab a")
     assert read.tokens.shape == (len(read.places), W)
     assert np.linalg.norm(read.whole) == pytest.approx(1.0)

@@ -49,6 +49,8 @@ def test_the_demo_loses_nothing_and_learns_from_answers() -> None:
     result = json.loads(done.stdout)
     assert result["hops"]["feedback_model"]["holds"]
     assert result["counters"]["report"] > 0
+    assert result["edits"]["reports"] > 0
+    assert result["edits"]["wordings_accepted"] == 1
 
 
 @pytest.mark.slow

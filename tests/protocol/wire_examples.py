@@ -353,6 +353,25 @@ EXAMPLES: dict[str, msgspec.Struct] = {
             )
         ],
     ),
+    "reported_engine": Reported(
+        applied_version=2,
+        boot_id="b-1",
+        time_ms=T0,
+        models=[
+            RunningModel(
+                slot="forecast.lstm",
+                role=Role.SERVING,
+                algorithm="lstm",
+                version=3,
+                digest=DIGEST,
+                status=ModelStatus.SERVING,
+                since_ms=T0,
+                results=9,
+                engine="tflite by ai-edge-litert 2.3.0",
+                engine_why="the fastest here (tflite 472 us, onnxruntime 611 us for the golden inputs)",
+            )
+        ],
+    ),
     "recommendation_with_reasons": Recommendation(
         id="recommendation-2",
         event="event-1",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
-from edge_agent.runtimes.text_graphs import OnnxEncoder
+from edge_agent.runtimes.engine import OnnxEngine
+from edge_agent.runtimes.text_graphs import GraphEncoder
 from protocol.reading import tokens
 from server.algorithms import bert, word_pieces
 from server.algorithms.bert import BertSettings, EncoderForExport
@@ -164,8 +164,7 @@ def test_what_a_gateway_runs_is_near_the_float_encoder_and_reads_the_same_places
     choice, tokenizer = packed(encoder, NOTES)
     graph = choice.graph
     here = PackedEncoder(graph, tokenizer, 10)
-    options = onnxruntime.SessionOptions()
-    there = OnnxEncoder(onnxruntime.InferenceSession(graph, options), tokens.tokenizer(tokenizer), here.width, 10)
+    there = GraphEncoder(OnnxEngine(graph), tokens.tokenizer(tokenizer), here.width, 10)
     for text in (*NOTES, "", " ", "pump " * 30, "🙂 [SEP] \x00 Ünd"):
         exact, run, gateway = (one.encode(text) for one in (encoder, here, there))
         np.testing.assert_array_equal(exact.places, run.places)

@@ -36,7 +36,7 @@ from server.training.starter import (
     starter_writer,
 )
 from server.training.text_encoder import PackedEncoder
-from server.training.writer import WriterPlan
+from server.training.writer_lessons import WriterPlan
 from server.workbench.starting import StarterReport, starter_summary, train_starter
 
 LITTLE = StarterPlan(

@@ -235,6 +235,11 @@ class Plan:
     retrain_after_feedback: int = 12
     first_recommend_after_orders: int = 40
     first_read_after_notes: int = 10_000
+    first_write_after_edits: int = 40
+    retrain_after_edits: int = 20
+    writer_steps: int = 600
+    writer_layers: int = 4
+    writer_width: int = 128
     lstm_epochs: int = 1
     lstm_hidden: int = 64
     lstm_dropout: float = 0.1
@@ -248,6 +253,7 @@ class Plan:
     life_cap_h: float = 0.0
     life_renewed_by: tuple[str, ...] = ()
     quantize: str = "auto"
+    targets: tuple[str, ...] = ("onnx",)
     seed: int = 7
 
 

@@ -24,7 +24,8 @@ from server.left import LeftReport
 from server.training.circumstances import Candidate, Circumstances
 from server.training.language import LoopSettings
 from server.training.left_reports import invented, made_up, sections
-from server.training.writer import WRITER, WriterPlan, train_writer
+from server.training.writer import WRITER, train_writer
+from server.training.writer_lessons import WriterPlan
 
 WORLD = Circumstances(dataset_digest="0" * 64, dataset_rows=0, now_ms=0)
 LOOP = LoopSettings(steps=60, learning_rate=4e-3, check_every=20, patience=0)
