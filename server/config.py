@@ -38,7 +38,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     lives: folder of recorded run-to-failure histories (CSV); life_settings: their columns that tell the operating
     condition, in so many clusters life_conditions; life_cap_h: longest life that is told apart (0: three fifths of the
     median); life_renewed_by: patterns of work-order actions after which a machine is new; writer_steps: of the lesson
-    from made-up reports; writer_layers, writer_width: of a writer's network."""
+    from made-up reports; writer_layers, writer_width: of a writer's network; writer_teacher: width
+    of a larger one that teaches it and is thrown away (0: none); writer_prune: share of its heads and inner units to take
+    out."""
 
     step_ms: Annotated[int, msgspec.Meta(ge=100)] = 60_000
     season_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -54,6 +56,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     writer_steps: Annotated[int, msgspec.Meta(ge=10)] = 600
     writer_layers: Annotated[int, msgspec.Meta(ge=1, le=48)] = 4
     writer_width: Annotated[int, msgspec.Meta(ge=16, le=2048, multiple_of=16)] = 128
+    writer_teacher: Annotated[int, msgspec.Meta(ge=0, le=4096, multiple_of=16)] = 0
+    writer_prune: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     lstm_epochs: int = 20
     lstm_hidden: Annotated[int, msgspec.Meta(ge=1, le=2048)] = 64
     lstm_dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1

@@ -69,6 +69,10 @@ class Plan(Protocol):
     @property
     def writer_width(self) -> int: ...
     @property
+    def writer_teacher(self) -> int: ...
+    @property
+    def writer_prune(self) -> float: ...
+    @property
     def lstm_epochs(self) -> int: ...
     @property
     def lstm_hidden(self) -> int: ...
@@ -122,6 +126,8 @@ class Task:
     writer_steps: int = 600
     writer_layers: int = 4
     writer_width: int = 128
+    writer_teacher: int = 0
+    writer_prune: float = 0.0
     quantize: str = "auto"
     lstm: Mapping[str, Any] = field(default_factory=dict)
     targets: tuple[str, ...] = ("onnx",)
@@ -353,7 +359,10 @@ def _train_write(task: Task, world: Circumstances, progress: Progress) -> list[C
 
     book = datasets.read_left(task.dataset, task.digest)
     plan = WriterPlan.of(book, task.writer_layers, task.writer_width, task.seed).with_steps(task.writer_steps)
-    return train_writer(replace(plan, quantize=task.quantize), world, progress)
+    teacher = replace(plan.shape, width=task.writer_teacher) if task.writer_teacher else None
+    return train_writer(
+        replace(plan, quantize=task.quantize, teacher=teacher, prune=task.writer_prune), world, progress
+    )
 
 
 KINDS = {

@@ -246,6 +246,8 @@ def _prepare(
         writer_steps=plan.writer_steps,
         writer_layers=plan.writer_layers,
         writer_width=plan.writer_width,
+        writer_teacher=plan.writer_teacher,
+        writer_prune=plan.writer_prune,
         quantize=plan.quantize,
         lstm=lstm_plan(plan),
         targets=plan.targets,

@@ -48,7 +48,7 @@ def imitate(
             told = teacher(ids, mask)
         said, stands = bert(ids, mask), mask.bool()
         loss: Tensor = texts(whole(said, mask), whole(told, mask))
-        loss = loss + settings.of_tokens * tokens(said[stands], told[stands])
+        loss += settings.of_tokens * tokens(said[stands], told[stands])
         return loss
 
     teacher.eval()

@@ -19,7 +19,8 @@ from server.algorithms.teaching import Teaching
 from server.training.circumstances import DIGITS, Progress
 from server.training.course import SIZES, WORTH_PRUNING, LstmPlan, Size
 
-TAUGHT = 0.5
+TAUGHT = 0.8
+"""What the teacher's quantiles count; the truth counts the rest. Chosen on ETTh1 before its test rows."""
 TUNING = 0.5
 """Of the epochs and of the learning rate of a fit, after each step of a pruning."""
 

@@ -240,6 +240,8 @@ class Plan:
     writer_steps: int = 600
     writer_layers: int = 4
     writer_width: int = 128
+    writer_teacher: int = 0
+    writer_prune: float = 0.0
     lstm_epochs: int = 1
     lstm_hidden: int = 64
     lstm_dropout: float = 0.1
