@@ -101,6 +101,8 @@ def _train_starter(arguments: argparse.Namespace) -> int:
             minutes=arguments.minutes,
             seed=arguments.seed,
             tflite=arguments.tflite,
+            teacher=arguments.teacher,
+            prune=arguments.prune,
             progress=progress,
         )
     _tell(trained.report, starter_summary(trained.report), trained.folder, as_json=arguments.json)
@@ -277,6 +279,14 @@ def _starter_arguments(kinds: Kinds) -> None:
     add("--minutes", type=float, metavar="N", help="at most so many for the encoder; default: as long as it takes")
     add("--seed", type=int, default=7, metavar="N", help="default: 7")
     add("--tflite", action="store_true", help="also write the reader's encoder as a TFLite file (docs/models.md)")
+    add(
+        "--teacher",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first train networks of width N, which teach the small ones",
+    )
+    add("--prune", type=float, default=0.0, metavar="SHARE", help="of heads and inner units to take out in the end")
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
 
 
