@@ -24,7 +24,7 @@ LARGE = BertSettings(vocabulary=40, width=32, layers=1, heads=2, inner=64, conte
 DRAW = np.random.default_rng(1)
 ROWS = [[1, *DRAW.integers(5, 40, 5).tolist(), 2] for _ in range(80)]
 TOLD = np.array([int(sum(token > 22 for token in row) > 3) for row in ROWS])
-SETTINGS = FineTuning(epochs=8, batch=16, learning_rate=3e-3, refit=False)
+SETTINGS = FineTuning(epochs=40, batch=16, learning_rate=3e-3, refit=False)
 
 
 def quiet(_share: float, _text: str) -> None:
