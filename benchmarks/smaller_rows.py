@@ -80,8 +80,8 @@ def pruned_rows(
     judged: bool,
     seconds: float,
 ) -> None:
-    """Half of a network. figures: of "whole" and "pruned" ones and of peers, by seed; calls, sizes: "whole float", "whole int8",
-    "pruned float", "pruned int8" -> one call, bytes."""
+    """Half of a network. figures: of "whole" and "pruned" ones and of peers, by seed; calls, sizes: "whole float", "whole
+    int8", "pruned float", "pruned int8" -> one call, bytes."""
     means = {name: float(np.mean(each)) for name, each in figures.items()}
     whole, pruned = means.pop("whole"), means.pop("pruned")
     loss = 1.0 - task.quality(pruned, whole)
