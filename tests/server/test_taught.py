@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,7 @@ DRAW = np.random.default_rng(1)
 ROWS = [[1, *DRAW.integers(5, 40, 5).tolist(), 2] for _ in range(80)]
 TOLD = np.array([int(sum(token > 22 for token in row) > 3) for row in ROWS])
 SETTINGS = FineTuning(epochs=8, batch=16, learning_rate=3e-3, refit=False)
+LONGER = replace(SETTINGS, epochs=40)
 
 
 def quiet(_share: float, _text: str) -> None:
@@ -32,11 +35,11 @@ def quiet(_share: float, _text: str) -> None:
 
 
 def test_a_reader_follows_its_teacher_also_where_nobody_told_the_truth() -> None:
-    teacher = finetune(bert.fresh(LARGE, 1).bert, ROWS, {"kind": TOLD}, {"kind": 2}, SETTINGS)
+    teacher = finetune(bert.fresh(LARGE, 1).bert, ROWS, {"kind": TOLD}, {"kind": 2}, LONGER)
     few = np.where(np.arange(len(ROWS)) < 8, TOLD, UNTOLD)
     student = bert.fresh(SIZES, 2).bert
     alone, taught = (
-        finetune(student, ROWS, {"kind": few}, {"kind": 2}, SETTINGS, teaching=teaching)
+        finetune(student, ROWS, {"kind": few}, {"kind": 2}, LONGER, teaching=teaching)
         for teaching in (None, by_heads(teacher, share=0.9))
     )
     wanted = judge(teacher, ROWS)["kind"]
