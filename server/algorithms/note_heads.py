@@ -219,10 +219,8 @@ class _Lessons:
         return self.teaching.mixed(truth, logits, {about: said[at] for about, said in self.told.items()})
 
     def _truth(self, logits: Mapping[str, Tensor], places: Labels, weights: Mapping[str, Tensor] | None) -> Tensor:
-        total, told = (
-            0.0 * torch.stack([one.sum() for one in logits.values()]).sum(),
-            0,
-        )  # of a batch that nobody labelled
+        total = 0.0 * torch.stack([one.sum() for one in logits.values()]).sum()  # of a batch that nobody labelled, too
+        told = 0
         for about, labels in self.labels.items():
             wanted = torch.from_numpy(labels[places])
             if not bool((wanted != UNTOLD).any()):
