@@ -62,11 +62,11 @@ def save(
     report, passages = _read(row, known)
     current = catalogue(session, _document(report))
     stands = {stand.clause: stand for stand in given.clauses}
-    licensed = {clause.id for passage in passages for clause in passage.clauses}
-    strange = [stand.clause for stand in given.clauses if stand.clause not in licensed]
+    names = {clause.id for passage in passages for clause in passage.clauses}
+    strange = [stand.clause for stand in given.clauses if stand.clause not in names]
     if strange or len(stands) != len(given.clauses):
         what = f"{strange[0]!r} is no clause of this report" if strange else "a clause stands twice"
-        raise Refused(Reason.BAD_FRAMES, f"{what}: name each of {sorted(licensed)} once at most")
+        raise Refused(Reason.BAD_FRAMES, f"{what}: name each of {sorted(names)} once at most")
     after: Standing = {language: {} for language in LANGUAGES}
     own: list[tuple[Clause, str]] = []
     before = in_force(session, row, passages)

@@ -44,9 +44,8 @@ def in_a_process(
     """Runs code of ours in a fresh interpreter, `given` on its standard input. Raises BadBundle (unsupported_runtime) if it
     does not start, is not done in time or is ended by a signal."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    plain = {
-        name: value for name, value in os.environ.items() if not name.startswith("MILLWRIGHT_")
-    }  # secrets stay here
+    # secrets stay here
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MILLWRIGHT_")}
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],

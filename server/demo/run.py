@@ -1,4 +1,4 @@
-"""One run of the demo: its folder, its ports, its tokens, the server's API, and what it has seen so far."""
+"""What every part of the demo shares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EDITED_REPORTS = 12
 
 
 class Demo:
-    """One run: its folder, its ports, its tokens, and what it has seen so far."""
+    """One run: its folder, its ports, its tokens, the server's API, and what it has seen so far."""
 
     def __init__(self, options: argparse.Namespace, folder: Path, processes: Processes) -> None:
         self.options = options
