@@ -62,7 +62,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """One held-out figure, lower or higher is better as said. `reference` is the simple reference on the same rows,
-    `champion` the model that serves now (None: there is none yet)."""
+    `champion` the model that serves now (None: there is none yet). low, high: the 95 % confidence interval of `model` over
+    the held-out rows (None: not measured)."""
 
     metric: Name
     lower_is_better: bool
@@ -70,6 +71,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     reference: float
     reference_name: Name
     champion: float | None = None
+    low: float | None = None
+    high: float | None = None
     split: Text
     n: int
 
@@ -155,6 +158,9 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     demand: how a spare-part model's answers are read.
     writer: what a language model's graph is and what it was taught. reader: what a note reader says and by which parts.
     forms: the forms that packing tried, the one that was taken among them. lite: the same model for TFLite, if it is there.
+    measured_on: the class of the processor that latency_us was measured on (`protocol.processors`; empty: not said).
+    rss_bytes: resident memory of a process of its own with nothing but numpy, onnxruntime and the graph, after a call of it
+    (0: not measured, or there is no graph).
     files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
@@ -198,6 +204,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     float_bytes: int
     packed_bytes: int
     latency_us: float
+    measured_on: Text = ""
+    rss_bytes: int = 0
     intended_use: Text
     limits: Text
     licence: Text = "Apache-2.0"
