@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_agent.config import ONNXRUNTIME, RuntimeSettings
 from protocol.errors import BadBundle, Reason
+from protocol.graphs import check_graph
 
 Arrays = dict[str, NDArray[Any]]
 ONE_THREAD = RuntimeSettings()
@@ -78,7 +79,10 @@ class OnnxEngine:
 
 
 def session(graph: bytes, settings: RuntimeSettings = ONE_THREAD) -> Any:
-    """A graph as onnxruntime holds it. Raises BadBundle (unsupported_runtime) if that is not here or cannot load it."""
+    """A graph as onnxruntime holds it. Raises BadBundle: bad_archive for what is no graph or wants files beside it (which
+    onnxruntime would read from wherever this process stands), unsupported_runtime if onnxruntime is not here or cannot load
+    it."""
+    facts = check_graph(graph)
     # onnxruntime has telemetry of its own, which starts at import: nothing leaves a gateway but through privacy.py
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
@@ -97,7 +101,8 @@ def session(graph: bytes, settings: RuntimeSettings = ONE_THREAD) -> Any:
         return ort.InferenceSession(graph, options, providers=providers(settings.providers))
     except Exception as error:  # onnxruntime's own exceptions share no root but Exception
         raise BadBundle(
-            Reason.UNSUPPORTED_RUNTIME, f"onnxruntime {ort.__version__} cannot load the graph: {error}"
+            Reason.UNSUPPORTED_RUNTIME,
+            f"onnxruntime {ort.__version__} cannot load the graph (IR {facts.ir}, opset {facts.opsets.get('', 0)}): {error}",
         ) from error
 
 
