@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bounds import FORECASTER, Bound, bound_of
-from protocol.bundles import Bundle, Form, Golden, Lineage, Lite, Parity, Passport, Quality, Runtime, pack
+from protocol.bundles import Bundle, Form, Golden, Lineage, Lite, Parity, Passport, Quality, Runtime, pack, with_files
 from protocol.demand_windows import DemandSpec
 from protocol.event_features import EventSpec
 from protocol.life_windows import LifeSpec
@@ -138,18 +138,16 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         limits=draft.limits,
         because=draft.because,
     )
-    archive = pack(
-        Bundle(
-            passport=passport,
-            graph=draft.graph,
-            lite=draft.lite_graph,
-            tables=draft.tables,
-            golden_inputs=draft.golden_inputs,
-            golden_outputs=draft.golden_outputs,
-            texts=draft.texts,
-        )
+    bundle = Bundle(
+        passport=passport,
+        graph=draft.graph,
+        lite=draft.lite_graph,
+        tables=draft.tables,
+        golden_inputs=draft.golden_inputs,
+        golden_outputs=draft.golden_outputs,
+        texts=draft.texts,
     )
-    return archive, passport
+    return pack(bundle), with_files(bundle)
 
 
 def judge(figure: Quality, parity: Parity, bound: Bound = FORECASTER) -> tuple[bool, str]:

@@ -263,8 +263,8 @@ def _sha256(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def pack(bundle: Bundle) -> bytes:
-    """The archive's bytes; `bundle.passport.files` is filled in."""
+def _contents(bundle: Bundle) -> dict[str, bytes]:
+    """Every member but the passport, by name."""
     members: dict[str, bytes] = {}
     if bundle.graph:
         members[GRAPH] = bundle.graph
@@ -273,11 +273,20 @@ def pack(bundle: Bundle) -> bytes:
     for field, folder in _FOLDERS.items():
         for name, array in getattr(bundle, field).items():
             members[f"{folder}/{name}.npy"] = arrays.written(array)
-    members |= {f"{TEXTS}/{name}": body for name, body in bundle.texts.items()}
-    passport = msgspec.structs.replace(
-        bundle.passport, files={name: _sha256(body) for name, body in sorted(members.items())}
+    return members | {f"{TEXTS}/{name}": body for name, body in bundle.texts.items()}
+
+
+def with_files(bundle: Bundle) -> Passport:
+    """The passport as `pack` writes it: `files` is filled in."""
+    return msgspec.structs.replace(
+        bundle.passport, files={name: _sha256(body) for name, body in sorted(_contents(bundle).items())}
     )
-    members[PASSPORT] = msgspec.json.format(msgspec.json.encode(passport), indent=1)
+
+
+def pack(bundle: Bundle) -> bytes:
+    """The archive's bytes; the passport in it is `with_files`."""
+    members = _contents(bundle)
+    members[PASSPORT] = msgspec.json.format(msgspec.json.encode(with_files(bundle)), indent=1)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
@@ -318,9 +327,7 @@ def unpack(archive: bytes, expected_digest: str | None = None) -> Bundle:
             held[_FIELDS[folder]][leaf.removesuffix(".npy")] = arrays.read(name, body)
     if (passport.lite is not None) != (LITE in members):
         raise BadBundle(Reason.BAD_ARCHIVE, f"passport and archive disagree about {LITE}")
-    return Bundle(
-        passport=passport, graph=members.get(GRAPH, b""), lite=members.get(LITE, b""), texts=texts, **held
-    )
+    return Bundle(passport=passport, graph=members.get(GRAPH, b""), lite=members.get(LITE, b""), texts=texts, **held)
 
 
 def _passport(body: bytes | None) -> Passport:

@@ -1,8 +1,9 @@
 """A model's card: everything that its passport says, in sections, for a person to read; as data, and as Markdown.
 
-It says what the passport says and adds nothing; what was not measured is called that. The order of sections follows Mitchell et
-al., "Model Cards for Model Reporting", FAT* 2019 (arXiv:1810.03993): model details, intended use, factors, metrics, evaluation
-data, training data, quantitative analyses, caveats. A card is generated, never stored: the passport is what is signed."""
+It says what the passport says and adds nothing; what was not measured is called that. The order of sections follows Mitchell
+et al., "Model Cards for Model Reporting", FAT* 2019 (arXiv:1810.03993): model details, intended use, factors, metrics,
+evaluation data, training data, quantitative analyses, caveats. A card is generated, never stored: the passport is what is
+signed."""
 
 from __future__ import annotations
 
@@ -54,7 +55,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 _GROUPS = (
     ("pruning", re.compile(r"prun|sparsity|hidden_after")),
     ("teacher", re.compile(r"teacher|distil|student|taught")),
-    ("regularization", re.compile(r"dropout|decay|penalt|regular|shrink|forget_|early|patience|\bl[12]\b|ridge|min_.*leaf")),
+    (
+        "regularization",
+        re.compile(r"dropout|decay|penalt|regular|shrink|forget_|early|patience|\bl[12]\b|ridge|min_.*leaf"),
+    ),
     ("optimization", re.compile(r"epoch|rate|batch|steps|optimi[sz]er|warmup|momentum|seed|threads|windows")),
 )
 """Group -> names of parameters that belong to it; the first that fits. What fits none is "other"."""
@@ -108,9 +112,7 @@ def _section(
 
 def _verdict(passport: Passport, digest: str, language: Language) -> Section:
     decision = word("eligible" if passport.eligible else "refused", language)
-    return _section(
-        "verdict", language, [("decision", decision), ("why", passport.verdict), ("digest", digest)]
-    )
+    return _section("verdict", language, [("decision", decision), ("why", passport.verdict), ("digest", digest)])
 
 
 def _model(passport: Passport, language: Language) -> Section:
@@ -172,7 +174,9 @@ def grouped(parameters: dict[str, str]) -> dict[str, dict[str, str]]:
 
 def _parameters(parameters: dict[str, str], language: Language) -> Section:
     tables = [
-        Table([word(group, language), word("value", language)], [[name, _cut(value)] for name, value in members.items()])
+        Table(
+            [word(group, language), word("value", language)], [[name, _cut(value)] for name, value in members.items()]
+        )
         for group, members in grouped(parameters).items()
     ]
     return _section("parameters", language, tables=tables)

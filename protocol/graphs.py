@@ -1,8 +1,8 @@
 """What an ONNX file says of itself, read without an engine and without the onnx package (a gateway has neither to spare).
 
-An engine is not shown everything: a graph may name files for its weights, which would be read from wherever the process stands,
-or operators that somebody's own library would have to bring. Both are found here, in every subgraph and function, before the
-engine is asked. Only the few fields that this needs are read (ModelProto and what it holds, onnx.proto 1.18); the others are
+An engine is not shown everything: a graph may name files for its weights (onnxruntime 1.32 reads them from wherever the
+process stands, and above it) or operators that somebody's own library would have to bring. Both are found here, in every
+subgraph and function, before the engine is asked. Only the few fields that this needs are read (ModelProto and what it holds, onnx.proto 1.18); the others are
 stepped over, weights without being copied."""
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def graph_facts(body: bytes) -> GraphFacts:
     except (ValueError, IndexError) as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"the graph is no ONNX file, or is cut: {error}") from error
     if graphs != 1 or not LEAST_IR <= found.ir <= MOST_IR or not found.opsets:
-        raise BadBundle(Reason.BAD_ARCHIVE, "the graph is no ONNX file: it lacks its version, its opset or its operators")
+        raise BadBundle(
+            Reason.BAD_ARCHIVE, "the graph is no ONNX file: it lacks its version, its opset or its operators"
+        )
     return found
 
 

@@ -1,8 +1,8 @@
-"""`millwright verify`: whether bundles are whole and right on this machine. Each is unpacked, every sum is checked, each of its
-forms is loaded and asked the golden vectors on this processor, as an agent does before it serves. Needs no server.
+"""`millwright verify`: whether bundles are whole and right on this machine. Each is unpacked, every sum is checked, each of
+its forms is loaded and asked the golden vectors on this processor, as an agent does before it serves. Needs no server.
 
-Exit status: 0 every bundle is right here in every form that it holds, 1 one is not (the reason is said), 2 wrong usage. A form
-whose engine is not on this machine is said and does not count, if another form is right."""
+Exit status: 0 every bundle is right here in every form that it holds, 1 one is not (the reason is said), 2 wrong usage. A
+form whose engine is not on this machine is said and does not count, if another form is right."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """One bundle. right: it may serve here. measured_on: this processor's class; rss_bytes: memory of this process with the
-    bundle loaded, nothing but the agent's own libraries beside it."""
+    """One bundle. right: it may serve here. measured_on: this processor's class; rss_bytes: memory of this process after
+    it, with what came before it in the same call; the agent's own libraries are all that is beside it."""
 
     file: str
     digest: str
