@@ -2,8 +2,8 @@
 
 An engine is not shown everything: a graph may name files for its weights (onnxruntime 1.32 reads them from wherever the
 process stands, and above it) or operators that somebody's own library would have to bring. Both are found here, in every
-subgraph and function, before the engine is asked. Only the few fields that this needs are read (ModelProto and what it holds, onnx.proto 1.18); the others are
-stepped over, weights without being copied."""
+subgraph and function, before the engine is asked. Only the few fields that this needs are read (ModelProto and what it holds,
+onnx.proto 1.18); the others are stepped over, weights without being copied."""
 
 from __future__ import annotations
 

@@ -330,7 +330,7 @@ def _numbers(session: Session, gateways: list[Gateway]) -> dict[str, int]:
     """digest -> number in the registry, of the models that gateways say they have."""
     digests = {m.get("digest") for g in gateways for m in (g.reported or {}).get("models", [])}
     found = session.execute(select(Model.digest, Model.id).where(Model.digest.in_(digests)))
-    return dict(found.tuples().all())
+    return {row.digest: row.id for row in found}
 
 
 def _machines(session: Session) -> list[dict[str, Any]]:
