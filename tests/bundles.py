@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from protocol.bundles import PASSPORT, Bundle, Golden, Lineage, Parity, Passport, Runtime, pack
+from protocol.bundles import PASSPORT, Bundle, Golden, Lineage, Parity, Passport, Runtime
 
 SLOT = "recommend.items"
 

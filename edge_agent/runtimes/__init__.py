@@ -22,9 +22,9 @@ from edge_agent.runtimes.lite import LiteEngine
 from edge_agent.runtimes.proof import Proven, proven
 from edge_agent.runtimes.text_graphs import GraphEncoder, OnnxDecoder
 from protocol.bundles import TEXT_OF_FRAMES, TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
-from protocol.errors import BadBundle, BadFrames, BadMessage, Reason
-from protocol.reading.reader import Reader, reader_of
-from protocol.reading.tokens import Tokenizer, tokenizer
+from protocol.errors import BadBundle, Reason, Refused
+from protocol.reading.reader import Reader, read_golden_texts, reader_of
+from protocol.reading.tokens import Tokenizer, golden_tokens, tokenizer
 from protocol.reports import ModelRef
 from protocol.tables import Hybrid, Monitor, Neighbours, Ranker, Ridge, StateSpace, TableModel, Tables, Trees
 from protocol.text_vectors import TextVectors
@@ -180,6 +180,8 @@ def _proven(bundle: Bundle, digest: str, runtime: RuntimeSettings, engine: Engin
             model.table, model.engine = _table_model(passport, bundle, runtime, engine)
             model.text = TextVectors(bundle.tables) if "text_idf" in bundle.tables else None
         model.proof = _prove(model, bundle, engine)
+    except BadBundle:
+        raise
     except UNFIT as error:
         raise BadBundle(
             Reason.BAD_ARCHIVE, f"{passport.slot} v{passport.version} does not run here: {error}"
@@ -187,7 +189,7 @@ def _proven(bundle: Bundle, digest: str, runtime: RuntimeSettings, engine: Engin
     return model
 
 
-UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, BadMessage, BadFrames)
+UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, Refused)
 """What the parts of a model raise where a bundle's tables, texts and passport do not fit one another."""
 
 
@@ -279,7 +281,10 @@ def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[s
             model.decoder.rewind(0)
             rows.append(model.decoder.feed(ids.tolist())[-1])
         model.decoder.rewind(0)
-        return {"logits": np.stack(rows)}
+        answers: dict[str, NDArray[Any]] = {"logits": np.stack(rows)}
+        if "texts" in inputs and model.tokenizer is not None:
+            answers["tokens"] = golden_tokens(model.tokenizer, read_golden_texts(inputs["texts"]))
+        return answers
     if model.session is not None:
         who = np.asarray(inputs["who"], dtype=np.int64) if "who" in inputs else None
         return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32), who)}

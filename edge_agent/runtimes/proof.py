@@ -27,7 +27,8 @@ def proven(name: str, got: NDArray[Any] | None, expected: NDArray[Any], toleranc
     that shape was answered."""
     want = np.asarray(expected, dtype=np.float64)
     if got is None or got.shape != want.shape:
-        raise BadBundle(Reason.GOLDEN_MISMATCH, f"golden output {name!r} has no counterpart of shape {want.shape}")
+        told = "does not come out" if got is None else f"comes out with the shape {got.shape}"
+        raise BadBundle(Reason.GOLDEN_MISMATCH, f"golden output {name!r} {told}; {want.shape} is right")
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # infinity less infinity: refused below
         apart = np.abs(got - want)
         allowed = tolerance.atol + tolerance.rtol * np.abs(want)
