@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bounds import FORECASTER, Bound, bound_of
+from export.footprint import loaded_bytes, measured_on
 from protocol.bundles import Bundle, Form, Golden, Lineage, Lite, Parity, Passport, Quality, Runtime, pack, with_files
 from protocol.demand_windows import DemandSpec
 from protocol.event_features import EventSpec
@@ -134,6 +135,8 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         + sum(int(table.nbytes) for table in draft.tables.values())
         + sum(map(len, draft.texts.values())),
         latency_us=draft.latency_us,
+        measured_on=measured_on(),
+        rss_bytes=loaded_bytes(draft.graph) if draft.graph else 0,
         intended_use=draft.intended_use,
         limits=draft.limits,
         because=draft.because,

@@ -162,8 +162,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     writer: what a language model's graph is and what it was taught. reader: what a note reader says and by which parts.
     forms: the forms that packing tried, the one that was taken among them. lite: the same model for TFLite, if it is there.
     measured_on: the class of the processor that latency_us was measured on (`protocol.processors`; empty: not said).
-    rss_bytes: resident memory of a process of its own with nothing but numpy, onnxruntime and the graph, after a call of it
-    (0: not measured, or there is no graph).
+    rss_bytes: resident memory there of a process with nothing but numpy, onnxruntime and the graph (0: not measured, or
+    there is no graph).
     files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1

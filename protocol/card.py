@@ -208,13 +208,13 @@ def _figure(one: Quality, language: Language) -> list[str]:
 def _packing(passport: Passport, language: Language) -> Section:
     of = passport.parity
     lines = [
-        ("task_change", f"{of.task_change:+.2%}"),
+        ("task_change", _percent(of.task_change)),
         ("rel_rms", f"{of.rel_rms:.3g}"),
         ("max_abs", f"{of.max_abs:.3g}"),
         ("n", f"{of.n:,}"),
         ("bound", of.bound),
     ]
-    heads = ("form", "size", "latency", "task_change", "rel_rms", "strain", "outcome")
+    heads = ("form", "size", "call", "task", "rms", "strain", "outcome")
     table = Table(
         [word(key, language) for key in heads], [_form(one, language) for one in passport.forms], [1, 2, 3, 4]
     )
@@ -234,7 +234,7 @@ def _form(one: Form, language: Language) -> list[str]:
 
 
 def _lost(parity: Parity | None) -> list[str]:
-    return ["–", "–"] if parity is None else [f"{parity.task_change:+.2%}", f"{parity.rel_rms:.3g}"]
+    return ["–", "–"] if parity is None else [_percent(parity.task_change), f"{parity.rel_rms:.3g}"]
 
 
 def _speed(passport: Passport, language: Language) -> Section:
@@ -271,7 +271,7 @@ def _lite(passport: Passport, language: Language) -> Section:
             ("size", sized(lite.size)),
             ("inputs", ", ".join(lite.inputs)),
             ("outputs", ", ".join(lite.outputs)),
-            ("task_change", f"{lite.parity.task_change:+.2%}"),
+            ("task_change", _percent(lite.parity.task_change)),
             ("rel_rms", f"{lite.parity.rel_rms:.3g}"),
             ("golden", word("golden_words", language).format(atol=golden.atol, rtol=golden.rtol)),
         ],
@@ -288,6 +288,11 @@ def sized(count: int) -> str:
     if count < 1024:
         return f"{count} B"
     return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024**2:.1f} MiB"
+
+
+def _percent(share: float) -> str:
+    """With its sign; what rounds to nothing has none."""
+    return f"{share:+.2%}" if abs(share) >= 0.00005 else f"{0:.2%}"
 
 
 def _microseconds(spent: float) -> str:

@@ -149,7 +149,7 @@ def _others(was: np.ndarray) -> list[np.ndarray]:  # type: ignore[type-arg]
 
 
 def _tame(was: np.ndarray) -> bool:  # type: ignore[type-arg]
-    return bool(np.isfinite(was).all() and (np.abs(was) < 1e15).all())
+    return bool(np.isfinite(was).all() and (np.abs(was.astype(np.float64)) < 1e15).all())
 
 
 def _right_or_refused(archive: bytes) -> None:
