@@ -51,7 +51,8 @@ def of_mean(values: Floats, block: int = 1) -> Interval:
 def by_group(values: Floats, groups: Sequence[object]) -> Floats:
     """Sums [G] of values [N] over the rows of each group, in the order in which groups are met."""
     place = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return np.bincount([place[group] for group in groups], weights=values, minlength=len(place))
+    places = [place[group] for group in groups]
+    return np.bincount(places, weights=values, minlength=len(place)).astype(np.float64)
 
 
 def of_share(hits: int, trials: int) -> Interval:
@@ -91,7 +92,7 @@ def of_forecasts(tail: Tail, answers: Floats) -> Interval:
 
 def _between(figures: Floats) -> Interval:
     known = figures[np.isfinite(figures)]
-    if len(known) < LEAST_MEASURED * len(figures):
-        return UNKNOWN
+    if len(known) < LEAST_MEASURED * len(figures) or known.min() == known.max():
+        return UNKNOWN  # where all that was held out says the same, drawing it again tells nothing
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return round(float(low), DIGITS), round(float(high), DIGITS)

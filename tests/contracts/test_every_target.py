@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,13 +16,36 @@ from edge_agent.config import ONNXRUNTIME, TFLITE, EngineName, RuntimeSettings
 from edge_agent.once import inspect_bundle, verify_bundle
 from edge_agent.runtimes import answer_golden, load
 from edge_agent.runtimes.lite import tflite_runtime
+from export.to_tflite import converter
 from protocol.bundles import Bundle, Runtime, digest, pack, unpack
 from protocol.card import card
-from protocol.errors import BadBundle
-from tests.contracts.test_every_learner import LEARNERS, Learner, learned
+from protocol.errors import BadBundle, BadSettings
+from server import training
+from tests import lite_files
+from tests.contracts.test_every_learner import LEARNERS, Learner, learned, of
 
 TARGETS = ("numpy", ONNXRUNTIME, TFLITE)
-every = pytest.mark.parametrize("learner", LEARNERS, ids=[learner.name for learner in LEARNERS])
+
+
+def _beside() -> Learner:
+    """The LSTM with a TFLite file beside its graph; skipped where nothing here makes one."""
+    little, lstm = of("server/test_training.py"), next(one for one in LEARNERS if one.name == training.LSTM)
+
+    def learn() -> training.Candidate:
+        try:
+            converter()
+        except BadSettings as why:
+            pytest.skip(str(why))
+        plan = training.ForecastPlan(window=little.SPEC, epochs=2, slots=(training.LSTM,), targets=("onnx", "tflite"))
+        made = training.train_forecast(little.plant(2, 520, 3), plan, little.WORLD, little.quiet)[0]
+        assert made.passport.lite is not None
+        return made
+
+    return replace(lstm, name="forecast.lstm beside tflite", learn=learn)
+
+
+ALL = [*LEARNERS, _beside()]
+every = pytest.mark.parametrize("learner", ALL, ids=[learner.name for learner in ALL])
 
 
 def targets(bundle: Bundle) -> list[str]:
@@ -54,6 +78,16 @@ def test_a_bundle_answers_its_golden_vectors_on_every_target_that_it_has(learner
     for name, values in once.items():
         np.testing.assert_array_equal(values, again[name])
     assert learner.ask(model)
+
+
+@pytest.mark.parametrize("target", [ONNXRUNTIME, TFLITE])
+def test_a_bundle_written_by_hand_runs_on_both_of_its_targets(target: EngineName) -> None:
+    lite_tests = of("edge_agent/test_lite_runtime.py")
+    archive = lite_tests.sealed(lite_files.forecaster_graph(), lite_files.forecaster())
+    assert targets(unpack(archive)) == [ONNXRUNTIME, TFLITE]
+    model = load(archive, digest(archive), RuntimeSettings(engines=(target,)))
+    assert model.engine.startswith(target)
+    assert [one.output for one in model.proof] == ["q"]
 
 
 @every

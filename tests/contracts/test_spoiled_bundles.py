@@ -14,10 +14,11 @@ import pytest
 
 from edge_agent.runtimes import load
 from protocol import arrays
-from protocol.bundles import PASSPORT, TOKENIZER, digest, unpack
+from protocol.bundles import LITE, PASSPORT, TOKENIZER, digest, unpack
 from protocol.errors import BadBundle, Reason
+from tests import lite_files
 from tests.bundles import members, rewritten, zipped
-from tests.contracts.test_every_learner import LEARNERS, Learner, learned
+from tests.contracts.test_every_learner import LEARNERS, Learner, learned, of
 
 every = pytest.mark.parametrize("learner", LEARNERS, ids=[learner.name for learner in LEARNERS])
 ROUNDS = 6
@@ -69,6 +70,21 @@ def test_no_member_may_be_altered_cut_missing_renamed_doubled_or_added(learner: 
             warnings.simplefilter("ignore", UserWarning)  # zipfile warns its writer
             assert "each once" in refused(zipped(*others, (name, body), (name, body))).detail
     assert "is not on the list" in refused(zipped(*held.items(), ("tables/more.npy", b"x"))).detail
+
+
+def test_a_tflite_file_is_held_to_the_same_rules() -> None:
+    """Listed anew it is tried in a process of its own, which the file may end; the graph beside it serves on."""
+    made = of("edge_agent/test_lite_runtime.py").sealed(lite_files.forecaster_graph(), lite_files.forecaster())
+    held, drawn = members(made), random.Random(3)
+    others = [(name, body) for name, body in held.items() if name != LITE]
+    assert LITE in refused(zipped(*others)).detail
+    for harm in HARM.values():
+        spoiled = harm(held[LITE], drawn)
+        assert LITE in refused(zipped(*others, (LITE, spoiled))).detail
+        mended = rewritten(made, {LITE: spoiled})
+        assert load(mended, digest(mended)).engine.startswith("onnxruntime") or harm is HARM["a bit"]
+    assert "disagree about" in refused(rewritten(made, {LITE: None})).detail
+    assert "disagree about" in refused(rewritten(made, {}, lite=None)).detail
 
 
 @every

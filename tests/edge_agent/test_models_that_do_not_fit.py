@@ -21,9 +21,11 @@ from protocol.sync import Batch, decode, decode_message
 from protocol.twin import Assignment, Desired, ModelStatus, Reported, RunningModel
 from server import training
 from tests import factory
-from tests.contracts.test_every_learner import LEARNERS, learned
+from tests.contracts.test_every_learner import LEARNERS, learned, of
 
 SLOT = training.RIDGE
+LITTLE = of("server/test_training.py")
+SPEC, STEP_MS = LITTLE.SPEC, LITTLE.STEP_MS
 LONGEST_S = 20.0
 
 
@@ -72,7 +74,6 @@ class Plant:
 
     def start(self) -> Agent:
         """From what is on disk."""
-        step_ms = 60_000
         self.plant, self.uplink = factory.MemoryLink(self.broker), factory.MemoryLink(self.broker)
         self.agent = build_agent(
             AgentSettings(
@@ -80,9 +81,9 @@ class Plant:
                 gateway="g",
                 data_dir=str(self.folder / "data"),
                 mapping=str(self.folder / "mapping.toml"),
-                step_ms=step_ms,
+                step_ms=STEP_MS,
                 clock=ClockSettings(simulated=True),
-                forecast=ForecastSettings(season_steps=0, every_steps=1, horizon_steps=6),
+                forecast=ForecastSettings(season_steps=SPEC.season, every_steps=1, horizon_steps=SPEC.horizon),
             ),
             clock=self.clock,
             plant=self.plant,
@@ -108,14 +109,14 @@ class Plant:
         self.broker.deliver("mw/v1/s/g/twin/desired", msgspec.json.encode(desired), True)
         return named
 
-    def live(self, minutes: int) -> None:
+    def live(self, buckets: int) -> None:
         """Readings come."""
-        for _ in range(minutes):
-            self.time_ms += 60_000
+        for _ in range(buckets):
+            self.time_ms += STEP_MS
             value = 20 + float(self.values.normal())
             body = {"value": value, "timestamp": self.time_ms}
             self.broker.deliver("plant/M-0/temperature", msgspec.json.encode(body), False)
-            self.clock.pass_s(60)
+            self.clock.pass_s(STEP_MS / 1000)
             self.agent.step(0)
 
     def models(self) -> dict[int, RunningModel]:
@@ -158,6 +159,7 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
 def test_the_model_before_keeps_serving_offline_and_after_a_restart(
     plant: Plant, right: bytes, harm: Callable[[bytes], bytes]
 ) -> None:
+    plant.live(2 * SPEC.context)
     first = plant.offer(right, 1)
     plant.until(lambda: plant.says(1, ModelStatus.SERVING))
     bad = plant.offer(harm(right), 2)
@@ -177,7 +179,9 @@ def test_the_model_before_keeps_serving_offline_and_after_a_restart(
     plant.uplink.connected = True
     plant.live(5)
     assert bad not in {file.stem for file in folder.iterdir()}
-    used = {made.model.digest for made in plant.forecasts()} | {
-        member.model.digest for made in plant.forecasts() for member in made.members
-    }
-    assert bad not in used
+    used = [
+        {made.model.digest, *(member.model.digest for member in made.members)}
+        for made in sorted(plant.forecasts(), key=lambda made: made.issued_ms)
+    ]
+    assert first in used[-1]
+    assert not any(bad in one for one in used)

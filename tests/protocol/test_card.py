@@ -52,7 +52,8 @@ def test_both_languages_say_the_same_sections_and_figures() -> None:
     "said",
     [
         "may serve", "0.74 – 0.85", "0.7 (logistic regression)", "not measured", "none yet", "+0.30%",
-        "25% of the float size", "90 µs", "x86-64 VNNI, 1 thread", "60.0 MiB", "rms over 0.05", "taken", "w8", "a" * 64, "Mitchell et al.", "2,500",
+        "25% of the float size", "90 µs", "x86-64 VNNI, 1 thread", "60.0 MiB", "rms over 0.05", "taken", "w8", "a" * 64,
+        "Mitchell et al.", "2,500",
     ],
 )  # fmt: skip
 def test_a_card_says_what_was_measured_and_what_was_not(said: str) -> None:

@@ -20,7 +20,7 @@ export function registered(models, tag) {
 
 async function open(number) {
   const { body, refusal } = await ask(`/api/v1/models/${number}/card?lang=${lang()}`, t("lost"));
-  const close = el("button", { type: "button", class: "close", onclick: () => dialog.close() }, t("close"));
+  const close = el("button", { type: "button", class: "close", autofocus: true, onclick: () => dialog.close() }, t("close"));
   const dialog = el("dialog", { class: "card", "aria-label": body?.title ?? "", onclose: () => dialog.remove() },
     el("header", {}, el("h2", {}, body?.title ?? ""), el("span", { class: "spring" }), body ? el("a", { class: "small", href: `/api/v1/models/${number}/card.md?lang=${lang()}`, download: `${body.title}.md` }, t("markdown")) : null, close),
     ...(refusal ? [el("p", { class: "refusal", role: "alert" }, [refusal.error, refusal.remedy].filter(Boolean).join(" – "))] : [...body.sections.map((s) => section(s, body)), el("p", { class: "muted small" }, body.note)]));
