@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from export.matrices import seen_through
 
 LARGEST = 127
 Net = TypeVar("Net", bound=nn.Module)
@@ -29,31 +30,5 @@ class Rounded(nn.Module):
 def rounded_weights(net: Net) -> Iterator[Net]:
     """The network with the matrices of its linear and recurrent layers rounded in every call; afterwards it keeps the rounded
     ones, as ordinary parameters."""
-    places = list(_matrices(net))
-    hooks = [one.register_forward_pre_hook(_renewed) for one in net.modules() if isinstance(one, nn.RNNBase)]
-    for module, name in places:
-        parametrize.register_parametrization(module, name, Rounded())
-    try:
+    with seen_through(net, lambda _weight: Rounded()):
         yield net
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, name in places:
-            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-        for one in net.modules():
-            if isinstance(one, nn.RNNBase):
-                _renewed(one)
-
-
-def _matrices(net: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    for module in net.modules():
-        if isinstance(module, nn.Linear):
-            yield module, "weight"
-        elif isinstance(module, nn.RNNBase):
-            yield from ((module, name) for name, _ in module.named_parameters() if name.startswith("weight_"))
-
-
-def _renewed(module: nn.Module, _given: object = None) -> None:
-    """A recurrent layer reads its weights from a list of its own, which does not know of parametrizations."""
-    names: list[str] = vars(module)["_flat_weights_names"]
-    vars(module)["_flat_weights"] = [getattr(module, name) for name in names]

@@ -103,7 +103,10 @@ def load_bert(path: Path, seed: int = 7) -> tuple[BertForPreTraining, Tokenizer]
 
 
 def save_bert(net: BertForPreTraining, tokenizer: Tokenizer, path: Path) -> None:
-    """Writes config.json, model.safetensors and tokenizer.json so that Hugging Face's BERT classes load them."""
+    """Writes config.json, model.safetensors and tokenizer.json so that Hugging Face's BERT classes load them. Raises
+    ValueError for a network whose heads do not fill its width (heads were taken out): those classes have no place for it."""
+    if net.settings.heads * net.settings.each != net.settings.width:
+        raise ValueError(f"no Hugging Face family has this combination: {net.settings}")
     stored = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     del stored["cls.predictions.decoder.weight"]  # the embeddings, once more
     stored["cls.predictions.bias"] = stored["cls.predictions.decoder.bias"].clone()

@@ -31,10 +31,16 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     quantize: the form of a network's weights; auto: the smallest that is within its family's bound. targets: with "tflite" or
     "tflite-dyn8" among them a forecaster's bundle also holds a TFLite file, which litert-torch makes (`export.to_tflite`).
 
+    lstm_hidden, lstm_dropout, lstm_weight_decay: of the forecaster's network; lstm_teacher: hidden units of a larger one that
+    teaches it and is thrown away (0: none); lstm_prune: shares of its hidden units to take out: one, or several, of which the
+    largest is kept that costs at most 1 % of the error; lstm_prune_of: "units", or "weights" to set single ones to zero.
+
     lives: folder of recorded run-to-failure histories (CSV); life_settings: their columns that tell the operating
     condition, in so many clusters life_conditions; life_cap_h: longest life that is told apart (0: three fifths of the
     median); life_renewed_by: patterns of work-order actions after which a machine is new; writer_steps: of the lesson
-    from made-up reports; writer_layers, writer_width: of a writer's network."""
+    from made-up reports; writer_layers, writer_width: of a writer's network; writer_teacher: width
+    of a larger one that teaches it and is thrown away (0: none); writer_prune: share of its heads and inner units to take
+    out."""
 
     step_ms: Annotated[int, msgspec.Meta(ge=100)] = 60_000
     season_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -50,7 +56,15 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     writer_steps: Annotated[int, msgspec.Meta(ge=10)] = 600
     writer_layers: Annotated[int, msgspec.Meta(ge=1, le=48)] = 4
     writer_width: Annotated[int, msgspec.Meta(ge=16, le=2048, multiple_of=16)] = 128
+    writer_teacher: Annotated[int, msgspec.Meta(ge=0, le=4096, multiple_of=16)] = 0
+    writer_prune: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     lstm_epochs: int = 20
+    lstm_hidden: Annotated[int, msgspec.Meta(ge=1, le=2048)] = 64
+    lstm_dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
+    lstm_weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
+    lstm_teacher: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    lstm_prune: tuple[Annotated[float, msgspec.Meta(ge=0, lt=1)], ...] = ()
+    lstm_prune_of: Literal["units", "weights"] = "units"
     max_windows: int = 6000
     quantize: Literal["auto", "float32", "float16", "int8"] = "auto"
     targets: tuple[Literal["onnx", "tflite", "tflite-dyn8"], ...] = ("onnx",)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -69,7 +69,23 @@ class Plan(Protocol):
     @property
     def writer_width(self) -> int: ...
     @property
+    def writer_teacher(self) -> int: ...
+    @property
+    def writer_prune(self) -> float: ...
+    @property
     def lstm_epochs(self) -> int: ...
+    @property
+    def lstm_hidden(self) -> int: ...
+    @property
+    def lstm_dropout(self) -> float: ...
+    @property
+    def lstm_weight_decay(self) -> float: ...
+    @property
+    def lstm_teacher(self) -> int: ...
+    @property
+    def lstm_prune(self) -> tuple[float, ...]: ...
+    @property
+    def lstm_prune_of(self) -> Literal["units", "weights"]: ...
     @property
     def lives(self) -> str: ...
     @property
@@ -90,7 +106,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """What the child process is given: everything but a database."""
+    """What the child process is given: everything but a database. lstm: as `training.LstmPlan` takes it."""
 
     kind: str
     dataset: Path
@@ -110,7 +126,10 @@ class Task:
     writer_steps: int = 600
     writer_layers: int = 4
     writer_width: int = 128
+    writer_teacher: int = 0
+    writer_prune: float = 0.0
     quantize: str = "auto"
+    lstm: Mapping[str, Any] = field(default_factory=dict)
     targets: tuple[str, ...] = ("onnx",)
 
 
@@ -243,6 +262,12 @@ def _life_due(session: Session, plan: Plan) -> Due | None:
     return because, {"files": files}
 
 
+def lstm_plan(plan: Plan) -> dict[str, Any]:
+    """Size, regularization, teacher and pruning of the forecasters' network."""
+    names = ("hidden", "dropout", "weight_decay", "teacher", "prune", "prune_of")
+    return {name: getattr(plan, f"lstm_{name}") for name in names}
+
+
 def _since(session: Session, kind: str) -> str:
     version = session.scalar(select(func.max(Model.version)).where(Model.slot.in_(KINDS[kind].slots)))
     return f"v{version}" if version else "the last attempt"
@@ -260,7 +285,12 @@ def _train_forecast(task: Task, world: Circumstances, progress: Progress) -> lis
 
     grid = datasets.read_signals(task.dataset, task.digest)
     plan = training.ForecastPlan(
-        window=task.window, epochs=task.epochs, seed=task.seed, quantize=task.quantize, targets=task.targets
+        window=task.window,
+        epochs=task.epochs,
+        seed=task.seed,
+        quantize=task.quantize,
+        lstm=training.LstmPlan(**task.lstm),
+        targets=task.targets,
     )
     found = training.train_forecast(grid, plan, world, lambda share, step: progress(0.95 * share, step))
     try:
@@ -329,7 +359,10 @@ def _train_write(task: Task, world: Circumstances, progress: Progress) -> list[C
 
     book = datasets.read_left(task.dataset, task.digest)
     plan = WriterPlan.of(book, task.writer_layers, task.writer_width, task.seed).with_steps(task.writer_steps)
-    return train_writer(replace(plan, quantize=task.quantize), world, progress)
+    teacher = replace(plan.shape, width=task.writer_teacher) if task.writer_teacher else None
+    return train_writer(
+        replace(plan, quantize=task.quantize, teacher=teacher, prune=task.writer_prune), world, progress
+    )
 
 
 KINDS = {

@@ -23,7 +23,7 @@ from protocol.twin import Role
 from protocol.windows import WindowSpec
 from server import datasets, jobs
 from server.database import Database, Job, Model, SignalBlockRow
-from server.kinds import FORECAST, KINDS, MONITOR, Plan, Task
+from server.kinds import FORECAST, KINDS, MONITOR, Plan, Task, lstm_plan
 
 if TYPE_CHECKING:
     from server.config import Settings
@@ -246,7 +246,10 @@ def _prepare(
         writer_steps=plan.writer_steps,
         writer_layers=plan.writer_layers,
         writer_width=plan.writer_width,
+        writer_teacher=plan.writer_teacher,
+        writer_prune=plan.writer_prune,
         quantize=plan.quantize,
+        lstm=lstm_plan(plan),
         targets=plan.targets,
     )
     return task, snapshot

@@ -6,8 +6,8 @@ tokens'). Weights have the names of Hugging Face's BertForPreTraining, so that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from server.algorithms.units import Units, blocks, columns, rows_and_bias
 
 Rows = Sequence[Sequence[int]]
 """Token ids of texts, each with its opening and closing token."""
@@ -29,7 +31,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 @dataclass(frozen=True)
 class BertSettings:
     """width: length d of a vector; inner: of a layer's hidden vector; context: most tokens; types: kinds of segment;
-    padding: id of the token that fills a batch up."""
+    padding: id of the token that fills a batch up. head_width: None for width / heads; another where heads were taken
+    out."""
 
     vocabulary: int = 4096
     width: int = 192
@@ -42,6 +45,12 @@ class BertSettings:
     padding: int = 0
     activation: str = "gelu"
     epsilon: float = 1e-12
+    head_width: int | None = None
+
+    @property
+    def each(self) -> int:
+        """Width of a head."""
+        return self.width // self.heads if self.head_width is None else self.head_width
 
 
 class Joined(nn.Module):
@@ -63,21 +72,19 @@ class Attention(nn.Module):
 
     def __init__(self, settings: BertSettings) -> None:
         super().__init__()
-        width = settings.width
-        self.heads, self.drop = settings.heads, settings.dropout
-        self.self = nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")})
-        self.output = Joined(width, settings)
+        width, seen = settings.width, settings.heads * settings.each
+        self.heads, self.each, self.drop = settings.heads, settings.each, settings.dropout
+        self.self = nn.ModuleDict({name: nn.Linear(width, seen) for name in ("query", "key", "value")})
+        self.output = Joined(seen, settings)
 
     def forward(self, x: Tensor, veil: Tensor) -> Tensor:
-        n, length, width = x.shape
+        n, length, _ = x.shape
         q, k, v = (
-            self.self[name](x)
-            .view(n, length, self.heads, width // self.heads)
-            .transpose(1, 2)  # [N, heads, T, d/heads]
+            self.self[name](x).view(n, length, self.heads, self.each).transpose(1, 2)  # [N, heads, T, each]
             for name in ("query", "key", "value")
         )
         seen = functional.scaled_dot_product_attention(q, k, v, veil, self.drop if self.training else 0.0)
-        joined: Tensor = self.output(seen.transpose(1, 2).reshape(n, length, width), x)
+        joined: Tensor = self.output(seen.transpose(1, 2).reshape(n, length, self.heads * self.each), x)
         return joined
 
 
@@ -182,7 +189,7 @@ class BertForPreTraining(nn.Module):
 
     def __init__(self, settings: BertSettings) -> None:
         super().__init__()
-        if settings.width % settings.heads:
+        if settings.head_width is None and settings.width % settings.heads:
             raise ValueError(f"width {settings.width} does not divide among {settings.heads} heads: choose a multiple")
         self.bert = Bert(settings)
         words, follows = WordHead(settings), nn.Linear(settings.width, 2)
@@ -232,6 +239,32 @@ def fresh(settings: BertSettings, seed: int) -> BertForPreTraining:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BertForPreTraining(settings)
+
+
+def units(bert: Bert, within: str = "") -> list[Units]:
+    """The heads and the inner units of each layer. within: what stands before the encoder's parameter names."""
+    s, found = bert.settings, list[Units]()
+    heads, inner = blocks(s.heads, s.each, 0), blocks(s.inner, 1, 0)
+    for number in range(s.layers):
+        layer = f"{within}encoder.layer.{number}"
+        seen = [
+            part
+            for name in ("query", "key", "value")
+            for part in rows_and_bias(f"{layer}.attention.self.{name}", heads)
+        ]
+        found += [
+            Units(f"heads {number}", (*seen, *columns(f"{layer}.attention.output.dense", heads))),
+            Units(
+                f"inner {number}",
+                (*rows_and_bias(f"{layer}.intermediate.dense", inner), *columns(f"{layer}.output.dense", inner)),
+            ),
+        ]
+    return found
+
+
+def with_units(settings: BertSettings, counts: Mapping[str, int]) -> BertSettings:
+    """The settings of an encoder with so many units of each name, as `units` names them."""
+    return replace(settings, heads=counts["heads 0"], head_width=settings.each, inner=counts["inner 0"])
 
 
 def padded(rows: Rows, settings: BertSettings) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ which together are the Llama block (Touvron et al. 2023). `server/checkpoints.py
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from protocol.writing.decoder import Decoder
+from server.algorithms.units import Units, blocks, columns, rows_and_bias
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,37 @@ def hidden_matrices(net: nn.Module) -> list[Tensor]:
         for name, part in linear
         if part.weight.requires_grad and id(part.weight) not in outer and name.rpartition(".")[2] != "head"
     ]
+
+
+def units(net: Gpt) -> list[Units]:
+    """The groups of heads (those that share a key and a value) and the inner units of each block."""
+    s, found = net.settings, list[Units]()
+    group = s.heads // s.kv * s.each  # of queries
+    keys = s.heads * s.each
+    read = blocks(s.kv, group, 0)
+    written = np.concatenate([read, blocks(s.kv, s.each, keys, keys + s.kv * s.each)], axis=1)
+    inner = blocks(s.wide, 1, 0)
+    up = blocks(s.wide, 1, 0, s.wide) if s.gate == "swiglu" else inner
+    qkv_bias = s.bias if s.qkv_bias is None else s.qkv_bias
+    for number in range(s.layers):
+        attention, forward = f"blocks.{number}.attention", f"blocks.{number}.feed_forward"
+        found += [
+            Units(
+                f"heads {number}",
+                (*rows_and_bias(f"{attention}.qkv", written, bias=qkv_bias), *columns(f"{attention}.out", read)),
+            ),
+            Units(
+                f"inner {number}",
+                (*rows_and_bias(f"{forward}.up", up, bias=s.bias), *columns(f"{forward}.down", inner)),
+            ),
+        ]
+    return found
+
+
+def with_units(settings: GptSettings, counts: Mapping[str, int]) -> GptSettings:
+    """The settings of a network with so many units of each name, as `units` names them."""
+    kv, shared = counts["heads 0"], settings.heads // settings.kv
+    return replace(settings, heads=kv * shared, kv_heads=kv, head_width=settings.each, inner=counts["inner 0"])
 
 
 class TorchDecoder:

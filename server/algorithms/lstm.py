@@ -7,7 +7,7 @@ untrained network already is a sound forecast and training can only be asked for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from protocol.windows import CHANNELS
+from server.algorithms.teaching import Teaching
+from server.algorithms.units import Part, Units, blocks, columns, rows_and_bias
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MIDDLE = LEVELS.index(0.5)
@@ -158,9 +160,11 @@ def fit(
     *,
     machines: int = 0,
     signals: int = 0,
+    teaching: Teaching | None = None,
 ) -> QuantileLstm:
     """Fits on `train`, stops early on `check`, which lies later in time. The same arrays and seed give the same network
-    on the same machine. Raises ValueError if the window is shorter than the horizon, or there is nothing to learn."""
+    on the same machine. teaching: asked (x, who) once for all rows, with the quantiles of another network. Raises ValueError
+    if the window is shorter than the horizon, or there is nothing to learn."""
     if not len(train.x) or not len(check.x):
         raise ValueError(f"{len(train.x)} windows to learn from and {len(check.x)} to check on: both are needed")
     torch.set_num_threads(settings.threads)
@@ -170,18 +174,74 @@ def fit(
     later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
     net = QuantileLstm(y.shape[1], x.shape[1], settings, channels=x.shape[2], machines=machines, signals=signals)
     _start_closed_form(net, x, y, who, later)
-    _descend(net, (x, y, who), later, settings, order, progress)
+    _descend(net, (x, y, who), later, settings, order, progress, teaching)
     _calibrate(net.eval(), later)
     return net.eval()
 
 
-def refine(net: QuantileLstm, train: Lessons, check: Lessons, settings: LstmSettings) -> None:
+def refine(
+    net: QuantileLstm, train: Lessons, check: Lessons, settings: LstmSettings, teaching: Teaching | None = None
+) -> None:
     """A few more epochs at a fifth of the pace, in place: for a fitted network whose weights were rounded since."""
     slower = replace(settings, epochs=min(settings.epochs, REFINING_EPOCHS), learning_rate=settings.learning_rate / 5)
+    learn_on(net, train, check, slower, teaching)
+
+
+def learn_on(
+    net: QuantileLstm, train: Lessons, check: Lessons, settings: LstmSettings, teaching: Teaching | None = None
+) -> None:
+    """More epochs as the settings say, in place, to the best of them; intervals stay as they were stretched."""
     torch.manual_seed(settings.seed)
     order = np.random.default_rng(settings.seed)
     later = _tensors(check.thinned(max(settings.most_windows // 4, 1)))
-    _descend(net, _tensors(train.thinned(settings.most_windows)), later, slower, order, lambda _share, _step: None)
+    lessons = _tensors(train.thinned(settings.most_windows))
+    _descend(net, lessons, later, settings, order, lambda _share, _step: None, teaching)
+
+
+def recalibrate(net: QuantileLstm, check: Lessons, settings: LstmSettings) -> None:
+    """Stretches the intervals anew, in place, as `fit` does in the end."""
+    net.widen.fill_(1.0)
+    _calibrate(net.eval(), _tensors(check.thinned(max(settings.most_windows // 4, 1))))
+
+
+def units(net: QuantileLstm) -> list[Units]:
+    """The hidden units of each layer: their gates, what the layer itself, the next one and the head read of them."""
+    hidden, last = net.lstm.hidden_size, net.lstm.num_layers - 1
+    gates, own = blocks(hidden, 1, 0, hidden, 2 * hidden, 3 * hidden), blocks(hidden, 1, 0)
+    found = []
+    for layer in range(last + 1):
+        written = [Part(f"lstm.{kind}_l{layer}", 0, gates) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        read = [Part(f"lstm.weight_hh_l{layer}", 1, own)]
+        if layer < last:
+            read.append(Part(f"lstm.weight_ih_l{layer + 1}", 1, own))
+        else:
+            read += [*columns("head", own), *rows_and_bias("gain", own), *rows_and_bias("shift", own)]
+        found.append(Units(f"layer {layer}", (*written, *read)))
+    return found
+
+
+def resized(net: QuantileLstm, hidden: int) -> QuantileLstm:
+    """An unfitted network like `net` with so many hidden units a layer."""
+    return QuantileLstm(
+        net.horizon,
+        net.length,
+        LstmSettings(hidden=hidden, layers=net.lstm.num_layers, dropout=net.drop.p),
+        channels=len(CHANNELS) + 2 * net.covariates,
+        machines=net.machine.num_embeddings - 1,
+        signals=net.signal.num_embeddings - 1,
+    )
+
+
+def losses(net: QuantileLstm, train: Lessons, settings: LstmSettings, most: int = 16) -> Iterator[Tensor]:
+    """Quantile losses of at most so many batches, evenly out of `train`."""
+    x, y, who = _tensors(train.thinned(most * settings.batch))
+    for rows in torch.arange(len(x)).split(settings.batch):
+        yield pinball(net(x[rows], who[rows]), y[rows])
+
+
+def parameters(net: QuantileLstm) -> int:
+    """How many weights there are."""
+    return sum(weight.numel() for weight in net.parameters())
 
 
 def _descend(
@@ -191,9 +251,11 @@ def _descend(
     settings: LstmSettings,
     order: np.random.Generator,
     progress: Callable[[float, str], None],
+    teaching: Teaching | None = None,
 ) -> None:
     """Stochastic descent, in place, to the epoch that was best on the rows `later`."""
     x, y, who = lessons
+    told = None if teaching is None else _told(teaching, x, who)
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimiser, max(settings.epochs, 1), settings.learning_rate / 20
@@ -206,14 +268,18 @@ def _descend(
         shown = who.masked_fill(forget, 0)
         for rows in shuffled.split(settings.batch):
             optimiser.zero_grad()
-            pinball(net(x[rows], shown[rows]), y[rows]).backward()
+            said = net(x[rows], shown[rows])
+            loss = pinball(said, y[rows])
+            if teaching is not None and told is not None:
+                loss = teaching.mixed(loss, said, told[rows])
+            loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
         schedule.step()
-        loss = _judge(net, later)
-        progress((epoch + 1) / settings.epochs, f"LSTM epoch {epoch + 1} of {settings.epochs}, loss {loss:.4f}")
-        if loss < best:
-            best, best_state, waited = loss, _copy(net), 0
+        checked = _judge(net, later)
+        progress((epoch + 1) / settings.epochs, f"LSTM epoch {epoch + 1} of {settings.epochs}, loss {checked:.4f}")
+        if checked < best:
+            best, best_state, waited = checked, _copy(net), 0
         else:
             waited += 1
             if waited >= settings.patience:
@@ -254,6 +320,11 @@ def _judge(net: QuantileLstm, later: tuple[Tensor, Tensor, Tensor]) -> float:
     net.eval()
     with torch.inference_mode():
         return float(pinball(torch.cat([net(*part) for part in zip(x.split(512), who.split(512), strict=True)]), y))
+
+
+def _told(teaching: Teaching, x: Tensor, who: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([teaching.ask(*part) for part in zip(x.split(512), who.split(512), strict=True)])
 
 
 def _anchor_inputs(x: Tensor, horizon: int) -> Tensor:

@@ -8,8 +8,8 @@ are learned from for as long."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from server.algorithms.bert import Bert, Float32s, Rows, padded, whole
 from server.algorithms.descent import Descent, descend
+from server.algorithms.teaching import Teaching
 
 Labels = NDArray[np.int64]
 UNTOLD = -1
@@ -81,16 +82,18 @@ def finetune(
     classes: Mapping[str, int],
     settings: FineTuning,
     progress: Callable[[float, str], None] | None = None,
+    teaching: Teaching | None = None,
 ) -> NoteHeads:
     """Heads and an encoder fine-tuned together; `bert` itself stays as it is. labels: about -> [N], UNTOLD where nobody said;
-    classes: about -> how many. progress: told the share done and what is going on. Raises ValueError where labels and rows
-    do not fit together."""
+    classes: about -> how many. progress: told the share done and what is going on. teaching: asked once for all rows with
+    another encoder's logits by kind, also of rows without a label. Raises ValueError where labels and rows do not fit
+    together."""
     for about, told in labels.items():
         if len(told) != len(rows) or (len(told) and int(told.max()) >= classes[about]):
             raise ValueError(f"{about}: {len(told)} labels of {classes[about]} classes do not fit {len(rows)} rows")
     if not any((told != UNTOLD).any() for told in labels.values()):
         raise ValueError("no row has a label: there is nothing to learn")
-    lessons = _Lessons(bert, rows, labels, classes, settings, progress)
+    lessons = _Lessons(bert, rows, labels, classes, settings, progress, teaching)
     learn, check = inner_split(next(iter(labels.values())), settings.check_share, settings.seed)
     if not len(check):
         return lessons.learned(np.arange(len(rows)), settings.epochs)
@@ -100,6 +103,23 @@ def finetune(
         return lessons.learned(np.arange(len(rows)), max(checked.best_epoch, 1))
     heads.load_state_dict(checked.best_weights or heads.state_dict())
     return heads
+
+
+def losses(
+    heads: NoteHeads, rows: Rows, labels: Mapping[str, Labels], settings: FineTuning, most: int
+) -> Iterator[Tensor]:
+    """Cross entropies of at most so many batches, evenly out of the rows."""
+    lessons = _Lessons(heads.bert, rows, labels, {}, settings, None)
+    places = np.unique(np.linspace(0, len(rows) - 1, min(most * settings.batch, len(rows))).astype(np.int64))
+    for at in range(0, len(places), settings.batch):
+        yield lessons.loss(heads, places[at : at + settings.batch])
+
+
+def logits_of(heads: NoteHeads, rows: Rows, batch: int = 64) -> dict[str, Tensor]:
+    """Of each kind of judgement the logits [N, classes], as a teacher tells them."""
+    heads.eval()
+    parts = [heads(*padded(rows[at : at + batch], heads.bert.settings)) for at in range(0, len(rows), batch)]
+    return {about: torch.cat([part[about] for part in parts]) for about in heads.heads}
 
 
 def judge(heads: NoteHeads, rows: Rows, batch: int = 64) -> dict[str, Float32s]:
@@ -142,6 +162,13 @@ class _Lessons:
     classes: Mapping[str, int]
     settings: FineTuning
     progress: Callable[[float, str], None] | None
+    teaching: Teaching | None = None
+    told: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.teaching is not None:
+            with torch.no_grad():
+                self.told = self.teaching.ask(self.rows)
 
     def learned(self, places: Labels, epochs: int, checked: _Checked | None = None) -> NoteHeads:
         """Heads after so many epochs over the rows at `places`, at the pace of the settings' epochs."""
@@ -185,7 +212,15 @@ class _Lessons:
         if unread > 0:
             mask[:, 1:] *= torch.rand(mask[:, 1:].shape) >= unread
         logits = heads(ids, mask)
-        total, told = torch.zeros(()), 0
+        truth = self._truth(logits, places, weights)
+        if self.teaching is None or weights is None:
+            return truth
+        at = torch.from_numpy(places)
+        return self.teaching.mixed(truth, logits, {about: said[at] for about, said in self.told.items()})
+
+    def _truth(self, logits: Mapping[str, Tensor], places: Labels, weights: Mapping[str, Tensor] | None) -> Tensor:
+        total = 0.0 * torch.stack([one.sum() for one in logits.values()]).sum()  # of a batch that nobody labelled, too
+        told = 0
         for about, labels in self.labels.items():
             wanted = torch.from_numpy(labels[places])
             if not bool((wanted != UNTOLD).any()):

@@ -4,7 +4,7 @@ reference and the champion, and say the verdict in words. One module a family.""
 from __future__ import annotations
 
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
-from server.training.course import ARIMA, FORECAST_SLOTS, LSTM, RELATIVE_ERROR, RIDGE, ForecastPlan
+from server.training.course import ARIMA, FORECAST_SLOTS, LSTM, RELATIVE_ERROR, RIDGE, ForecastPlan, LstmPlan
 from server.training.faults import EVENTS, TABULAR, train_fault_events, train_fault_table
 from server.training.forecast import train_forecast
 from server.training.forecast_lstm import INT8_ATOL, random_lstm_bundle
@@ -32,6 +32,7 @@ __all__ = [
     "Circumstances",
     "ForecastPlan",
     "LifePlan",
+    "LstmPlan",
     "MonitorPlan",
     "Progress",
     "random_lstm_bundle",

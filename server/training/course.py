@@ -4,6 +4,7 @@ simple reference, and what a sealed forecaster answers on a tail."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -23,9 +24,38 @@ from server.training.circumstances import DIGITS, Circumstances
 ARIMA, LSTM, RIDGE = "forecast.arima", "forecast.lstm", "forecast.ridge"
 FORECAST_SLOTS = (ARIMA, LSTM, RIDGE)
 RELATIVE_ERROR = "mae_relative_to_naive"
+WORTH_PRUNING = 0.01
+"""Share of its error that a network may lose by pruning, where nobody asked for one size."""
+SIZES = "sizes"
+"""Where in a passport's lineage the curve of a pruning is kept (JSON, a list of `Size`)."""
 Z80 = 1.2815515655446004
 ONNX_ALONE = ("onnx",)
 """The usual targets of a training."""
+
+
+@dataclass(frozen=True)
+class LstmPlan:
+    """The network's size and regularization. teacher: hidden units of a larger network that is trained first, teaches this
+    one and is thrown away (0: none). prune: shares of the hidden units to take out, one after the other: of several the
+    largest is kept whose error before the tail is at most WORTH_PRUNING worse than that of the whole network
+    (`server.training.forecast_smaller`). prune_of: "units" makes matrices smaller, "weights" sets single ones to zero."""
+
+    hidden: int = 64
+    dropout: float = 0.1
+    weight_decay: float = 1e-3
+    teacher: int = 0
+    prune: tuple[float, ...] = ()
+    prune_of: Literal["units", "weights"] = "units"
+
+
+class Size(msgspec.Struct, frozen=True, kw_only=True):
+    """One network of a curve. share: taken out; parameters: that are not zero; error: relative to the simple reference's,
+    before the tail."""
+
+    share: float
+    hidden: int
+    parameters: int
+    error: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,7 @@ class ForecastPlan:
     seed: int = 7
     slots: tuple[str, ...] = FORECAST_SLOTS
     quantize: str = "auto"
+    lstm: LstmPlan = LstmPlan()
     targets: tuple[str, ...] = ONNX_ALONE
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export import parity
 from export.bundle import Draft, seal
 from protocol.bundles import Golden, Parity, Quality, Runtime
-from protocol.windows import CHANNELS, WindowSpec
+from protocol.windows import CHANNELS, Floats, WindowSpec
 from server import evaluation
 from server.datasets import SignalGrid
 from server.evaluation import Tail
@@ -53,6 +53,7 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     from export.trained_int8 import rounded_weights
     from export.trials import trial_of_rows
     from server.algorithms import lstm
+    from server.training import forecast_smaller as smaller
 
     grid, tail, plan = course.grid, course.tail, course.plan
     recipe = recipe_of(plan.targets)
@@ -63,15 +64,27 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     if len(learned.x) < 32 or len(checked.x) < 8 or spec.length < spec.horizon:
         return None
     batch = int(np.clip(len(learned.x) // 16, 16, 128))
-    settings = lstm.LstmSettings(epochs=plan.epochs, seed=plan.seed, batch=batch)
-    net = lstm.fit(
-        learned,
-        checked,
-        settings,
-        lambda f, step: progress(0.7 * f, step),
-        machines=len(machines),
-        signals=len(signals),
+    settings = lstm.LstmSettings(
+        hidden=plan.lstm.hidden,
+        dropout=plan.lstm.dropout,
+        weight_decay=plan.lstm.weight_decay,
+        epochs=plan.epochs,
+        seed=plan.seed,
+        batch=batch,
     )
+    earlier = evaluation.known_columns(grid.inputs, grid.series, grid.start_ms, course.inner.origins, spec)
+
+    def before_the_tail(net: lstm.QuantileLstm) -> Floats:
+        return evaluation.window_answers(course.inner, spec, lambda x, w: lstm.answer(net, x, w), earlier, who)
+
+    lessons = smaller.Schooling(learned, checked, settings, len(machines), len(signals))
+    made = smaller.schooled(
+        lessons,
+        plan.lstm,
+        lambda net: course.inner.relative_error(before_the_tail(net)[..., lstm.MIDDLE])[0],
+        lambda f, step: progress(0.7 * f, step),
+    )
+    net = made.net
     progress(0.72, "exporting to ONNX")
     pair = torch.from_numpy(learned.x[:2].copy()), torch.from_numpy(learned.names()[:2].copy())
     graph = to_onnx(net, *pair)
@@ -110,8 +123,6 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     champion = champion_error(tail, grid, list(range(len(grid.series))), course.world.champions.get(LSTM))
     covered = tail.coverage(answers[..., lstm.LEVELS.index(0.1)], answers[..., lstm.LEVELS.index(0.9)])
     strange = tail.relative_error(evaluation.window_answers(tail, spec, run, known)[..., middle])[0]
-    earlier = evaluation.known_columns(grid.inputs, grid.series, grid.start_ms, course.inner.origins, spec)
-    on_inner = evaluation.window_answers(course.inner, spec, lambda x, w: lstm.answer(net, x, w), earlier, who)
     draft = Draft(
         slot=LSTM,
         family="forecast",
@@ -130,6 +141,7 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
             plan.seed,
             {
                 **asdict(settings),
+                **made.told(),
                 "windows": len(learned.x),
                 "exporter": "torch.onnx dynamo",
                 "error_without_identity": f"{strange:.4f}",
@@ -147,11 +159,11 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
         refused=choice.refused,
         intended_use="Forecasts with intervals of any signal of this site, also of new machines.",
         limits="Needs a window with few gaps; answers are clipped at 20 times the window's own spread.",
-        words=f"{choice.words} Float {float_error:.4g}, packed {error:.4g}; "
+        words=f"{made.words}{choice.words} Float {float_error:.4g}, packed {error:.4g}; "
         f"the 80 % interval held {covered:.0%} of held-out values." + (f" {lite.words}" if lite.words else ""),
     )
     progress(1.0, "LSTM packed")
-    return Trained(draft, answers[..., middle], on_inner[..., middle])
+    return Trained(draft, answers[..., middle], before_the_tail(net)[..., middle])
 
 
 def _for_tflite(

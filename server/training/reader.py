@@ -4,7 +4,7 @@ the commonest class, and tables that a gateway reads without any library."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -189,6 +189,8 @@ def _draft(
             settings.seed,
             {
                 "precision": settings.precision,
+                "words": {name: asdict(one.settings) for name, one in fitted.items()},
+                "head": settings.head,
                 "notes": len(ordered),
                 "corrected": sum(one.source == "answer" for one in ordered),
                 "data_until_ms": ordered[-1].time_ms,

@@ -10,8 +10,7 @@ thought up: a plant's own will be stranger."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -21,25 +20,29 @@ from numpy.typing import NDArray
 from export.bounds import READER as BOUND
 from export.bundle import judge
 from export.forms import AUTO
+from export.prune import checked_share
 from export.to_tflite import LitePart, recipe_of
 from protocol.bundles import Lineage, Quality, digest, pack, unpack
+from protocol.errors import BadSettings
 from protocol.reading.notes import About
 from protocol.reading.reader import Reader
 from protocol.windows import Floats
-from server.algorithms.bert import Bert, BertSettings
+from server.algorithms.bert import BertSettings
 from server.algorithms.descent import Descent
+from server.algorithms.imitation import Imitation
 from server.algorithms.masking import Alignment, PreTraining
 from server.algorithms.note_fusion import sure_from
-from server.algorithms.note_heads import UNTOLD, FineTuning, finetune
+from server.algorithms.note_heads import FineTuning
 from server.algorithms.note_reader import Labelled, ReaderSettings
 from server.labelled import LabelledNote
 from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.note_grammar import Mode
-from server.training.pretraining import EncoderPlan, TextPair, pretrained_encoder
+from server.training.pretraining import EncoderPlan
 from server.training.reader import Understood, train_reader
 from server.training.reader_worth import linear_references
 from server.training.simulated_notes import ISO, LANGUAGES, NotePlan, SimulatedNote, notes
+from server.training.starter_encoder import EncoderCourse, encoder_of
 from server.training.text_encoder import MOST_COMPARED, PackedEncoder, TextEncoder, packed, packed_lite
 from server.training.writer import train_writer
 from server.training.writer_lessons import WriterPlan
@@ -66,9 +69,9 @@ ENCODER = EncoderPlan(
 class StarterPlan:
     """unlabelled: notes that the encoder reads and is fine-tuned on. labelled: others, on which the reader is fitted on top.
     judged: of wordings that neither saw. read_by_writer: notes in full that the writer reads before reports. quantize: the
-    form of the encoder's weights (`export.forms`). targets: "tflite" among them: its TFLite file lies beside it. minutes: of
-    the encoder's learning, at most; None: as many steps as the plan says, and then the same seed gives the same models on the
-    same machine."""
+    form of the encoder's weights (`export.forms`). targets: "tflite" among them: its TFLite file lies beside it. teacher,
+    imitation, prune: of the encoder, as `EncoderCourse`. minutes: of the encoder's learning, at most; None: as many steps as
+    the plan says, and then the same seed gives the same models on the same machine."""
 
     notes: NotePlan = ISO
     unlabelled: int = 12_000
@@ -80,6 +83,9 @@ class StarterPlan:
             epochs=3, batch=32, refit=False, check_share=0.05, smoothing=0.1, unread=0.15
         )
     )
+    teacher: BertSettings | None = None
+    imitation: Imitation = field(default_factory=Imitation)
+    prune: float = 0.0
     reader: ReaderSettings = field(default_factory=ReaderSettings)
     read_by_writer: int = 2000
     writer: WriterPlan = field(default_factory=WriterPlan)
@@ -87,6 +93,17 @@ class StarterPlan:
     targets: tuple[str, ...] = ("onnx",)
     minutes: float | None = None
     seed: int = 7
+
+    def smaller(self, teacher: int, prune: float) -> StarterPlan:
+        """Encoder and writer taught by networks of so great a width (0: by none), and pruned by a share (0: not). Raises
+        BadSettings where a teacher is not larger than its student, its width is none, or the share is none."""
+        checked_share(prune)
+        heads, width = self.encoder.sizes.heads, max(self.encoder.sizes.width, self.writer.shape.width)
+        if teacher and (teacher <= width or teacher % heads or teacher % self.writer.shape.heads):
+            raise BadSettings(f"teacher {teacher}: give a width above {width} that {heads} heads can share")
+        sizes = replace(self.encoder.sizes, width=teacher, inner=4 * teacher) if teacher else None
+        shape = replace(self.writer.shape, width=teacher) if teacher else None
+        return replace(self, teacher=sizes, prune=prune, writer=replace(self.writer, teacher=shape, prune=prune))
 
 
 @dataclass(frozen=True)
@@ -111,12 +128,13 @@ class StarterReader:
 
 @dataclass(frozen=True)
 class _Origin(Circumstances):
-    """Circumstances that name the source of the text in every passport."""
+    """Circumstances that name the source of the text in every passport, and how what lies beneath was learned."""
 
     sources: str = SOURCES
+    learned: Mapping[str, object] = field(default_factory=dict)
 
     def lineage(self, seed: int, parameters: dict[str, object]) -> Lineage:
-        return super().lineage(seed, parameters | {"sources": self.sources, "licence": LICENCE})
+        return super().lineage(seed, {**parameters, **self.learned, "sources": self.sources, "licence": LICENCE})
 
 
 def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> StarterReader:
@@ -124,7 +142,10 @@ def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> Starte
     recipe = recipe_of(plan.targets)
     shown, known, never = apart(plan.notes.modes)
     told = list(notes(replace(plan.notes, modes=shown), plan.unlabelled, plan.seed))
-    encoder = starter_encoder(told, plan, lambda share, step: progress(0.7 * share, step))
+    course = EncoderCourse(
+        plan.encoder, plan.heads, plan.teacher, plan.imitation, plan.prune, minutes=plan.minutes, seed=plan.seed
+    )
+    encoder = encoder_of(told, course, lambda share, step: progress(0.7 * share, step))
     progress(0.7, "choosing the form of its weights")
     tried = [one.text for one in notes(replace(plan.notes, modes=known), MOST_COMPARED, plan.seed + 4)]
     choice, tokenizer = packed(encoder, tried, plan.quantize)
@@ -137,6 +158,7 @@ def starter_reader(plan: StarterPlan, now_ms: int, progress: Progress) -> Starte
         dataset_rows=len(body),
         now_ms=now_ms,
         because="to start with: learned from simulated notes, which its figures are of, too",
+        learned=course.told(encoder.net.settings),
     )
     understood = Understood(
         run,
@@ -177,59 +199,6 @@ def starter_writer(plan: StarterPlan, now_ms: int, progress: Progress) -> Candid
         sources=WRITER_SOURCES,
     )
     return train_writer(learned, world, progress)[0]
-
-
-def starter_encoder(told: Sequence[SimulatedNote], plan: StarterPlan, progress: Progress) -> TextEncoder:
-    """Hidden words and what fixed what, likeness across wordings and languages, then the questions themselves."""
-    groups = {name: at for at, name in enumerate(sorted({one.mode for one in told}))}
-    shares = (0.65, 0.35)
-    encoder = pretrained_encoder(
-        [one.text for one in told],
-        plan.seed,
-        None if plan.minutes is None else shares[0] * plan.minutes,
-        pairs=[TextPair(one.text, one.fix, groups[one.mode]) for one in told if one.told],
-        likenesses=likenesses(told, groups, plan.seed),
-        plan=plan.encoder,
-        progress=lambda share, step: progress(shares[0] * share, step),
-    )
-    heads = replace(plan.heads, minutes=None if plan.minutes is None else shares[1] * plan.minutes, seed=plan.seed)
-    labels, classes = numbered(told)
-    fitted = finetune(
-        encoder.net.bert,
-        encoder.rows([one.text for one in told]),
-        labels,
-        classes,
-        heads,
-        lambda share, step: progress(shares[0] + shares[1] * share, step),
-    )
-    _take(encoder.net.bert, fitted.bert)
-    return encoder
-
-
-def likenesses(told: Sequence[SimulatedNote], groups: dict[str, int], seed: int) -> list[TextPair]:
-    """Each note with itself written in full, and each that tells its mode with another of that mode, in either language."""
-    chance = random.Random(seed)  # noqa: S311 - nothing secret
-    members: dict[str, list[SimulatedNote]] = {}
-    for one in told:
-        if one.told:
-            members.setdefault(one.mode, []).append(one)
-    found = [TextPair(one.text, one.plain, groups[one.mode]) for one in told if one.text.lower() != one.plain.lower()]
-    return found + [
-        TextPair(one.text, chance.choice(members[one.mode]).seen, groups[one.mode]) for one in told if one.told
-    ]
-
-
-def numbered(told: Sequence[SimulatedNote]) -> tuple[dict[str, NDArray[np.int64]], dict[str, int]]:
-    """Each question's labels [N] (UNTOLD where a note does not say) and number of classes."""
-    labels: dict[str, NDArray[np.int64]] = {}
-    classes: dict[str, int] = {}
-    for about in About:
-        names = sorted({one.said()[about] for one in told if about in one.said()})
-        if len(names) > 1:
-            at = {name: number for number, name in enumerate(names)}
-            labels[about] = np.array([at.get(one.said().get(about, ""), UNTOLD) for one in told], dtype=np.int64)
-            classes[about] = len(names)
-    return labels, classes
 
 
 def labelled(one: SimulatedNote, number: int) -> LabelledNote:
@@ -355,8 +324,3 @@ def cosine(encoder: TextEncoder, run: PackedEncoder, asked: Sequence[SimulatedNo
     exact = encoder.vectors([one.text for one in asked])
     near = [float(row @ run.encode(one.text).whole) for row, one in zip(exact, asked, strict=True)]
     return round(float(np.mean(near)), 5), round(float(np.min(near)), 5)
-
-
-def _take(mine: Bert, learned: Bert) -> None:
-    """The fine-tuned weights; the word and the pair head stay as they were."""
-    mine.load_state_dict(learned.state_dict())

@@ -281,6 +281,8 @@ def _parameters(plan: WriterPlan, learned: Learned, course: Course) -> dict[str,
         "quantize": plan.quantize,
         "began_from": "random weights" if plan.checkpoint is None else plan.checkpoint.name,
         "low_rank": plan.low_rank,
+        "pruned": plan.prune,
+        "teacher": "none" if plan.teacher is None else f"{plan.teacher.layers} layers of {plan.teacher.width}",
         "course": learned.words,
     }
 

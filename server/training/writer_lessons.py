@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from export.forms import AUTO
 from protocol.writing.clauses import FAULT_REPORT
@@ -22,8 +22,10 @@ from server.algorithms.gpt import Gpt, GptSettings
 from server.checkpoints import load_gpt, with_tokens
 from server.left import LeftBook, LeftReport
 from server.training.circumstances import Progress
-from server.training.language import Examples, LoopSettings, Stream, learn, next_token_loss
+from server.training.language import Batch, Batches, Examples, LoopSettings, Loss, Stream, learn, next_token_loss
 from server.training.left_reports import judged, longest_section, made_up, sections
+from server.training.pruning import pruned_writer
+from server.training.taught import by_writer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,6 +41,8 @@ ON_TEXTS = LoopSettings(steps=150, learning_rate=5e-3, matrix_rate=1e-2, check_e
 ON_MADE = LoopSettings(steps=600, learning_rate=5e-3, matrix_rate=1e-2, check_every=100, patience=4)
 ON_LEFT = LoopSettings(steps=800, learning_rate=1e-3, check_every=20, patience=6)
 """AdamW alone: at rates at which Muon learns anew, it unlearns what it can."""
+TUNING = 0.4
+"""Of the last stage's steps and of its rates, after each step of a pruning."""
 Pair = tuple[list[int], list[int]]
 
 
@@ -50,7 +54,11 @@ class WriterPlan:
     quantize: the form of the weights (`export.forms`).
 
     checkpoint: a local Hugging Face folder of the GPT-2 or Llama family to begin from; its tokenizer gets the slots, `shape`
-    and `vocabulary` are not used. low_rank: above 0, only its embeddings and so many ranks beside each matrix learn."""
+    and `vocabulary` are not used. low_rank: above 0, only its embeddings and so many ranks beside each matrix learn.
+
+    teacher: a larger network that goes through the same stages first, teaches this one and is thrown away (its vocabulary and
+    context are this one's). prune: share of each block's heads and inner units that is taken out in the end, while it learns
+    on from the last stage's reports. Neither is of use beside low_rank."""
 
     frames: tuple[Frames, ...] = (FAULT_REPORT,)
     texts: tuple[str, ...] = ()
@@ -61,6 +69,8 @@ class WriterPlan:
     shape: GptSettings = SHAPE
     checkpoint: Path | None = None
     low_rank: int = 0
+    teacher: GptSettings | None = None
+    prune: float = 0.0
     text_loop: LoopSettings = ON_TEXTS
     made_loop: LoopSettings = ON_MADE
     left_loop: LoopSettings = ON_LEFT
@@ -120,6 +130,18 @@ class Learned:
         )
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What is learned from, how long, and how much of all stages' time that takes."""
+
+    name: str
+    batches: Batches
+    check: list[Batch]
+    loop: LoopSettings
+    begins: float
+    ends: float
+
+
 class Course:
     """The parts of one training."""
 
@@ -158,34 +180,80 @@ class Course:
         plan = self.plan
         made = self.texts(self.made)
         net, tokenizer = self._begun(["".join(pair) for pair in made])
-        end, pad = (byte_pairs.id_of(tokenizer, token) for token in (byte_pairs.END, byte_pairs.PAD))
         shape = net.settings
         self._fits(tokenizer, shape.context)
+        rows = [byte_pairs.encode(tokenizer, "".join(pair)) for pair in [*made, *self.texts(self.taught)]]
+        stages, words = self._stages(tokenizer, rows, shape.context), list[str]()
+        loss: Loss = next_token_loss
+        begins = 0.0
+        if plan.teacher is not None:
+            sizes = replace(plan.teacher, vocabulary=shape.vocabulary, context=shape.context, seed=plan.seed)
+            teacher, begins = Gpt(sizes), 0.45
+            words += [f"teacher, {self._taken(stage, teacher, loss, 0.0, begins, 'teacher')}" for stage in stages]
+            loss = by_writer(teacher)
+        words += [self._taken(stage, net, loss, begins, 0.75) for stage in stages]
+        if plan.low_rank:
+            low_rank.fold(net)
+        if plan.prune:
+            net = self._pruned(net, stages[-1])
+            words.append(f"pruned to {net.settings.heads} heads and {net.settings.wide} inner units")
+        return Learned(net, tokenizer, rows, "; ".join(words))
+
+    def _stages(self, tokenizer: Tokenizer, rows: list[list[int]], context: int) -> list[Stage]:
+        """What is learned from, one after the other. rows: of made-up and people's reports."""
+        plan = self.plan
+        end, pad = (byte_pairs.id_of(tokenizer, token) for token in (byte_pairs.END, byte_pairs.PAD))
 
         def examples(reports: list[LeftReport], most: int | None = None) -> Examples:
             pairs = [self._pair(tokenizer, end, *row) for row in self.texts(reports)[:most]]
-            return Examples(pairs, pad, shape.context, plan.batch, plan.seed)
+            return Examples(pairs, pad, context, plan.batch, plan.seed)
 
         def taught(
             name: str, teach: list[LeftReport], check: list[LeftReport], loop: LoopSettings, begins: float, ends: float
-        ) -> str:
+        ) -> Stage:
             checked = examples(check, MOST_CHECKED).in_order() if check else []
-            return self._stage(name, net, examples(teach), checked, loop, begins, ends)
+            return Stage(name, examples(teach), checked, loop, begins, ends)
 
-        rows = [byte_pairs.encode(tokenizer, "".join(pair)) for pair in [*made, *self.texts(self.taught)]]
-        words = []
+        stages = []
         if plan.texts:
             plain = [byte_pairs.encode(tokenizer, text) for text in plan.texts]
             held = max(len(plain) // 20, 1) if len(plain) > 1 else 0
-            stream = Stream([*plain[held:], *rows], end, shape.context, max(plan.batch // 2, 1), plan.seed)
-            check = Stream(plain[:held], end, shape.context, plan.batch, plan.seed).in_order()[:8] if held else []
-            words.append(self._stage("texts", net, stream, check, plan.text_loop, 0.0, 0.25))
-        words.append(taught("made reports", self.made, self.made_check, plan.made_loop, 0.25, 0.6))
+            stream = Stream([*plain[held:], *rows], end, context, max(plan.batch // 2, 1), plan.seed)
+            check = Stream(plain[:held], end, context, plan.batch, plan.seed).in_order()[:8] if held else []
+            stages.append(Stage("texts", stream, check, plan.text_loop, 0.0, 0.3))
+        stages.append(taught("made reports", self.made, self.made_check, plan.made_loop, 0.3, 0.7))
         if self.taught:
-            words.append(taught("people's reports", self.taught, self.taught_check, plan.left_loop, 0.6, 0.85))
-        if plan.low_rank:
-            low_rank.fold(net)
-        return Learned(net, tokenizer, rows, "; ".join(words))
+            stages.append(taught("people's reports", self.taught, self.taught_check, plan.left_loop, 0.7, 1.0))
+        return stages
+
+    def _taken(self, stage: Stage, net: Gpt, loss: Loss, begins: float, ends: float, whose: str = "") -> str:
+        """A network goes through a stage; begins, ends: of all stages, in the whole training. whose: what else than the
+        writer learns, kept apart from it."""
+        name = f"{whose} {stage.name}".strip()
+        folder = self.folder / name.replace(" ", "_").replace("'", "") if self.folder is not None else None
+
+        def told(share: float, text: str) -> None:
+            done = stage.begins + share * (stage.ends - stage.begins)
+            self.progress(begins + done * (ends - begins), f"GPT, {name}: {text}")
+
+        loop = replace(stage.loop, seed=self.plan.seed)
+        learned = learn(net, loss, stage.batches, stage.check, loop, told, folder)
+        return f"{stage.name}: {learned.steps} steps, loss {learned.best:.3f}"
+
+    def _pruned(self, net: Gpt, stage: Stage) -> Gpt:
+        loop = stage.loop
+        slower = replace(
+            loop,
+            steps=max(round(TUNING * loop.steps), 1),
+            learning_rate=TUNING * loop.learning_rate,
+            matrix_rate=None if loop.matrix_rate is None else TUNING * loop.matrix_rate,
+            seed=self.plan.seed,
+        )
+
+        def told(_share: float, text: str) -> None:
+            self.progress(0.8, f"GPT, pruning: {text}")
+
+        return pruned_writer(net, self.plan.prune, stage.batches, stage.check, slower, told)
 
     def _fits(self, tokenizer: Tokenizer, context: int) -> None:
         """Raises ValueError where a section that may be written is longer than the context."""
@@ -217,17 +285,6 @@ class Course:
             if net.head is not None:
                 net.head.weight.requires_grad_(True)
         return net, tokenizer
-
-    def _stage(
-        self, name: str, net: Gpt, batches: Any, check: Any, loop: LoopSettings, begins: float, ends: float
-    ) -> str:
-        folder = self.folder / name.replace(" ", "_").replace("'", "") if self.folder is not None else None
-
-        def told(share: float, text: str) -> None:
-            self.progress(begins + share * (ends - begins), f"GPT, {name}: {text}")
-
-        learned = learn(net, next_token_loss, batches, check, replace(loop, seed=self.plan.seed), told, folder)
-        return f"{name}: {learned.steps} steps, loss {learned.best:.3f}"
 
     def texts(self, reports: Sequence[LeftReport]) -> list[tuple[str, str]]:
         """(what is told, what was written) of every section, in both languages."""

@@ -15,7 +15,7 @@ import msgspec
 
 from protocol.errors import BadSettings
 from protocol.recordings import Layout, parse_step
-from server.training import Progress
+from server.training import LstmPlan, Progress
 from server.workbench import MODELS, Trained, train_forecast_file, train_recommend_file
 from server.workbench.list_worth import list_summary
 from server.workbench.notes import notes_summary, train_notes_file
@@ -57,6 +57,14 @@ def _train_forecast(arguments: argparse.Namespace) -> int:
             epochs=arguments.epochs,
             seed=arguments.seed,
             quantize=arguments.quantize,
+            lstm=LstmPlan(
+                hidden=arguments.hidden,
+                dropout=arguments.dropout,
+                weight_decay=arguments.weight_decay,
+                teacher=arguments.teacher,
+                prune=tuple(_shares(arguments.prune)),
+                prune_of=arguments.prune_of,
+            ),
             tflite=arguments.tflite,
             progress=progress,
         )
@@ -93,6 +101,8 @@ def _train_starter(arguments: argparse.Namespace) -> int:
             minutes=arguments.minutes,
             seed=arguments.seed,
             tflite=arguments.tflite,
+            teacher=arguments.teacher,
+            prune=arguments.prune,
             progress=progress,
         )
     _tell(trained.report, starter_summary(trained.report), trained.folder, as_json=arguments.json)
@@ -220,9 +230,39 @@ def _forecast_arguments(kinds: Kinds) -> None:
         metavar="FORM",
         help=f"of the LSTM's weights: {forms}; auto: the smallest still right",
     )
+    _network_arguments(add)
     add("--tflite", action="store_true", help="also write the LSTM as a TFLite file (docs/models.md)")
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
     add("--plot", type=Path, metavar="FILE", help="also write the picture of held-out forecasts here (png)")
+
+
+def _network_arguments(add: Any) -> None:
+    usual = LstmPlan()
+    add("--hidden", type=int, default=usual.hidden, metavar="N", help=f"units of the LSTM's layers; {usual.hidden}")
+    add("--dropout", type=float, default=usual.dropout, metavar="SHARE", help=f"of the LSTM; {usual.dropout:g}")
+    add("--weight-decay", type=float, default=usual.weight_decay, metavar="X", help=f"{usual.weight_decay:g}")
+    add(
+        "--teacher",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first train an LSTM of N units, which teaches the small one",
+    )
+    add(
+        "--prune",
+        default="",
+        metavar="SHARE[,SHARE]",
+        help="of the LSTM's units to take out; of several the largest is kept that costs at most 1 %% of the error. "
+        "Writes sizes.json and sizes.png: error against size",
+    )
+    add("--prune-of", choices=("units", "weights"), default="units", help="weights: set single ones to zero instead")
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [float(share) for share in _names(text)]
+    except ValueError as error:
+        raise BadSettings(f"--prune {text}: give shares such as 0.25,0.5,0.75") from error
 
 
 def _starter_arguments(kinds: Kinds) -> None:
@@ -239,6 +279,14 @@ def _starter_arguments(kinds: Kinds) -> None:
     add("--minutes", type=float, metavar="N", help="at most so many for the encoder; default: as long as it takes")
     add("--seed", type=int, default=7, metavar="N", help="default: 7")
     add("--tflite", action="store_true", help="also write the reader's encoder as a TFLite file (docs/models.md)")
+    add(
+        "--teacher",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first train networks of width N, which teach the small ones",
+    )
+    add("--prune", type=float, default=0.0, metavar="SHARE", help="of heads and inner units to take out in the end")
     add("--json", action="store_true", help="print the report as one JSON object, and no progress")
 
 

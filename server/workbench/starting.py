@@ -64,12 +64,15 @@ def train_starter(
     minutes: float | None = None,
     seed: int = 7,
     tflite: bool = False,
+    teacher: int = 0,
+    prune: float = 0.0,
     progress: Progress = quiet,
     now_ms: int | None = None,
 ) -> TrainedStarter:
     """Trains the models to start with and writes the folder `out`, which must not exist, or be an earlier one of this
     function. minutes: at most so many for the encoder; None: its usual number of steps. tflite: the reader's encoder
-    also as a TFLite file. Raises BadSettings for a folder that cannot be written and for minutes that are none."""
+    also as a TFLite file. teacher, prune: as `StarterPlan.smaller`. Raises BadSettings for a folder that cannot be written,
+    for minutes that are none and as `StarterPlan.smaller`."""
     if minutes is not None and not 0 < minutes <= 24 * 60:
         raise BadSettings(f"--minutes {minutes}: give more than 0, and at most a day")
     check_place(out)
@@ -77,7 +80,8 @@ def train_starter(
 
     began = time.monotonic()
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    plan = starter.StarterPlan(minutes=minutes, seed=seed, targets=("onnx", "tflite") if tflite else ("onnx",))
+    targets = ("onnx", "tflite") if tflite else ("onnx",)
+    plan = starter.StarterPlan(minutes=minutes, seed=seed, targets=targets).smaller(teacher, prune)
     made = starter.starter_reader(plan, now, lambda share, step: progress(READER_SHARE * share, step))
     writer = starter.starter_writer(
         plan, now, lambda share, step: progress(READER_SHARE + (0.99 - READER_SHARE) * share, step)

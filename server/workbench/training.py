@@ -23,9 +23,9 @@ from protocol.windows import DAY_MS, Floats, WindowSpec
 from server import evaluation
 from server.datasets import SignalGrid
 from server.evaluation import Tail
-from server.training import FORECAST_SLOTS, Candidate, Circumstances, ForecastPlan, Progress, train_forecast
+from server.training import FORECAST_SLOTS, Candidate, Circumstances, ForecastPlan, LstmPlan, Progress, train_forecast
 from server.training.held_out import held_out_answers
-from server.workbench import worth
+from server.workbench import sizes, worth
 from server.workbench.worth import ModelRow, SaidFinding, TrainingReport
 
 MODELS = tuple(slot.partition(".")[2] for slot in FORECAST_SLOTS)
@@ -36,12 +36,14 @@ AUTO, FORMS_OF_ALL = "auto", ("auto", "float32", "float16", "int8")
 """Forms of weights that every network has (`export.forms`)."""
 SHORTEST_WINDOW, LONGEST_WINDOW = 8, 336
 MARK = "report.json"
+USUAL = LstmPlan()
 
 
 @dataclass(frozen=True)
 class TrainPlan:
     """horizon: steps to answer; season: steps per season (None: from the step; 0: none); models: of MODELS;
-    quantize: the form of a network's weights (`export.forms`); tflite: a file for TFLite beside it (`export.to_tflite`)."""
+    quantize: the form of a network's weights (`export.forms`); tflite: a file for TFLite beside it (`export.to_tflite`);
+    lstm: the network's size, teacher and pruning."""
 
     horizon: int
     season: int | None = None
@@ -49,6 +51,7 @@ class TrainPlan:
     epochs: int = 12
     seed: int = 7
     quantize: str = AUTO
+    lstm: LstmPlan = USUAL
     tflite: bool = False
 
 
@@ -91,16 +94,18 @@ def train_forecast_file(
     epochs: int = 12,
     seed: int = 7,
     quantize: str = AUTO,
+    lstm: LstmPlan = USUAL,
     tflite: bool = False,
     progress: Progress = quiet,
     now_ms: int | None = None,
 ) -> Trained:
     """Trains every asked forecaster on the file and writes the folder `out`, which must not exist, or be an earlier one of
-    this function. A folder is also written where no model is eligible; its report says why.
+    this function. A folder is also written where no model is eligible; its report says why. With shares to prune, the folder
+    holds the curve of error against size, too (sizes.json, sizes.png).
 
     Raises Refused for a file that cannot be learned from and BadSettings for a plan that does not fit it; the messages name
     the remedy."""
-    plan = TrainPlan(horizon, season, models, epochs, seed, quantize, tflite)
+    plan = TrainPlan(horizon, season, models, epochs, seed, quantize, lstm, tflite)
     unknown = [name for name in models if name not in MODELS]
     if unknown or not models:
         raise BadSettings(f"no forecaster {', '.join(unknown) or 'asked for'}; there are {', '.join(MODELS)}")
@@ -108,6 +113,7 @@ def train_forecast_file(
         raise BadSettings(f"horizon {horizon}: 1 to 1000 steps can be answered")
     if quantize not in FORMS_OF_ALL:
         raise BadSettings(f"quantize {quantize!r}: name one of {', '.join(FORMS_OF_ALL)}")
+    check_plan(lstm)
     check_place(out)
     recordings = read_file(path, layout)
     layout = msgspec.structs.replace(layout, step_ms=recordings.step_ms)
@@ -128,6 +134,21 @@ def train_forecast_file(
     with written_whole(out) as folder:
         report = _write(folder, path, recordings, grid, spec, candidates, why, left_out, findings, world.dataset_digest)
     return Trained(out, report, candidates)
+
+
+def check_plan(lstm: LstmPlan) -> None:
+    """Raises BadSettings for a network that there cannot be."""
+    if not 1 <= lstm.hidden <= 2048 or not 0 <= lstm.teacher <= 4096:
+        raise BadSettings(
+            f"{lstm.hidden} hidden units, {lstm.teacher} of the teacher: give 1 to 2048, and at most 4096"
+        )
+    if not 0 <= lstm.dropout < 1 or lstm.weight_decay < 0:
+        raise BadSettings(
+            f"dropout {lstm.dropout:g}, weight decay {lstm.weight_decay:g}: from 0 to less than 1; 0 or more"
+        )
+    wrong = [share for share in lstm.prune if not 0 <= share < 1]
+    if wrong:
+        raise BadSettings(f"prune {wrong[0]:g}: give shares from 0 to less than 1, such as 0.5")
 
 
 def _reads_known(candidate: Candidate) -> bool:
@@ -217,6 +238,7 @@ def _train(
                 seed=plan.seed,
                 slots=slots,
                 quantize=plan.quantize,
+                lstm=plan.lstm,
                 targets=("onnx", "tflite") if plan.tflite else ("onnx",),
             ),
             world,
@@ -271,6 +293,8 @@ def _write(
     classes = worth.class_rows([worth.signal_class(row, spec.season) for row in grid.values], errors)
     serving = {row.algorithm: row.error for row in rows if row.eligible and row.error is not None}
     picture = _draw(folder, grid, tail, answers, recordings.stamp_ms) if tail else ""
+    for candidate in candidates:
+        sizes.write(folder, candidate.passport)
     report = TrainingReport(
         file=path.name,
         digest=file_digest,

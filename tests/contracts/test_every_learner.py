@@ -311,7 +311,7 @@ def _readers() -> Iterator[Learner]:
         made: training.Candidate = little.starter_reader(little.LITTLE, 0, lambda _share, _step: None).candidate
         return made
 
-    yield _reader("notes", ("bert", "word_pieces", "masking", "descent", "note_heads"), starter)
+    yield _reader("notes", ("bert", "word_pieces", "masking", "descent", "note_heads", "imitation"), starter)
 
 
 def _writer() -> Learner:
@@ -372,7 +372,7 @@ def _fault_cases() -> Iterator[FaultCase]:
 LEARNERS = [
     _forecaster(training.ARIMA, ("arima", "arima_search", "arima_likelihood", "arima_pool")),
     _forecaster(training.RIDGE, ("ridge", "combination")),
-    _forecaster(training.LSTM, ("lstm",)),
+    _forecaster(training.LSTM, ("lstm", "units", "teaching")),
     _items(),
     _tabular(),
     _events(),

@@ -16,6 +16,7 @@ from protocol.reports import ModelRef
 from server.algorithms.bert import BertSettings
 from server.algorithms.descent import Descent
 from server.algorithms.gpt import GptSettings
+from server.algorithms.imitation import Imitation
 from server.algorithms.masking import Alignment, PreTraining
 from server.algorithms.note_heads import UNTOLD, FineTuning
 from server.algorithms.note_reader import ReaderSettings
@@ -30,11 +31,10 @@ from server.training.starter import (
     StarterPlan,
     StarterReader,
     apart,
-    likenesses,
-    numbered,
     starter_reader,
     starter_writer,
 )
+from server.training.starter_encoder import EncoderCourse, encoder_of, likenesses, numbered
 from server.training.text_encoder import PackedEncoder
 from server.training.writer_lessons import WriterPlan
 from server.workbench.starting import StarterReport, starter_summary, train_starter
@@ -68,10 +68,36 @@ def made() -> StarterReader:
     return starter_reader(LITTLE, 0, lambda _share, _step: None)
 
 
+def test_an_encoder_is_taught_by_a_larger_one_and_loses_half_of_its_heads_and_inner_units() -> None:
+    told = list(notes(LITTLE.notes, 60, 7))
+    large = BertSettings(width=32, layers=1, heads=2, inner=64, context=32)
+    few = Imitation(Descent(steps=4), batch=8)
+    course = EncoderCourse(LITTLE.encoder, LITTLE.heads, large, few, 0.5)
+    encoder = encoder_of(told, course, lambda _share, _step: None)
+    settings = encoder.net.settings
+    assert (settings.width, settings.heads, settings.each, settings.inner) == (16, 1, 8, 16)
+    assert encoder.vectors([told[0].text]).shape == (1, 16)
+    said = course.told(settings)
+    assert (said["encoder_teacher"], said["encoder_pruned"], said["encoder_dropout"]) == ("1 layers of 32", 0.5, 0.1)
+
+
+def test_a_plan_is_made_smaller_for_encoder_and_writer_alike() -> None:
+    plan = StarterPlan().smaller(384, 0.5)
+    assert plan.teacher is not None
+    assert plan.writer.teacher is not None
+    assert (plan.teacher.width, plan.teacher.inner, plan.writer.teacher.width) == (384, 1536, 384)
+    assert (plan.prune, plan.writer.prune) == (0.5, 0.5)
+    assert StarterPlan().smaller(0, 0.0) == StarterPlan()
+    for teacher, share in ((64, 0.0), (385, 0.0), (0, 1.0)):
+        with pytest.raises(BadSettings):
+            StarterPlan().smaller(teacher, share)
+
+
 def test_the_passport_names_the_source_and_the_licence(made: StarterReader) -> None:
     passport = made.candidate.passport
     assert passport.lineage.parameters["sources"] == SOURCES
     assert passport.licence == passport.lineage.parameters["licence"] == LICENCE
+    assert passport.lineage.parameters["encoder_dropout"] == "0.1"
     assert "simulated" in passport.because
     assert passport.slot == "notes.reader"
     assert passport.runtime is Runtime.READER

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -240,7 +240,15 @@ class Plan:
     writer_steps: int = 600
     writer_layers: int = 4
     writer_width: int = 128
+    writer_teacher: int = 0
+    writer_prune: float = 0.0
     lstm_epochs: int = 1
+    lstm_hidden: int = 64
+    lstm_dropout: float = 0.1
+    lstm_weight_decay: float = 1e-3
+    lstm_teacher: int = 0
+    lstm_prune: tuple[float, ...] = ()
+    lstm_prune_of: Literal["units", "weights"] = "units"
     lives: str = ""
     life_settings: tuple[str, ...] = ()
     life_conditions: int = 1

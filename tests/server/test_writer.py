@@ -7,9 +7,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.runtimes import load
+from export.decoding import PackedDecoder
+from export.to_decoder import gateway_graph
 from protocol.bundles import Passport, digest, unpack
 from protocol.reports import ModelRef
 from protocol.writing.author import Author, LanguageModel
@@ -18,14 +21,14 @@ from protocol.writing.facts import LANGUAGES, Mode
 from protocol.writing.frames import TITLE, read_frames, wordings
 from protocol.writing.realise import Alternatives, Facts, licensed, template
 from server.algorithms import byte_pairs
-from server.algorithms.gpt import Gpt, GptSettings
+from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
 from server.checkpoints import save_gpt
 from server.left import LeftReport
 from server.training.circumstances import Candidate, Circumstances
 from server.training.language import LoopSettings
 from server.training.left_reports import invented, made_up, sections
 from server.training.writer import WRITER, train_writer
-from server.training.writer_lessons import WriterPlan
+from server.training.writer_lessons import WriterPlan, learn_writer
 
 WORLD = Circumstances(dataset_digest="0" * 64, dataset_rows=0, now_ms=0)
 LOOP = LoopSettings(steps=60, learning_rate=4e-3, check_every=20, patience=0)
@@ -176,3 +179,20 @@ def test_catalogue_longer_than_the_context_is_refused_before_anything_is_learned
     short = replace(TINY, shape=replace(TINY.shape, context=64))
     with pytest.raises(ValueError, match="longer context"):
         train_writer(short, WORLD, quiet)
+
+
+def test_a_writer_is_taught_by_a_larger_one_and_loses_half_of_its_parts() -> None:
+    larger = replace(TINY.shape, width=48)
+    little = replace(LOOP, steps=6, check_every=6)
+    plan = replace(TINY, made=10, made_loop=little, teacher=larger, prune=0.5)
+    told: list[str] = []
+    learned = learn_writer(plan, lambda _share, text: told.append(text))
+    settings = learned.net.settings
+    assert (settings.width, settings.heads, settings.each, settings.wide) == (32, 1, 16, 64)
+    assert learned.words.startswith("teacher, made reports: 6 steps")
+    assert learned.words.endswith("pruned to 1 heads and 64 inner units")
+    assert any("teacher made reports" in text for text in told)
+    assert learned.spec.kv_heads == 1
+    ids = [1, 2, 3]
+    graph = PackedDecoder(gateway_graph(learned.net, learned.spec), learned.spec)
+    np.testing.assert_allclose(graph.feed(ids), TorchDecoder(learned.net).feed(ids), atol=1e-3)
