@@ -53,7 +53,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _GROUPS = (
-    ("pruning", re.compile(r"prun|sparsity|hidden_after")),
+    ("pruning", re.compile(r"prun|sparsity|hidden_after|^sizes$")),
     ("teacher", re.compile(r"teacher|distil|student|taught")),
     (
         "regularization",
@@ -173,13 +173,32 @@ def grouped(parameters: dict[str, str]) -> dict[str, dict[str, str]]:
 
 
 def _parameters(parameters: dict[str, str], language: Language) -> Section:
-    tables = [
-        Table(
-            [word(group, language), word("value", language)], [[name, _cut(value)] for name, value in members.items()]
-        )
-        for group, members in grouped(parameters).items()
-    ]
+    tables = []
+    for group, members in grouped(parameters).items():
+        listed = {name: rows for name, value in members.items() if (rows := _listed(value))}
+        plain = [[name, _cut(value)] for name, value in members.items() if name not in listed]
+        tables.append(Table([word(group, language), word("value", language)], plain))
+        for name, rows in listed.items():
+            heads = list(rows[0])
+            tables.append(
+                Table(
+                    [f"{name}: {heads[0]}", *heads[1:]],
+                    [[_cut(str(row.get(head, "–"))) for head in heads] for row in rows],
+                    list(range(1, len(heads))),
+                )
+            )
     return _section("parameters", language, tables=tables)
+
+
+def _listed(value: str) -> list[dict[str, str | int | float | bool | None]]:
+    """The rows of a setting that is a list of objects, as a curve of sizes is; empty: it is none."""
+    if not value.startswith("[{"):
+        return []
+    try:
+        rows = msgspec.json.decode(value, type=list[dict[str, str | int | float | bool | None]])
+    except (msgspec.DecodeError, RecursionError):
+        return []
+    return rows if rows[0] else []
 
 
 def _quality(passport: Passport, language: Language) -> Section:

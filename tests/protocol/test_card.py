@@ -80,6 +80,16 @@ def test_settings_are_told_by_what_they_are_for() -> None:
     assert set(told["other"]) == {"hidden"}
 
 
+def test_a_curve_of_sizes_is_a_table_of_its_own() -> None:
+    curve = '[{"share":0.0,"hidden":64,"error":0.51},{"share":0.5,"hidden":32,"error":0.52}]'
+    lineage = msgspec.structs.replace(small().passport.lineage, parameters={"sizes": curve, "pruned": "0.5"})
+    told = texts("en", lineage=lineage)
+    assert "| sizes: share | hidden | error |" in told
+    assert "| 0.5 | 32 | 0.52 |" in told
+    for odd in ("[{}]", "[{]", "[{" * 5000, '[{"a": [1]}]'):
+        assert "Pruning" in texts("en", lineage=msgspec.structs.replace(lineage, parameters={"pruned": odd}))
+
+
 def test_every_word_is_there_in_both_languages() -> None:
     for english, chinese in (*WORDS.values(), *METRICS.values()):
         assert english
