@@ -97,8 +97,11 @@ def session(graph: bytes, settings: RuntimeSettings = ONE_THREAD) -> Any:
     if settings.arena_mb:
         _limit_arena(ort, settings.arena_mb)
         options.add_session_config_entry("session.use_env_allocators", "1")
+    wanted = providers(settings.providers)
+    # onnxruntime tries the processor again where that alone was asked, and writes so into standard output
+    again = int(len(wanted) > 1)
     try:
-        return ort.InferenceSession(graph, options, providers=providers(settings.providers))
+        return ort.InferenceSession(graph, options, providers=wanted, enable_fallback=again)
     except Exception as error:  # onnxruntime's own exceptions share no root but Exception
         raise BadBundle(
             Reason.UNSUPPORTED_RUNTIME,

@@ -159,7 +159,9 @@ def test_what_a_graph_says_of_itself_is_read_without_an_engine() -> None:
     assert facts.operators == {("com.microsoft", "MatMulInteger"): 1}
 
 
-@settings(max_examples=200)
+@settings(
+    max_examples=200, derandomize=True
+)  # the engine is native code: what it makes of the same bytes stays the same
 @given(st.data())
 def test_a_graph_with_an_altered_byte_is_refused_or_still_right(data: st.DataObject) -> None:
     graph = bytearray(model())

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 import millwright
 from edge_agent.once import inspect_bundle, verify_bundle
 from protocol.bundles import digest, pack
 from tests.bundles import small
+from tests.edge_agent.test_bad_graphs import bundle, model, written
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +81,19 @@ def test_verify_says_it_in_words(folder: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert "WRONG on this machine, recommend.items v2" in said
     assert "c.bundle: refused, bad_archive:" in said
+
+
+def test_a_graph_that_does_not_load_leaves_the_answer_for_programs_whole(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["q"], name="~~")
+    short = numpy_helper.from_array(np.ones((1, 3, 4), dtype=np.float32), "w")
+    graph = written([node], [short]).replace(b"~~", b"\xff\xff")  # onnxruntime's own message is then no text
+    for number, body in enumerate((graph, model(opset=999), model()[:-9])):
+        (tmp_path / f"{number}.bundle").write_bytes(bundle(body))
+    assert verify_bundle.main([str(tmp_path), "--json"]) == 1
+    told = json.loads(capfd.readouterr().out)["bundles"]
+    assert [one["reason"] for one in told] == ["unsupported_runtime", "unsupported_runtime", "bad_archive"]
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])
