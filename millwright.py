@@ -28,6 +28,8 @@ COMMANDS = {
         "train",
     ),
     "export": ("server.workbench.exporting", "make a model that you bring small, and prove it right", "train"),
+    "inspect": ("edge_agent.once.inspect_bundle", "what bundles are: their card, read without running them", None),
+    "verify": ("edge_agent.once.verify_bundle", "whether bundles are whole and right on this machine", None),
     "forecast": ("edge_agent.once.forecast", "forecast a file of your own with trained bundles, and say why", None),
     "recommend": ("edge_agent.once.recommend", "rank items for a user with a trained bundle, and say why", None),
     "notes": ("edge_agent.once.notes", "read notes with a trained bundle: what failed, how sure, which words", None),

@@ -65,6 +65,7 @@ class Updates:
         except (FileNotFoundError, msgspec.DecodeError):
             self._ledger = Ledger()
         self._running: dict[str, RunningModel] = {}
+        self._changes: list[Change] = []
 
     @property
     def applied_version(self) -> int:
@@ -72,30 +73,36 @@ class Updates:
         return self._ledger.applied
 
     def restore(self) -> list[Change]:
-        """At start: what was active, else what was before it."""
+        """At start: what was active, else what was before it. What does not come back is fetched again as soon as the server
+        says what it wants."""
         changes: list[Change] = []
+        was = self._ledger.applied
         for slot, active in list(self._ledger.active.items()):
+            del self._ledger.active[slot]
             for assignment in (active, self._ledger.previous.get(slot)):
                 if assignment is None:
                     continue
                 try:
                     archive = self._path(assignment).read_bytes()
                     changes.append(self._serve(assignment, load(archive, assignment.digest, self._runtime)))
+                    self._ledger.active[slot] = assignment
                     break
                 except (OSError, BadBundle) as error:
                     self._note(assignment, ModelStatus.REFUSED, str(error))
                     log.warning("%s v%d does not come back: %s", slot, assignment.version, error)
+            if self._ledger.active.get(slot) != active:
+                self._ledger.applied = max(was - 1, 0)
         return changes
 
     def apply(self, desired: Desired) -> list[Change]:
         """Goes through a desired document. Returns the changes to make between two buckets; raises TryLater if the
-        server could not be reached (call again), Refused (stale_version) for a document of the past."""
+        server could not be reached or the disk does not take a bundle (call again: changes that were made by then are
+        returned by the call that succeeds), Refused (stale_version) for a document of the past."""
         if desired.version <= self._ledger.applied:
             raise Refused(Reason.STALE_VERSION, f"desired {desired.version} is not newer than {self._ledger.applied}")
-        changes: list[Change] = []
         wanted = {a.slot: a for a in desired.models}
         for slot in [s for s in self._ledger.active if s not in wanted]:
-            changes.append(Change(slot, self._ledger.active.pop(slot).role, None))
+            self._changes.append(Change(slot, self._ledger.active.pop(slot).role, None))
             self._running.pop(slot, None)
         for slot, assignment in wanted.items():
             active = self._ledger.active.get(slot)
@@ -107,13 +114,13 @@ class Updates:
                 continue
             change = self._take(assignment)
             if change is not None:
-                changes.append(change)
-        self._ledger.applied = desired.version
+                self._changes.append(change)
         self._ledger.refused = {
             a.digest: self._ledger.refused[a.digest] for a in desired.models if a.digest in self._ledger.refused
         }
-        self._save()
+        self._save(desired.version)
         self._sweep()
+        changes, self._changes = self._changes, []
         return changes
 
     def status(self) -> list[RunningModel]:
@@ -135,7 +142,10 @@ class Updates:
             self._note(assignment, ModelStatus.REFUSED, str(error))
             log.warning("%s v%d refused: %s", assignment.slot, assignment.version, error)
             return None
-        write_durably(self._path(assignment), archive)
+        try:
+            write_durably(self._path(assignment), archive)
+        except OSError as error:
+            raise TryLater(f"cannot keep {assignment.slot} v{assignment.version}: {error.strerror}") from error
         before = self._ledger.active.get(assignment.slot)
         if before is not None and before.digest != assignment.digest:
             self._ledger.previous[assignment.slot] = before
@@ -169,8 +179,13 @@ class Updates:
     def _path(self, assignment: Assignment) -> Path:
         return self._folder / f"{assignment.digest}.bundle"
 
-    def _save(self) -> None:
-        write_durably(self._folder / "active.json", msgspec.json.encode(self._ledger))
+    def _save(self, applied: int) -> None:
+        done = msgspec.structs.replace(self._ledger, applied=applied)
+        try:
+            write_durably(self._folder / "active.json", msgspec.json.encode(done))
+        except OSError as error:
+            raise TryLater(f"cannot keep what is active: {error.strerror}") from error
+        self._ledger = done
 
     def _sweep(self) -> None:
         keep = {a.digest for a in (*self._ledger.active.values(), *self._ledger.previous.values())}

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bounds import FORECASTER, Bound, bound_of
-from protocol.bundles import Bundle, Form, Golden, Lineage, Lite, Parity, Passport, Quality, Runtime, pack
+from export.footprint import loaded_bytes, measured_on
+from protocol.bundles import Bundle, Form, Golden, Lineage, Lite, Parity, Passport, Quality, Runtime, pack, with_files
 from protocol.demand_windows import DemandSpec
 from protocol.event_features import EventSpec
 from protocol.life_windows import LifeSpec
@@ -134,22 +135,22 @@ def seal(draft: Draft) -> tuple[bytes, Passport]:
         + sum(int(table.nbytes) for table in draft.tables.values())
         + sum(map(len, draft.texts.values())),
         latency_us=draft.latency_us,
+        measured_on=measured_on(),
+        rss_bytes=loaded_bytes(draft.graph) if draft.graph else 0,
         intended_use=draft.intended_use,
         limits=draft.limits,
         because=draft.because,
     )
-    archive = pack(
-        Bundle(
-            passport=passport,
-            graph=draft.graph,
-            lite=draft.lite_graph,
-            tables=draft.tables,
-            golden_inputs=draft.golden_inputs,
-            golden_outputs=draft.golden_outputs,
-            texts=draft.texts,
-        )
+    bundle = Bundle(
+        passport=passport,
+        graph=draft.graph,
+        lite=draft.lite_graph,
+        tables=draft.tables,
+        golden_inputs=draft.golden_inputs,
+        golden_outputs=draft.golden_outputs,
+        texts=draft.texts,
     )
-    return archive, passport
+    return pack(bundle), with_files(bundle)
 
 
 def judge(figure: Quality, parity: Parity, bound: Bound = FORECASTER) -> tuple[bool, str]:

@@ -1,13 +1,15 @@
 """A bundle is one reproducible zip: passport.json, the graph or tables, golden vectors. Its identity is its sha256.
 
 The same model packed twice gives the same bytes (sorted members, fixed times, stored uncompressed). Reading trusts
-nothing: every limit below is checked before memory is spent, names outside the list are refused, no pickle is read."""
+nothing: every limit below is checked before memory is spent, names outside the list are refused, no pickle is read. An array
+is read by `protocol.arrays`, a graph is looked through by `protocol.graphs` before an engine sees it."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import re
+import struct
 import zipfile
 from enum import StrEnum
 from typing import Annotated
@@ -16,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol import arrays
 from protocol.demand_windows import DemandSpec
 from protocol.errors import BadBundle, Reason
 from protocol.event_features import EventSpec
@@ -62,7 +65,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """One held-out figure, lower or higher is better as said. `reference` is the simple reference on the same rows,
-    `champion` the model that serves now (None: there is none yet)."""
+    `champion` the model that serves now (None: there is none yet). low, high: the 95 % confidence interval of `model` over
+    the held-out rows (None: not measured)."""
 
     metric: Name
     lower_is_better: bool
@@ -70,6 +74,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     reference: float
     reference_name: Name
     champion: float | None = None
+    low: float | None = None
+    high: float | None = None
     split: Text
     n: int
 
@@ -155,6 +161,9 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     demand: how a spare-part model's answers are read.
     writer: what a language model's graph is and what it was taught. reader: what a note reader says and by which parts.
     forms: the forms that packing tried, the one that was taken among them. lite: the same model for TFLite, if it is there.
+    measured_on: the class of the processor that latency_us was measured on (`protocol.processors`; empty: not said).
+    rss_bytes: resident memory there of a process with nothing but numpy, onnxruntime and the graph (0: not measured, or
+    there is no graph).
     files: sha256 of every other member."""
 
     format: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
@@ -198,6 +207,8 @@ class Passport(msgspec.Struct, frozen=True, kw_only=True):
     float_bytes: int
     packed_bytes: int
     latency_us: float
+    measured_on: Text = ""
+    rss_bytes: int = 0
     intended_use: Text
     limits: Text
     licence: Text = "Apache-2.0"
@@ -231,21 +242,29 @@ TEXT_OF_FRAMES = "frames_"
 """How the names of a bundle's catalogues begin: "frames_fault_report.json"."""
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 _TEXT_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}\.json")
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,127}\.npy")
 _FOLDERS = {"tables": "tables", "golden_inputs": "golden/in", "golden_outputs": "golden/out"}
-
-
-def _npy(array: NDArray[np.generic]) -> bytes:
-    out = io.BytesIO()
-    np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
-    return out.getvalue()
+_FIELDS = {folder: field for field, folder in _FOLDERS.items()}
+MOST_NAMED = 5
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+    struct.error,
+    OverflowError,
+)
+"""What zipfile raises for archives that are cut, altered or encrypted."""
 
 
 def _sha256(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def pack(bundle: Bundle) -> bytes:
-    """The archive's bytes; `bundle.passport.files` is filled in."""
+def _contents(bundle: Bundle) -> dict[str, bytes]:
+    """Every member but the passport, by name."""
     members: dict[str, bytes] = {}
     if bundle.graph:
         members[GRAPH] = bundle.graph
@@ -253,12 +272,21 @@ def pack(bundle: Bundle) -> bytes:
         members[LITE] = bundle.lite
     for field, folder in _FOLDERS.items():
         for name, array in getattr(bundle, field).items():
-            members[f"{folder}/{name}.npy"] = _npy(array)
-    members |= {f"{TEXTS}/{name}": body for name, body in bundle.texts.items()}
-    passport = msgspec.structs.replace(
-        bundle.passport, files={name: _sha256(body) for name, body in sorted(members.items())}
+            members[f"{folder}/{name}.npy"] = arrays.written(array)
+    return members | {f"{TEXTS}/{name}": body for name, body in bundle.texts.items()}
+
+
+def with_files(bundle: Bundle) -> Passport:
+    """The passport as `pack` writes it: `files` is filled in."""
+    return msgspec.structs.replace(
+        bundle.passport, files={name: _sha256(body) for name, body in sorted(_contents(bundle).items())}
     )
-    members[PASSPORT] = msgspec.json.format(msgspec.json.encode(passport), indent=1)
+
+
+def pack(bundle: Bundle) -> bytes:
+    """The archive's bytes; the passport in it is `with_files`."""
+    members = _contents(bundle)
+    members[PASSPORT] = msgspec.json.format(msgspec.json.encode(with_files(bundle)), indent=1)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
@@ -286,60 +314,70 @@ def unpack(archive: bytes, expected_digest: str | None = None) -> Bundle:
         raise BadBundle(
             Reason.DIGEST_MISMATCH, f"bundle has digest {digest(archive)}, the server announced {expected_digest}"
         )
+    members = _members(archive)
+    passport = _passport(members.pop(PASSPORT, None))
+    _check_sums(passport.files, members)
+    held: dict[str, dict[str, NDArray[np.generic]]] = {field: {} for field in _FOLDERS}
+    texts: dict[str, bytes] = {}
+    for name, body in members.items():
+        folder, _, leaf = name.rpartition("/")
+        if folder == TEXTS:
+            texts[leaf] = body
+        elif name not in (GRAPH, LITE):
+            held[_FIELDS[folder]][leaf.removesuffix(".npy")] = arrays.read(name, body)
+    if (passport.lite is not None) != (LITE in members):
+        raise BadBundle(Reason.BAD_ARCHIVE, f"passport and archive disagree about {LITE}")
+    return Bundle(passport=passport, graph=members.get(GRAPH, b""), lite=members.get(LITE, b""), texts=texts, **held)
+
+
+def _passport(body: bytes | None) -> Passport:
+    if body is None:
+        raise BadBundle(Reason.BAD_ARCHIVE, f"the archive has no {PASSPORT}")
     try:
-        members = _members(archive)
-        passport = msgspec.json.decode(members.pop(PASSPORT), type=Passport)
-        if passport.files != {name: _sha256(body) for name, body in sorted(members.items())}:
-            raise BadBundle(Reason.DIGEST_MISMATCH, "the passport's list of files does not match the archive")
-        arrays: dict[str, dict[str, NDArray[np.generic]]] = {field: {} for field in _FOLDERS}
-        texts: dict[str, bytes] = {}
-        for name, body in members.items():
-            folder, _, leaf = name.rpartition("/")
-            if folder == TEXTS:
-                texts[leaf] = body
-            elif name not in (GRAPH, LITE):
-                field = next(f for f, path in _FOLDERS.items() if path == folder)
-                arrays[field][leaf.removesuffix(".npy")] = np.lib.format.read_array(
-                    io.BytesIO(body), allow_pickle=False
-                )
-        if (passport.lite is not None) != (LITE in members):
-            raise BadBundle(Reason.BAD_ARCHIVE, f"passport and archive disagree about {LITE}")
-        return Bundle(
-            passport=passport, graph=members.get(GRAPH, b""), lite=members.get(LITE, b""), texts=texts, **arrays
+        return msgspec.json.decode(body, type=Passport)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadBundle(Reason.BAD_ARCHIVE, f"{PASSPORT} cannot be read: {error}") from error
+
+
+def _check_sums(told: dict[str, str], members: dict[str, bytes]) -> None:
+    """Raises BadBundle (digest_mismatch), which names what differs."""
+    found = {name: _sha256(body) for name, body in members.items()}
+    wrong = [
+        *(f"{name} is missing" for name in sorted(told.keys() - found.keys())),
+        *(f"{name} is not on the list" for name in sorted(found.keys() - told.keys())),
+        *(f"{name} was altered" for name in sorted(told.keys() & found.keys()) if told[name] != found[name]),
+    ]
+    if wrong:
+        more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
+        raise BadBundle(
+            Reason.DIGEST_MISMATCH,
+            f"the passport's list of files does not match the archive: {'; '.join(wrong[:MOST_NAMED])}{more}",
         )
-    except BadBundle:
-        raise
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        StopIteration,
-        ValueError,
-        EOFError,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
-        raise BadBundle(Reason.BAD_ARCHIVE, f"not a readable bundle: {type(error).__name__}: {error}") from error
 
 
 def _members(archive: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-        entries = opened.infolist()
-        if len(entries) > MAX_MEMBERS or len({e.filename for e in entries}) != len(entries):
-            raise BadBundle(Reason.BAD_ARCHIVE, f"{len(entries)} members; at most {MAX_MEMBERS}, each once")
-        if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(
-            archive
-        ):
-            raise BadBundle(Reason.BAD_ARCHIVE, "members must be stored uncompressed and fit in the archive")
-        if any(e.filename == PASSPORT and e.file_size > MAX_PASSPORT_BYTES for e in entries):
-            raise BadBundle(Reason.TOO_LARGE, f"passport over {MAX_PASSPORT_BYTES} bytes")
-        for e in entries:
-            folder, _, leaf = e.filename.rpartition("/")
-            if folder == TEXTS and _TEXT_NAME.fullmatch(leaf):
-                if e.file_size > MAX_TEXT_BYTES:
-                    raise BadBundle(Reason.TOO_LARGE, f"{e.filename} over {MAX_TEXT_BYTES} bytes")
-            elif e.filename not in (GRAPH, LITE, PASSPORT) and (
-                folder not in _FOLDERS.values() or not leaf.endswith(".npy")
-            ):
-                raise BadBundle(Reason.BAD_ARCHIVE, f"unexpected member {e.filename!r}")
-        return {e.filename: opened.read(e) for e in entries}
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            entries = opened.infolist()
+            _check_entries(entries, len(archive))
+            return {e.filename: opened.read(e) for e in entries}
+    except _BROKEN_ZIP as error:
+        raise BadBundle(Reason.BAD_ARCHIVE, f"not a readable archive: {type(error).__name__}: {error}") from error
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Before anything is read. size: of the archive, bytes."""
+    if len(entries) > MAX_MEMBERS or len({e.filename for e in entries}) != len(entries):
+        raise BadBundle(Reason.BAD_ARCHIVE, f"{len(entries)} members; at most {MAX_MEMBERS}, each once")
+    if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
+        raise BadBundle(Reason.BAD_ARCHIVE, "members must be stored uncompressed and fit in the archive")
+    for e in entries:
+        folder, _, leaf = e.filename.rpartition("/")
+        if e.filename == PASSPORT:
+            if e.file_size > MAX_PASSPORT_BYTES:
+                raise BadBundle(Reason.TOO_LARGE, f"passport over {MAX_PASSPORT_BYTES} bytes")
+        elif folder == TEXTS and _TEXT_NAME.fullmatch(leaf):
+            if e.file_size > MAX_TEXT_BYTES:
+                raise BadBundle(Reason.TOO_LARGE, f"{e.filename} over {MAX_TEXT_BYTES} bytes")
+        elif e.filename not in (GRAPH, LITE) and not (folder in _FIELDS and _ARRAY_NAME.fullmatch(leaf)):
+            raise BadBundle(Reason.BAD_ARCHIVE, f"unexpected member {e.filename[:200]!r}")

@@ -214,12 +214,14 @@ def table_answers(tail: Tail, model: Ridge, rows: list[int]) -> Floats:
 
 @dataclass(frozen=True)
 class Ranked:
-    """ndcg: NDCG@5; hit: share of cases with a right item among the first 3; n: cases with a known right
-    item."""
+    """ndcg: NDCG@5; hit: share of cases with a right item among the first 3; n: cases with a known right item. gains, hits:
+    the same of each of these cases."""
 
     ndcg: float
     hit: float
     n: int
+    gains: list[float]
+    hits: list[float]
 
 
 def ranked_quality(lists: list[list[str]], cases: list[Case]) -> Ranked:
@@ -234,7 +236,8 @@ def ranked_quality(lists: list[list[str]], cases: list[Case]) -> Ranked:
             gains.append(got / sum(1 / np.log2(place + 2) for place in range(min(len(right), 5))))
             hits.append(float(any(item in right for item in ranked[:3])))
     n = len(gains)
-    return Ranked(float(np.mean(gains)) if n else float("nan"), float(np.mean(hits)) if n else float("nan"), n)
+    ndcg, hit = (float(np.mean(one)) if n else float("nan") for one in (gains, hits))
+    return Ranked(ndcg, hit, n, gains, hits)
 
 
 def _spread(row: Floats) -> float:

@@ -19,21 +19,23 @@ from edge_agent.runtimes.choice import choose, forms, least_us
 from edge_agent.runtimes.engine import ONE_THREAD, Engine, OnnxEngine
 from edge_agent.runtimes.engine import session as graph_session
 from edge_agent.runtimes.lite import LiteEngine
+from edge_agent.runtimes.proof import Proven, proven
 from edge_agent.runtimes.text_graphs import GraphEncoder, OnnxDecoder
-from protocol.bundles import TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
-from protocol.errors import BadBundle, BadMessage, Reason
-from protocol.reading.reader import Reader, reader_of
-from protocol.reading.tokens import Tokenizer, tokenizer
+from protocol.bundles import TEXT_OF_FRAMES, TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
+from protocol.errors import BadBundle, Reason, Refused
+from protocol.reading.reader import Reader, read_golden_texts, reader_of
+from protocol.reading.tokens import Tokenizer, golden_tokens, tokenizer
 from protocol.reports import ModelRef
 from protocol.tables import Hybrid, Monitor, Neighbours, Ranker, Ridge, StateSpace, TableModel, Tables, Trees
 from protocol.text_vectors import TextVectors
+from protocol.writing.frames import read_frames
 
 
 @dataclass
 class LoadedModel:
     """A proven bundle: `session` (a graph), `table` or `decoder` (a language model, with its `tokenizer`) is set; `text`
     understands the words of new items; `texts` are the bundle's catalogues. engine, engine_why: what runs its graph (empty:
-    there is none), and why that."""
+    there is none), and why that. proof: how near its golden vectors came out."""
 
     passport: Passport
     digest: str
@@ -46,6 +48,7 @@ class LoadedModel:
     latency_us: float = 0.0
     engine: str = ""
     engine_why: str = ""
+    proof: tuple[Proven, ...] = ()
 
     @property
     def state_space(self) -> StateSpace | None:
@@ -161,6 +164,9 @@ def _proven(bundle: Bundle, digest: str, runtime: RuntimeSettings, engine: Engin
     passport = bundle.passport
     model = LoadedModel(passport, digest, texts=bundle.texts)
     try:
+        for name, body in bundle.texts.items():
+            if name.startswith(TEXT_OF_FRAMES):
+                read_frames(body)
         if passport.life is not None:
             passport.life.check()
         if passport.runtime is Runtime.ONNX:
@@ -173,12 +179,18 @@ def _proven(bundle: Bundle, digest: str, runtime: RuntimeSettings, engine: Engin
         else:
             model.table, model.engine = _table_model(passport, bundle, runtime, engine)
             model.text = TextVectors(bundle.tables) if "text_idf" in bundle.tables else None
-        _prove(model, bundle, engine)
-    except (ValueError, IndexError, KeyError, BadMessage) as error:
+        model.proof = _prove(model, bundle, engine)
+    except BadBundle:
+        raise
+    except UNFIT as error:
         raise BadBundle(
             Reason.BAD_ARCHIVE, f"{passport.slot} v{passport.version} does not run here: {error}"
         ) from error
     return model
+
+
+UNFIT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, Refused)
+"""What the parts of a model raise where a bundle's tables, texts and passport do not fit one another."""
 
 
 def _graph(bundle: Bundle, runtime: RuntimeSettings, engine: EngineName | None, context: int = 0) -> Engine:
@@ -269,7 +281,10 @@ def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[s
             model.decoder.rewind(0)
             rows.append(model.decoder.feed(ids.tolist())[-1])
         model.decoder.rewind(0)
-        return {"logits": np.stack(rows)}
+        answers: dict[str, NDArray[Any]] = {"logits": np.stack(rows)}
+        if "texts" in inputs and model.tokenizer is not None:
+            answers["tokens"] = golden_tokens(model.tokenizer, read_golden_texts(inputs["texts"]))
+        return answers
     if model.session is not None:
         who = np.asarray(inputs["who"], dtype=np.int64) if "who" in inputs else None
         return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32), who)}
@@ -278,20 +293,13 @@ def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[s
     raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")
 
 
-def _prove(model: LoadedModel, bundle: Bundle, engine: EngineName | None) -> None:
+def _prove(model: LoadedModel, bundle: Bundle, engine: EngineName | None) -> tuple[Proven, ...]:
+    """What came out of each golden output. Raises BadBundle (golden_mismatch) where one is not right here."""
     if not bundle.golden_outputs:
         raise BadBundle(Reason.GOLDEN_MISMATCH, "the bundle has no golden vectors; it cannot be proven on this machine")
     answers = answer_golden(model, bundle.golden_inputs, bundle.golden_outputs)
     lite = bundle.passport.lite if engine == TFLITE else None
     tolerance: Golden = (lite.golden if lite is not None else None) or bundle.passport.golden
-    for name, expected in bundle.golden_outputs.items():
-        got = answers.get(name)
-        want = np.asarray(expected, dtype=np.float64)
-        if got is None or got.shape != want.shape:
-            raise BadBundle(Reason.GOLDEN_MISMATCH, f"golden output {name!r} has no counterpart of shape {want.shape}")
-        worst = float(np.max(np.abs(got - want) - tolerance.rtol * np.abs(want), initial=0.0))
-        if not worst <= tolerance.atol:
-            raise BadBundle(
-                Reason.GOLDEN_MISMATCH,
-                f"golden output {name!r} is off by {worst:.3g} on this CPU; {tolerance.atol:.3g} is allowed",
-            )
+    return tuple(
+        proven(name, answers.get(name), expected, tolerance) for name, expected in bundle.golden_outputs.items()
+    )

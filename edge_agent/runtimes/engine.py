@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_agent.config import ONNXRUNTIME, RuntimeSettings
 from protocol.errors import BadBundle, Reason
+from protocol.graphs import check_graph
 
 Arrays = dict[str, NDArray[Any]]
 ONE_THREAD = RuntimeSettings()
@@ -78,7 +79,10 @@ class OnnxEngine:
 
 
 def session(graph: bytes, settings: RuntimeSettings = ONE_THREAD) -> Any:
-    """A graph as onnxruntime holds it. Raises BadBundle (unsupported_runtime) if that is not here or cannot load it."""
+    """A graph as onnxruntime holds it. Raises BadBundle: bad_archive for what is no graph or wants files beside it (which
+    onnxruntime would read from wherever this process stands), unsupported_runtime if onnxruntime is not here or cannot load
+    it."""
+    facts = check_graph(graph)
     # onnxruntime has telemetry of its own, which starts at import: nothing leaves a gateway but through privacy.py
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
@@ -93,11 +97,15 @@ def session(graph: bytes, settings: RuntimeSettings = ONE_THREAD) -> Any:
     if settings.arena_mb:
         _limit_arena(ort, settings.arena_mb)
         options.add_session_config_entry("session.use_env_allocators", "1")
+    wanted = providers(settings.providers)
+    # onnxruntime tries the processor again where that alone was asked, and writes so into standard output
+    again = int(len(wanted) > 1)
     try:
-        return ort.InferenceSession(graph, options, providers=providers(settings.providers))
+        return ort.InferenceSession(graph, options, providers=wanted, enable_fallback=again)
     except Exception as error:  # onnxruntime's own exceptions share no root but Exception
         raise BadBundle(
-            Reason.UNSUPPORTED_RUNTIME, f"onnxruntime {ort.__version__} cannot load the graph: {error}"
+            Reason.UNSUPPORTED_RUNTIME,
+            f"onnxruntime {ort.__version__} cannot load the graph (IR {facts.ir}, opset {facts.opsets.get('', 0)}): {error}",
         ) from error
 
 

@@ -18,6 +18,7 @@ import msgspec
 from edge_agent.config import ONNXRUNTIME, TFLITE, EngineName, RuntimeSettings
 from edge_agent.runtimes.apart import answer_alone, in_a_process
 from protocol.errors import BadBundle
+from protocol.processors import processor
 
 GRAPH = zlib.decompress(
     base64.b64decode(
@@ -31,18 +32,6 @@ weights that are all 127, and total float32 [], the sum of a."""
 TERMS, LARGEST, WEIGHT = 64, 255, 127
 EXACT = TERMS * LARGEST * WEIGHT
 """What `products` are of the largest a. A processor without VNNI adds pairs of them in 16 bits, which overflow."""
-FEATURES = {
-    "avx2": "AVX2",
-    "avx512f": "AVX512",
-    "avx512_vnni": "AVX512-VNNI",
-    "avx_vnni": "AVX-VNNI",
-    "amx_int8": "AMX-INT8",
-    "neon": "NEON",
-    "asimd": "NEON",
-    "asimddp": "dot product",
-    "i8mm": "I8MM",
-}
-"""Flag in /proc/cpuinfo -> how it is known; what the engines' kernels look for."""
 LIMIT_S = 60.0
 CALLS = 20
 ASK = "import sys; from edge_agent.runtimes import machine; machine.child(sys.argv[1])"
@@ -86,15 +75,15 @@ def look(folder: Path) -> Machine:
     """Asks everything. folder: where the agent's data lie, for the room on its disk."""
     import numpy as np
 
-    cpu = cpu_features(_text("/proc/cpuinfo"))
+    name, features = processor(_text("/proc/cpuinfo"))
     found = {name: _asked(name) for name in (ONNXRUNTIME, TFLITE)}
     runtime, advice = recommended(found[ONNXRUNTIME], found[TFLITE])
     return Machine(
         python=platform.python_version(),
         numpy=np.__version__,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        processor=cpu[0],
-        features=cpu[1],
+        processor=name or platform.processor() or platform.machine(),
+        features=features,
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_free_mb=_memory_mb(_text("/proc/meminfo")),
         disk_free_mb=shutil.disk_usage(folder).free >> 20,
@@ -118,17 +107,6 @@ def recommended(onnx: list[Answered], tflite: list[Answered]) -> tuple[RuntimeSe
         advice.append(f"only {engines[0]} works; {other} would give bundles with two forms a choice")
         return RuntimeSettings(engines=(engines[0],)), advice
     return RuntimeSettings(), [*advice, "both engines work: each bundle is served by what is fastest here"]
-
-
-def cpu_features(cpuinfo: str) -> tuple[str, list[str]]:
-    """(the processor's name, what it has of FEATURES), from the text of /proc/cpuinfo."""
-    told: dict[str, str] = {}
-    for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        told.setdefault(key.strip().lower(), value.strip())
-    flags = f"{told.get('flags', '')} {told.get('features', '')}".split()
-    name = told.get("model name") or told.get("hardware") or platform.processor() or platform.machine()
-    return name, list(dict.fromkeys(FEATURES[flag] for flag in FEATURES if flag in flags))
 
 
 def child(engine: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Protocol
@@ -126,6 +126,13 @@ def tokenizer(body: bytes) -> Tokenizer:
         return BytePairs(file) if isinstance(file.model, Bpe) else WordPieces(file)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"the tokenizer's parts do not fit together: {error!r}") from error
+
+
+def golden_tokens(words: Tokenizer, texts: Sequence[str]) -> NDArray[np.int64]:
+    """Ids of texts, one after another: what a bundle's golden vectors hold a tokenizer to."""
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(np.asarray(words.encode(one)[0]) for one in texts)]).astype(
+        np.int64
+    )
 
 
 def _added(file: File, *, as_it_stands: bool) -> dict[str, int]:

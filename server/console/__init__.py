@@ -190,6 +190,7 @@ def overview(session: Session, now_ms: int, known: Catalogues) -> dict[str, Any]
             }
             for r in reports
         ],
+        "cards": _numbers(session, gateways),
         "wordings": edits.proposals(session, known, most=20),
         "models": [_model(m) for m in session.scalars(select(Model).order_by(Model.id.desc()).limit(12))],
         "rollouts": [
@@ -325,6 +326,13 @@ def _gateway(gateway: Gateway, now_ms: int) -> dict[str, Any]:
     }
 
 
+def _numbers(session: Session, gateways: list[Gateway]) -> dict[str, int]:
+    """digest -> number in the registry, of the models that gateways say they have."""
+    digests = {m.get("digest") for g in gateways for m in (g.reported or {}).get("models", [])}
+    found = session.execute(select(Model.digest, Model.id).where(Model.digest.in_(digests)))
+    return {row.digest: row.id for row in found}
+
+
 def _machines(session: Session) -> list[dict[str, Any]]:
     b, e = SignalBlockRow, EventRow
     open_events: dict[tuple[str, str], str] = {}
@@ -345,6 +353,7 @@ def _machines(session: Session) -> list[dict[str, Any]]:
 def _model(model: Model) -> dict[str, Any]:
     passport = model.passport
     return {
+        "number": model.id,
         "slot": model.slot,
         "version": model.version,
         "status": model.status,

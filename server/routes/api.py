@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from protocol.bundles import Passport
+from protocol.card import Card, card, markdown
+from protocol.card_words import Language
 from protocol.errors import Refused
 from protocol.feedback import Feedback, Verdict
 from protocol.plans import WorkPlan
@@ -77,6 +79,15 @@ def plain(row: Table) -> dict[str, Any]:
     """A row as JSON; bytes as text."""
     values = {c.name: getattr(row, c.name) for c in row.__table__.columns}
     return {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in values.items()}
+
+
+def card_of(database: Database, number: int, language: Language) -> Card:
+    """The card of a model in the registry; 404 if there is none."""
+    with database.begin() as session:
+        row = session.get(Model, number)
+        if row is None:
+            raise missing("model", number)
+        return card(msgspec.convert(row.passport, Passport), row.digest, language)
 
 
 def api_routes(database: Database, settings: Settings) -> APIRouter:
@@ -169,6 +180,14 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             if row is None:
                 raise missing("model", number)
             return row.passport
+
+    @guarded.get("/models/{number}/card", summary="A model's card for people, in one language, from its passport")
+    def model_card(number: int, lang: Language = "en") -> Response:
+        return Response(msgspec.json.encode(card_of(database, number, lang)), media_type="application/json")
+
+    @guarded.get("/models/{number}/card.md", summary="The same card as Markdown")
+    def model_card_markdown(number: int, lang: Language = "en") -> Response:
+        return Response(markdown(card_of(database, number, lang)), media_type="text/markdown; charset=utf-8")
 
     for name, table in LISTS.items():
         guarded.add_api_route(f"/{name}", _lister(database, table), methods=["GET"], summary=f"Newest {name} first")

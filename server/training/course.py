@@ -18,6 +18,7 @@ from protocol.windows import Floats, WindowSpec
 from server import evaluation
 from server.datasets import SignalGrid
 from server.evaluation import Tail
+from server.training import certainty
 from server.training.circumstances import DIGITS, Circumstances
 
 ARIMA, LSTM, RIDGE = "forecast.arima", "forecast.lstm", "forecast.ridge"
@@ -170,9 +171,12 @@ def walked(
     return mean, deviation
 
 
-def forecast_quality(tail: Tail, error: float, n: int, champion: float | None) -> Quality:
-    """The figure that the gate looks at: error over the naive forecast\'s, beside the better simple reference\'s."""
+def forecast_quality(tail: Tail, answers: Floats, champion: float | None) -> Quality:
+    """The figure that the gate looks at: error of answers [S, O, H] over the naive forecast\'s, beside the better simple
+    reference\'s."""
     name, reference = tail.reference()
+    error, _, n = tail.relative_error(answers)
+    low, high = certainty.of_forecasts(tail, answers)
     return Quality(
         metric=RELATIVE_ERROR,
         lower_is_better=True,
@@ -180,6 +184,8 @@ def forecast_quality(tail: Tail, error: float, n: int, champion: float | None) -
         reference=round(reference, DIGITS),
         reference_name=name,
         champion=None if champion is None else round(champion, DIGITS),
+        low=low,
+        high=high,
         split=tail.words(),
         n=n,
     )

@@ -19,6 +19,7 @@ from server.algorithms import fault_events, fault_rules
 from server.algorithms.fault_events import EventSettings, FittedEvents, LearnedMachine, Looked
 from server.algorithms.fault_rules import FaultSettings, FittedFaults
 from server.algorithms.late_delivery import logistic
+from server.training import certainty
 from server.training.circumstances import Candidate, Circumstances, Progress
 
 TABULAR = "fault.tabular"
@@ -49,6 +50,7 @@ def train_fault_table(
     packed = Trees(fault_tables(measured, wide.shape[1]))
     chance = packed.probability(wide[held])[:, 0]
     quality = _f1(chance >= measured.threshold, failed[held])
+    low, high = _f1_interval(chance >= measured.threshold, failed[held])
     champion = world.champions.get(TABULAR)
     progress(0.6, f"F1 {quality:.3f} on {int(held.sum())} held-out rows")
     fitted = fault_rules.fit(wide, failed, settings, seed)
@@ -75,6 +77,8 @@ def train_fault_table(
                 reference=_logistic_f1(x, failed, held),
                 reference_name="logistic regression",
                 champion=None if champion is None else _champion_f1(champion, wide[held], names, failed[held]),
+                low=low,
+                high=high,
                 split="stratified quarter, settings from inner folds of the rest; the sealed tables learn from all",
                 n=int(held.sum()),
             )
@@ -128,6 +132,7 @@ def train_fault_events(
     hazard = run.probability(ahead(sample, spec)).reshape(len(sample), spec.steps, len(spec.components))
     inputs, outputs = golden_rows(run, ahead(sample, spec))
     quality = _log_loss(said, truth)
+    low, high = _loss_interval(said, truth, [len(one.chance) for one in looked])
     draft = Draft(
         slot=EVENTS,
         family="fault",
@@ -148,6 +153,8 @@ def train_fault_events(
                 reference=_log_loss(np.broadcast_to(truth.mean(axis=0), truth.shape), truth),
                 reference_name="mean chance of the component",
                 champion=None if champion is None else _champion_loss(champion, columns, spec, truth),
+                low=low,
+                high=high,
                 split="each machine by a model of other machines; the sealed tables learn from all",
                 n=len(truth),
             )
@@ -213,6 +220,13 @@ def _f1(said: Mask, truth: Mask) -> float:
     return float(2 * (said & truth).sum() / max(said.sum() + truth.sum(), 1))
 
 
+def _f1_interval(said: Mask, truth: Mask) -> certainty.Interval:
+    parts = [said & truth, said, truth]
+    return certainty.of_sums(
+        [part.astype(np.float64) for part in parts], lambda hits, told, real: 2 * hits / np.maximum(told + real, 1)
+    )
+
+
 def _logistic_f1(x: Floats, failed: Mask, held: Mask) -> float:
     known = np.where(np.isfinite(x[~held]), x[~held], 0.0)
     center = known.mean(axis=0)
@@ -245,5 +259,19 @@ def _outcomes(one: Looked, spec: EventSpec) -> Floats:
 
 
 def _log_loss(chance: Floats, truth: Floats) -> float:
+    return float(np.mean(_losses(chance, truth)))
+
+
+def _losses(chance: Floats, truth: Floats) -> Floats:
     safe = np.clip(chance, 1e-6, 1.0 - 1e-6)
-    return float(-np.mean(truth * np.log(safe) + (1.0 - truth) * np.log(1.0 - safe)))
+    return np.asarray(-(truth * np.log(safe) + (1.0 - truth) * np.log(1.0 - safe)))
+
+
+def _loss_interval(chance: Floats, truth: Floats, rows: list[int]) -> certainty.Interval:
+    """Over machines. rows: how many rows in turn are each machine's."""
+    machine = np.repeat(np.arange(len(rows)), rows).tolist()
+    losses = _losses(chance, truth).mean(axis=1)
+    return certainty.of_sums(
+        [certainty.by_group(losses, machine), certainty.by_group(np.ones(len(losses)), machine)],
+        lambda total, count: total / count,
+    )

@@ -61,7 +61,7 @@ def train_arima(course: Course, progress: Progress) -> Trained | None:
     filter_ = StateSpace(tables)
     mean, deviation = evaluation.filter_answers(part, filter_, part.split, mine)
     alone = np.concatenate([_answers_alone(part, one, s, sums, mine) for s, one in enumerate(fitted)])
-    error, by_series, n = part.relative_error(mean)
+    error, by_series, _ = part.relative_error(mean)
     tables["state"], tables["cov"] = filter_.a, filter_.p
     if told:
         tables["total"] = filter_.total
@@ -87,7 +87,7 @@ def train_arima(course: Course, progress: Progress) -> Trained | None:
         lineage=course.world.lineage(
             course.plan.seed, {"orders": json.dumps(orders, ensure_ascii=False), "harmonics": arima.HARMONICS}
         ),
-        quality=[forecast_quality(part, error, n, champion)],
+        quality=[forecast_quality(part, mean, champion)],
         parity=parity.compare(alone, mean, part.relative_error(alone)[0], error, lower_is_better=True),
         golden=Golden(atol=1e-6, rtol=1e-6),
         golden_inputs=inputs,

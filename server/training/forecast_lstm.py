@@ -113,7 +113,7 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     choice = choose(graph, FORECASTER, trial, wanted=plan.quantize, finetune=finetune)
     run = parity.Graph(choice.graph)
     answers = evaluation.window_answers(tail, spec, run, known, who)
-    error, by_series, n = tail.relative_error(answers[..., middle])
+    error, by_series, _ = tail.relative_error(answers[..., middle])
     inputs, outputs = parity.golden_graph(run, usable, names)
     golden = Golden(atol=INT8_ATOL, rtol=0.0)
     lite = LitePart()
@@ -147,7 +147,7 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
                 "error_without_identity": f"{strange:.4f}",
             },
         ),
-        quality=[forecast_quality(tail, error, n, champion)],
+        quality=[forecast_quality(tail, answers[..., middle], champion)],
         parity=choice.parity,
         golden=golden,
         lite=lite.told,

@@ -31,7 +31,7 @@ def train_ridge(course: Course, progress: Progress) -> Trained | None:
     tables = ridge_tables(fitted.tables)
     model = Ridge(tables)
     answers, exact = (evaluation.table_answers(tail, one, rows) for one in (model, fitted.model()))
-    error, by_series, n = tail.relative_error(answers[..., 0])
+    error, by_series, _ = tail.relative_error(answers[..., 0])
     float_error = tail.relative_error(exact[..., 0])[0]
     seen = np.isfinite(answers).all(axis=(2, 3))
     if not seen.any():
@@ -54,7 +54,7 @@ def train_ridge(course: Course, progress: Progress) -> Trained | None:
         series_error=finite(by_series),
         tables=tables,
         lineage=course.world.lineage(course.plan.seed, {**asdict(settings), **fitted.chosen}),
-        quality=[forecast_quality(tail, error, n, champion)],
+        quality=[forecast_quality(tail, answers[..., 0], champion)],
         parity=parity.compare(exact[seen], answers[seen], float_error, error, lower_is_better=True),
         golden=Golden(atol=1e-6 * max(widest, 1e-6), rtol=1e-6),
         golden_inputs=inputs,

@@ -14,6 +14,7 @@ from protocol.bundles import Golden, Parity, Quality, Runtime, unpack
 from protocol.errors import Reason, Refused
 from protocol.life_windows import Float32s, Floats, Life, LifeSpec, read_answer
 from server.lives import RecordedLives
+from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 
 REMAINING_LIFE = "fault.life"
@@ -80,6 +81,13 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
     references = _references(learned, checked, spec)
     best = min(references, key=lambda name: references[name])
     inside = float(np.mean((answer.quantile(0.1) <= labels) & (labels <= answer.quantile(0.9))))
+    low, high = certainty.of_sums(
+        [
+            certainty.by_group((np.asarray(answer.expected, dtype=np.float64) - labels) ** 2, checked.units),
+            certainty.by_group(np.ones(len(labels)), checked.units),
+        ],
+        lambda squares, count: np.sqrt(squares / count),
+    )
     inputs, outputs = parity.golden_graph(run, checked.x)
     censored = sum(not life.failed for life in recorded.lives)
     draft = Draft(
@@ -101,6 +109,8 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
                 reference=round(references[best], DIGITS),
                 reference_name=best,
                 champion=_champion_error(held, recorded, spec, world.champions.get(REMAINING_LIFE)),
+                low=low,
+                high=high,
                 split=f"{sum(life.failed for life in held)} failed units held out, every {HELD_OUT_EACH}th of "
                 f"{len(recorded.lives)}; labels capped at {spec.cap:g} {spec.unit}",
                 n=len(labels),
@@ -184,10 +194,11 @@ def _wanted(
 
 @dataclass(frozen=True)
 class _Moments:
-    """Held-out windows and the life that was left then."""
+    """Held-out windows, the life that was left then, and which unit's each is."""
 
     x: Float32s
     lived: Floats
+    units: list[str]
 
 
 def _checked(held: list[Life], spec: LifeSpec) -> _Moments:
@@ -195,10 +206,15 @@ def _checked(held: list[Life], spec: LifeSpec) -> _Moments:
     from server.algorithms import remaining_life as algorithm
 
     failed = [life for life in held if life.failed]
-    rows = algorithm.sample(failed, spec, max(sum(map(len, failed)) // MOST_CHECKED, 1))
-    if not len(rows):
+    every = max(sum(map(len, failed)) // MOST_CHECKED, 1)
+    rows = {life.unit: algorithm.sample([life], spec, every) for life in failed}
+    if not any(map(len, rows.values())):
         raise Refused(Reason.NOT_ELIGIBLE, "no held-out unit was watched long enough to check on: record longer lives")
-    return _Moments(rows.x, rows.lived.astype(np.float64))
+    return _Moments(
+        np.concatenate([one.x for one in rows.values()]),
+        np.concatenate([one.lived for one in rows.values()]).astype(np.float64),
+        [unit for unit, one in rows.items() for _ in range(len(one))],
+    )
 
 
 def _references(learned: object, checked: _Moments, spec: LifeSpec) -> dict[str, float]:

@@ -20,6 +20,7 @@ from protocol.windows import Floats
 from server.algorithms import monitor
 from server.algorithms.monitor import FittedMonitor, MonitorSettings
 from server.datasets import SignalGrid
+from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 
 Flags = NDArray[np.bool_]
@@ -100,6 +101,7 @@ def _train_one(grid: SignalGrid, machine: str, rows: list[int], plan: MonitorPla
     limit = _limit_of_equals(tail, learned, ours.false_alarms)
     fair = _judge(tail, spread, partial(_far, learned=learned, limit=limit))
     months = len(tail) * grid.step_ms / MONTH_MS
+    low, high = certainty.of_count(ours.false_alarms, months)
     inputs: Tables = {"values": _golden_rows(fitted)}
     outputs = Monitor(fitted.tables).golden(inputs, {})
     answers = np.asarray(outputs["q"], dtype=np.float64)
@@ -137,6 +139,8 @@ def _train_one(grid: SignalGrid, machine: str, rows: list[int], plan: MonitorPla
                 model=round(ours.false_alarms / months, DIGITS),
                 reference=round(plain.false_alarms / months, DIGITS),
                 reference_name="per_signal_4_sigma",
+                low=low,
+                high=high,
                 split=words,
                 n=len(tail),
             ),

@@ -21,6 +21,7 @@ from protocol.reading.reader import Reader
 from protocol.windows import Floats
 from server.algorithms.note_fusion import calibration_error
 from server.algorithms.note_reader import Labelled, ReaderSettings, dealt, fit_reader
+from server.training import certainty
 
 BLOCKS = 4
 MOST_FOR_BLOCKS = 3000
@@ -56,6 +57,8 @@ class Measured:
     calibration: float
     split: str
     n: int
+    log_loss_between: certainty.Interval = certainty.UNKNOWN
+    right_between: certainty.Interval = certainty.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ def measured_reader(about: str, asked: Asked, settings: ReaderSettings, serving:
         split=f"{len(truth)} of {len(asked.labelled.texts)} notes, each asked of a fit that had not learned it"
         + ("; newer than what the champion learned" if fair else ""),
         n=len(truth),
+        log_loss_between=certainty.of_mean(_losses(ours[np.arange(len(truth)), truth])),
+        right_between=certainty.of_share(int(right.sum()), len(right)),
     )
 
 
@@ -107,6 +112,7 @@ def figures(about: str, measured: Measured) -> list[Quality]:
     """The figure that decides, and what is shown beside it."""
 
     def figure(metric: str, model: float, reference: float, name: str, champion: float | None) -> Quality:
+        low, high = measured.log_loss_between if metric == "log_loss" else measured.right_between
         return Quality(
             metric=f"{about}_{metric}",
             lower_is_better=metric == "log_loss",
@@ -114,6 +120,8 @@ def figures(about: str, measured: Measured) -> list[Quality]:
             reference=reference,
             reference_name=name,
             champion=champion,
+            low=low,
+            high=high,
             split=measured.split,
             n=measured.n,
         )
@@ -190,7 +198,11 @@ def _champion(serving: Bundle, about: str) -> Champion | None:
 
 
 def _log_loss(chances: Floats) -> float:
-    return float(-np.log(np.maximum(chances, LEAST_CHANCE)).mean())
+    return float(_losses(chances).mean())
+
+
+def _losses(chances: Floats) -> Floats:
+    return np.asarray(-np.log(np.maximum(chances, LEAST_CHANCE)))
 
 
 def _worse(right: NDArray[np.bool_], machine: NDArray[np.bool_]) -> str:

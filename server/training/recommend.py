@@ -24,6 +24,7 @@ from server.algorithms.lessons import covering
 from server.cases import Case, popularity
 from server.evaluation import Ranked
 from server.off_policy import Trial
+from server.training import certainty
 from server.training.circumstances import Candidate, Circumstances, Progress
 from server.training.hybrid_tables import PackedHybrid, case_events, packed
 
@@ -130,6 +131,10 @@ def train_recommend(
         "cards": len(cards),
         "data_until_ms": cases[-1].time_ms,
     }
+    between = {
+        "ndcg": certainty.of_mean(np.array(quality.gains)),
+        "hit": certainty.of_share(int(sum(quality.hits)), quality.n),
+    }
     draft = Draft(
         slot=ITEMS,
         family="recommend",
@@ -156,6 +161,8 @@ def train_recommend(
                 reference=getattr(reference, name),
                 reference_name="popularity",
                 champion=None if serving is None else getattr(serving, name),
+                low=between[name][0],
+                high=between[name][1],
                 split=split,
                 n=quality.n,
             )

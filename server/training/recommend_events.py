@@ -31,6 +31,7 @@ from server.algorithms.hybrid import FittedHybrid, HybridSettings, chosen_settin
 from server.algorithms.interactions import Event, Interactions, interactions
 from server.algorithms.lessons import Mask, covering
 from server.algorithms.linear_items import LinearSettings
+from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.held_choices import TOP, Figures, HeldOut, Scores, hold_out, judged, lists_of, ones
 from server.training.hybrid_tables import PackedHybrid, packed
@@ -451,6 +452,7 @@ def canonical_digest(choices: Choices, cards: Mapping[str, ItemCard]) -> str:
 
 
 def _quality(figures: dict[str, Figures], split: str) -> list[Quality]:
+    between = {name: certainty.of_mean(getattr(figures[HYBRID], name)) for name in ("ndcg", "recall")}
     return [
         Quality(
             metric=metric,
@@ -458,6 +460,8 @@ def _quality(figures: dict[str, Figures], split: str) -> list[Quality]:
             model=round(float(getattr(figures[HYBRID], name).mean()), DIGITS),
             reference=round(float(getattr(figures[POPULARITY], name).mean()), DIGITS),
             reference_name=POPULARITY,
+            low=between[name][0],
+            high=between[name][1],
             split=split,
             n=len(figures[HYBRID].ndcg),
         )

@@ -35,6 +35,7 @@ from server.algorithms.note_fusion import sure_from
 from server.algorithms.note_heads import FineTuning
 from server.algorithms.note_reader import Labelled, ReaderSettings
 from server.labelled import LabelledNote
+from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.note_grammar import Mode
 from server.training.pretraining import EncoderPlan
@@ -285,12 +286,15 @@ class _Asked:
 
     def quality(self, about: str) -> Quality:
         """As the passport has it."""
+        low, high = certainty.of_share(int(self.hits.sum()), len(self.notes))
         return Quality(
             metric=f"{about}_accuracy_unseen_wordings",
             lower_is_better=False,
             model=_share(self.hits),
             reference=_share(self.simple),
             reference_name="TF-IDF + linear SVM",
+            low=low,
+            high=high,
             split="simulated notes in wordings that were never shown",
             n=len(self.notes),
         )

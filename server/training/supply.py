@@ -17,6 +17,7 @@ from protocol.tables import Tables, Trees
 from protocol.windows import Floats
 from server.algorithms import late_delivery
 from server.algorithms.late_delivery import FittedLate, LateSettings
+from server.training import certainty
 from server.training.circumstances import Candidate, Circumstances, Progress
 from server.training.faults import golden_rows
 
@@ -57,6 +58,7 @@ def train_late(
     run = Trees(tables)
     inputs, outputs = golden_rows(run, x)
     brier = _brier(_chance(given), late)
+    low, high = certainty.of_mean((_chance(given) - late) ** 2)
     draft = Draft(
         slot=LATE,
         family="supply",
@@ -76,6 +78,8 @@ def train_late(
                 reference=_brier(np.full(len(late), base), late),
                 reference_name="share of late lines before",
                 champion=None if champion is None else _champion_brier(champion, lines, held),
+                low=low,
+                high=high,
                 split="newest year of lines by a model of the lines before; the sealed tables learn from all",
                 n=len(late),
             )

@@ -25,6 +25,7 @@ from protocol.demand_windows import (
 )
 from protocol.errors import Reason, Refused
 from server.algorithms import demand, intermittent
+from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 
 SERVICE = 0.95
@@ -163,6 +164,7 @@ def _figures(
     ahead: DemandAhead, reference: _Reference, champion: DemandAhead | None, held_out: Floats, name: str
 ) -> list[Quality]:
     total = ahead.total_mean[:, -1]
+    intervals = _intervals(ahead, held_out)
     rows: list[tuple[str, float, float, float | None]] = [
         (
             PINBALL,
@@ -184,11 +186,31 @@ def _figures(
             reference=round(simple, DIGITS),
             reference_name=name,
             champion=None if before is None else round(before, DIGITS),
+            low=intervals[metric][0],
+            high=intervals[metric][1],
             split=f"newest {held_out.shape[1]} months of {len(held_out)} parts, held out in time order",
             n=observed,
         )
         for metric, model, simple, before in rows
     ]
+
+
+def _intervals(ahead: DemandAhead, held_out: Floats) -> dict[str, certainty.Interval]:
+    """Of each figure, over parts."""
+    seen = np.isfinite(held_out)
+    quantile = np.broadcast_to(ahead.month_quantile(SERVICE), held_out.shape)
+    under = np.where(seen, held_out, 0.0) - quantile
+    loss = np.where(seen, np.maximum(SERVICE * under, (SERVICE - 1) * under), 0.0).sum(axis=1)
+    actual = held_out.sum(axis=1)
+    whole = np.isfinite(actual)
+    told, asked = ahead.total_mean[whole, -1].astype(np.float64), actual[whole]
+    return {
+        PINBALL: certainty.of_sums([loss, seen.sum(axis=1)], lambda total, count: total / count),
+        TOTAL_RMSE: certainty.of_sums(
+            [(told - asked) ** 2, np.ones(len(asked))], lambda squares, count: np.sqrt(squares / count)
+        ),
+        TOTAL_BIAS: certainty.of_sums([told, asked], lambda said, came: np.abs(said / came - 1)),
+    }
 
 
 def _rmse(total: Floats, held_out: Floats) -> float:

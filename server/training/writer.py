@@ -26,6 +26,7 @@ from export.to_decoder import gateway_graph
 from export.trials import trial_of_decoder
 from protocol.bundles import TOKENIZER, Golden, Quality, Runtime, unpack
 from protocol.reading import tokens
+from protocol.reading.reader import golden_texts
 from protocol.writing.decoder import Decoder, WriterSpec
 from protocol.writing.facts import LANGUAGES, Language
 from protocol.writing.frames import Frames, encode_frames
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 WRITER = "report.writer"
 PACKED_ATOL = 0.25
 """How far a packed model's logits may lie apart on two processors; they are some ten nats wide."""
-GOLDEN_TOKENS, GOLDEN_ROWS = 12, 4
+GOLDEN_TOKENS, GOLDEN_ROWS, GOLDEN_TEXTS = 12, 4, 2
 Encode = Callable[[str], Sequence[int]]
 
 
@@ -130,8 +131,12 @@ def _draft(course: Course, learned: Learned, world: Circumstances) -> Draft:
     course.progress(0.9, f"GPT: judged on {len(held_out)} held-out reports")
     ours = judge_writer(packed, encode, spec.end, course.frames, taught, held_out)
     full = judge_writer(fitted, encode, spec.end, course.frames, taught, held_out)
-    inputs: parity.Arrays = {"ids": np.array(prompts, dtype=np.int64)}
-    outputs: parity.Arrays = {"logits": np.stack([_last(packed, row) for row in prompts])}
+    texts = [prompt + text for prompt, text in course.texts(course.judging)][:GOLDEN_TEXTS]
+    inputs: parity.Arrays = {"ids": np.array(prompts, dtype=np.int64), "texts": golden_texts(texts)}
+    outputs: parity.Arrays = {
+        "logits": np.stack([_last(packed, row) for row in prompts]),
+        "tokens": tokens.golden_tokens(tokens.tokenizer(body), texts),
+    }
     chosen = bool(course.people)
     may = {name: chosen and prefer({str(k): found for k, found in each.items()}) for name, each in ours.worth.items()}
     quality = _quality(course, learned, ours, world.champions.get(WRITER), taught, held_out)

@@ -14,7 +14,8 @@ import pytest
 from edge_agent import doctor
 from edge_agent.config import AgentSettings, RuntimeSettings
 from edge_agent.runtimes import apart, machine
-from edge_agent.runtimes.machine import Answered, cpu_features, recommended
+from edge_agent.runtimes.machine import Answered, recommended
+from protocol.processors import processor
 
 ROOT = Path(__file__).parents[2]
 WORKS, FAILS = Answered(name="here", works=True), Answered(name="there", why="not installed")
@@ -88,7 +89,7 @@ def test_what_is_to_be_known_of_an_engine_that_works_is_told() -> None:
     ],
 )
 def test_a_processors_features_are_read_on_intel_and_arm(cpuinfo: str, name: str, features: list[str]) -> None:
-    told, found = cpu_features(cpuinfo)
+    told, found = processor(cpuinfo)
     assert found == features
     assert not name or told == name
 

@@ -273,7 +273,7 @@ def test_settings_may_prefer_an_engine(order: tuple[str, str]) -> None:
             "tflite",
             "onnxruntime does not serve: golden output 'q' is off by",
         ),
-        (b"no graph", forecaster(), "tflite", "onnxruntime does not serve: onnxruntime"),
+        (b"no graph", forecaster(), "tflite", "onnxruntime does not serve: the graph is no ONNX file"),
         (forecaster_graph(), b"TFL3" * 40, "onnxruntime", "it is cut or altered"),
     ],
 )

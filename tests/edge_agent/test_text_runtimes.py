@@ -228,7 +228,7 @@ def test_a_language_model_is_proven_before_it_serves(graph: bytes) -> None:
         ({"golden_outputs": {"logits": np.zeros((2, V), dtype=np.float32)}}, "golden_mismatch"),
         ({"texts": {}}, "bad_archive"),
         ({"texts": {TOKENIZER: TOKENS.replace(b'"ab":3', b'"ab":300')}}, "bad_archive"),
-        ({"graph": b"no graph"}, "unsupported_runtime"),
+        ({"graph": b"no graph"}, "bad_archive"),
     ],
 )
 def test_a_language_model_that_is_not_what_it_says_is_refused(change: dict[str, object], reason: str) -> None:

@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
 from edge_agent.updates import Updates
-from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Runtime, digest, pack
+from protocol.bundles import digest, pack
 from protocol.errors import Reason, Refused, TryLater
 from protocol.twin import Assignment, Desired, ModelStatus
-
-SLOT = "recommend.items"
+from tests.bundles import SLOT, small
 
 
 def archive(version: int, golden: float = 0.5) -> bytes:
     """One symptom with one action; `golden` is the score that the gateway must find."""
-    passport = Passport(
-        slot=SLOT,
-        family="recommend",
-        algorithm="item_neighbours",
-        version=version,
-        runtime=Runtime.NEIGHBOURS,
-        items=["action:x", "symptom:a"],
-        lineage=Lineage(dataset_digest="0" * 64, dataset_rows=1, code_version="0", seed=1, trained_ms=1),
-        quality=[],
-        eligible=True,
-        verdict="made for a test",
-        parity=Parity(max_abs=0, rel_rms=0, task_change=0, n=1, bound="none"),
-        golden=Golden(atol=1e-6, rtol=0),
-        float_bytes=1,
-        packed_bytes=1,
-        latency_us=1,
-        intended_use="tests",
-        limits="none",
-    )
-    return pack(
-        Bundle(
-            passport=passport,
-            tables={
-                "indptr": np.array([0, 0, 1], dtype=np.int32),
-                "ids_gaps": np.array([0], dtype=np.uint8),
-                "weights": np.array([100], dtype=np.int8),
-                "row_scale": np.array([0.005, 0.005], dtype=np.float32),
-            },
-            golden_inputs={"profiles": np.array([[0.0, 1.0]])},
-            golden_outputs={"ranked": np.array([[0, -1]]), "scores": np.array([[golden, 0.0]])},
-        )
-    )
+    return pack(small(version, golden))
+
+
+def assigned(bundle: bytes, number: int, slot: str = SLOT) -> Assignment:
+    name = digest(bundle)
+    return Assignment(slot=slot, version=number, digest=name, size=len(bundle), path=f"/api/v1/bundles/{name}")
 
 
 def wish(version: int, bundle: bytes, number: int) -> Desired:
-    name = digest(bundle)
-    wanted = Assignment(slot=SLOT, version=number, digest=name, size=len(bundle), path=f"/api/v1/bundles/{name}")
-    return Desired(version=version, models=[wanted])
+    return Desired(version=version, models=[assigned(bundle, number)])
 
 
 class Server:
@@ -141,3 +113,49 @@ def test_when_the_newest_is_damaged_on_disk_the_one_before_comes_back(tmp_path: 
     assert change.model is not None
     assert change.model.passport.version == 1
     assert msgspec.json.decode((tmp_path / "active.json").read_bytes())["applied"] == 2
+
+
+def test_what_was_damaged_on_disk_is_fetched_again_when_the_server_is_back(tmp_path: Path, server: Server) -> None:
+    updates = Updates(tmp_path, server.fetch, lambda: 5)
+    updates.apply(wish(1, server.offer(archive(1)), 1))
+    second = server.offer(archive(2))
+    updates.apply(wish(2, second, 2))
+    (tmp_path / f"{digest(second)}.bundle").write_bytes(second[:50])
+    again = Updates(tmp_path, server.fetch, lambda: 6)
+    again.restore()
+    (change,) = again.apply(wish(2, second, 2))
+    assert change.model is not None
+    assert change.model.passport.version == 2
+    assert again.applied_version == 2
+
+
+def test_a_change_made_before_the_server_went_away_is_told_when_it_is_back(tmp_path: Path, server: Server) -> None:
+    updates = Updates(tmp_path, server.fetch, lambda: 5)
+    first, second = server.offer(archive(1)), pack(small(3, slot="zz.items"))
+    both = Desired(version=1, models=[*wish(1, first, 1).models, assigned(second, 3, "zz.items")])
+    with pytest.raises(TryLater):
+        updates.apply(both)
+    server.offer(second)
+    assert sorted(change.slot for change in updates.apply(both)) == [SLOT, "zz.items"]
+
+
+def test_a_disk_that_takes_nothing_leaves_the_model_before_and_is_tried_again(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates = Updates(tmp_path, server.fetch, lambda: 5)
+    updates.apply(wish(1, server.offer(archive(1)), 1))
+    second = server.offer(archive(2))
+    fsync = os.fsync
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TryLater, match="No space left"):
+        updates.apply(wish(2, second, 2))
+    (model,) = updates.status()
+    assert (model.version, updates.applied_version) == (1, 1)
+    monkeypatch.setattr(os, "fsync", fsync)
+    (change,) = updates.apply(wish(2, second, 2))
+    assert change.model is not None
+    assert change.model.passport.version == 2

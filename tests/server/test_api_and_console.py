@@ -11,15 +11,17 @@ from alembic.config import Config
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from protocol.bundles import digest, pack, with_files
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock
 from protocol.sync import Batch, ClockConfidence, encode, envelope
-from server import intake
+from server import intake, registry
 from server.__main__ import migrate
 from server.app import create_app
 from server.config import Settings
 from server.database import Database, Gateway, Model
 from server.signing import make_keys
+from tests.bundles import small
 
 TOKEN, GATEWAY_TOKEN = "k3Jx9QmW2vLs8RtZ5yBn7CdF", "pQ8wE2rT6yU1iO9aS4dF7gHj"
 NOW = 1_790_000_000_000
@@ -71,6 +73,30 @@ def test_the_signed_list_names_what_gateways_shall_run(client: TestClient, tmp_p
     assert client.get("/api/v1/trust/timestamp.json", headers=gateway).json()["signed"]["version"] == 2
     listed = client.get("/api/v1/trust/2.targets.json", headers=gateway).json()["signed"]["targets"]
     assert sorted(listed) == [f"{'d' * 64}.bundle", f"{'e' * 64}.bundle"]
+
+
+def test_a_models_card_is_told_in_both_languages_as_data_and_as_markdown(client: TestClient, tmp_path: Path) -> None:
+    bundle = small()
+    archive, passport = pack(bundle), with_files(bundle)
+    with Database(f"sqlite:///{tmp_path}/server.db").begin() as session:
+        row = registry.register(session, archive, passport, tmp_path / "artifacts", "x", "a test", NOW)
+        session.scalars(select(Gateway)).one().reported = {"models": [{"slot": row.slot, "digest": row.digest}]}
+        number = row.id
+    assert client.get(f"/api/v1/models/{number}/card").status_code == 401
+    english, chinese = (
+        client.get(f"/api/v1/models/{number}/card?lang={lang}", headers=ADMIN).json() for lang in ("en", "zh")
+    )
+    assert english["digest"] == chinese["digest"] == digest(archive)
+    assert [one["name"] for one in english["sections"]] == [one["name"] for one in chinese["sections"]]
+    assert english["sections"][-1]["tables"][0]["rows"] == [list(pair) for pair in sorted(passport.files.items())]
+    told = client.get(f"/api/v1/models/{number}/card.md?lang=zh", headers=ADMIN)
+    assert told.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert "## 结论" in told.text
+    assert client.get(f"/api/v1/models/{number}/card?lang=xx", headers=ADMIN).status_code == 422
+    assert client.get("/api/v1/models/999/card", headers=ADMIN).json()["remedy"]
+    state = client.get("/console/state.json", headers=ADMIN).json()
+    assert state["cards"] == {digest(archive): number}
+    assert state["models"][0]["number"] == number
 
 
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}

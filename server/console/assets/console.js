@@ -1,6 +1,7 @@
 // Polls the state and shows it. Every value goes through textContent; nothing from a plant is ever markup.
 import { because, cases, headings } from "./because.js";
 import { buyingTitle, headline, noPurchase, options, optionsTitle, sentences } from "./buying.js";
+import { cardOf, registered } from "./card.js";
 import { bar, chart } from "./chart.js";
 import { claimTitle, modeWords, origin, said, samplesChart, samplesTitle } from "./claims.js";
 import { editButton, editedTag, editing, editorOf, issuedTitle, sectionsOf, waiting, withOpen } from "./edits.js";
@@ -216,8 +217,8 @@ function thirds(live) {
 }
 
 function showModels() {
-  const rows = state.gateways.flatMap((g) => g.models.map((m) => [g.id, `${m.slot}`, `v${m.version}`, m.status, m.results, m.error]));
-  put("models", rows, () => rows.length ? table([{ text: t("gateways") }, { text: t("slot") }, { text: t("version") }, { text: t("role") }, { text: t("results"), n: true }], rows.map((r) => [r[0], r[1], r[2], tag(r[3], r[3]), String(r[4])])) : empty(t("noModel")));
+  const rows = state.gateways.flatMap((g) => g.models.map((m) => [g.id, `${m.slot}`, `v${m.version}`, m.status, m.results, m.error, state.cards[m.digest]]));
+  put("models", [rows, state.models.map((m) => [m.number, m.status])], () => [rows.length ? table([{ text: t("gateways") }, { text: t("slot") }, { text: t("version") }, { text: t("role") }, { text: t("results"), n: true }], rows.map((r) => [r[0], cardOf(r[6], r[1]), r[2], tag(r[3], r[3]), String(r[4])])) : empty(t("noModel")), registered(state.models, tag)].filter(Boolean));
   const errors = state.gateways.flatMap((g) => g.live_errors.map((e) => [g.id, e]));
   const held = state.models.filter((m) => m.slot.startsWith("forecast."));
   put("quality", [held.map((m) => [m.slot, m.version, m.status]), errors], () => held.length || errors.length ? [el("p", { class: "muted small" }, t("against")), table([{ text: t("model") }, { text: t("role") }, { text: t("held"), n: true }, { text: t("live"), n: true }, { text: t("coverage"), n: true }],
