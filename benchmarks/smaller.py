@@ -1,6 +1,6 @@
 """Smaller by a teacher and by pruning: what a student is worth beside its teacher, and half a network beside the whole.
 
-    python benchmarks/smaller.py --data DIR [--subset text|sensor] [--seeds 5] [--quick] [--json]
+    python benchmarks/smaller.py --data DIR [--subset text|lives|sensor] [--seeds 5] [--quick] [--json]
 
 DIR holds (below it) OSHA's accident abstracts (osha*.csv[.gz]), whose titles are read for the type of event, and the hourly
 electricity transformer data (ETTh1.csv[.gz]), whose seven columns are forecast a day ahead by one network. A part whose file
@@ -22,11 +22,13 @@ import contract  # isort: skip - sets one thread before numpy comes
 
 import sys
 
+import smaller_lives
 import smaller_sensor
 import smaller_text
 
 PARTS = {
     "text": (smaller_text.measure, "osha*.csv*"),
+    "lives": (smaller_lives.measure, "train_FD001.txt*"),
     "sensor": (smaller_sensor.measure, "ETTh1.csv*"),
 }
 
