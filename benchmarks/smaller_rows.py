@@ -42,8 +42,9 @@ def student_row(
     *,
     judged: bool,
     seconds: float,
+    peers: Mapping[str, float | None] | None = None,
 ) -> None:
-    """A distilled student. teacher: (figure, parameters); taught, alone: figures by seed."""
+    """A distilled student. teacher: (figure, parameters); taught, alone: figures by seed; peers: other methods' figures."""
     figure, size = teacher
     mean, without = float(np.mean(taught)), float(np.mean(alone))
     quality, share = task.quality(mean, figure), parameters / size
@@ -53,7 +54,7 @@ def student_row(
         task.metric,
         mean,
         reference=without,
-        peers={"teacher": figure},
+        peers={"teacher": figure, **(peers or {})},
         target=figure / LEAST_QUALITY if task.lower else figure * LEAST_QUALITY,
         holds=holds if judged else None,
         n=task.n,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import contract
 import numpy as np
+import readers
 import torch
 from notes_events import read as read_table
 from numpy.typing import NDArray
@@ -26,6 +28,7 @@ from server.algorithms.bert import BertSettings, EncoderForExport, Rows
 from server.algorithms.descent import Descent
 from server.algorithms.masking import PreTraining, pretrain
 from server.algorithms.note_heads import FineTuning, NoteHeads, finetune, judge
+from server.algorithms.note_reader import Labelled
 from server.training.pretraining import EncoderPlan, pretrained_encoder
 from server.training.pruning import Notes, pruned_heads, shorter
 from server.training.taught import by_heads
@@ -116,6 +119,7 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
         _parameters(taught[0]),
         judged=not quick,
         seconds=time.monotonic() - began,
+        peers={"TF-IDF and a linear machine": _linear(titles)},
     )
     began = time.monotonic()
     halves, fresh = [], []
@@ -148,6 +152,15 @@ def _started(encoder: TextEncoder, titles: Titles, seed: int, descent: Descent) 
     how = replace(STUDENT_READ, descent=descent, seed=seed)
     pretrain(small.net, small.rows(titles.texts), [], small.marks(), how)
     return small
+
+
+def _linear(titles: Titles) -> float:
+    """The simple reference, which needs no network."""
+    names = [str(number) for number in range(titles.classes)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        said = readers.linear_machine(Labelled(titles.learn, titles.told, names), titles.test)
+    return float((said.labels == titles.truth).mean())
 
 
 def _call(graph: bytes, rows: Rows) -> Callable[[], object]:

@@ -37,7 +37,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     lives: folder of recorded run-to-failure histories (CSV); life_settings: their columns that tell the operating
     condition, in so many clusters life_conditions; life_cap_h: longest life that is told apart (0: three fifths of the
-    median); life_renewed_by: patterns of work-order actions after which a machine is new; writer_steps: of the lesson
+    median); life_renewed_by: patterns of work-order actions after which a machine is new; life_teacher: networks that
+    teach one small one together (0: none); writer_steps: of the lesson
     from made-up reports; writer_layers, writer_width: of a writer's network; writer_teacher: width
     of a larger one that teaches it and is thrown away (0: none); writer_prune: share of its heads and inner units to take
     out."""
@@ -71,6 +72,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     lives: str = ""
     life_settings: tuple[str, ...] = ()
     life_conditions: Annotated[int, msgspec.Meta(ge=1, le=50)] = 1
+    life_teacher: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
     life_cap_h: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     life_renewed_by: tuple[str, ...] = ("replace-*",)
     seed: int = 7

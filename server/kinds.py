@@ -95,6 +95,8 @@ class Plan(Protocol):
     @property
     def life_cap_h(self) -> float: ...
     @property
+    def life_teacher(self) -> int: ...
+    @property
     def life_renewed_by(self) -> tuple[str, ...]: ...
     @property
     def quantize(self) -> str: ...
@@ -122,6 +124,7 @@ class Task:
     life_settings: tuple[str, ...] = ()
     life_conditions: int = 1
     life_cap_h: float = 0.0
+    life_teacher: int = 0
     life_renewed_by: tuple[str, ...] = ()
     writer_steps: int = 600
     writer_layers: int = 4
@@ -316,6 +319,7 @@ def _train_life(task: Task, world: Circumstances, progress: Progress) -> list[Ca
         conditions=task.life_conditions,
         cap_h=task.life_cap_h,
         renewed_by=task.life_renewed_by,
+        teacher=task.life_teacher,
         seed=task.seed,
         quantize=task.quantize,
     )

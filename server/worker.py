@@ -242,6 +242,7 @@ def _prepare(
         life_settings=plan.life_settings,
         life_conditions=plan.life_conditions,
         life_cap_h=plan.life_cap_h,
+        life_teacher=plan.life_teacher,
         life_renewed_by=plan.life_renewed_by,
         writer_steps=plan.writer_steps,
         writer_layers=plan.writer_layers,

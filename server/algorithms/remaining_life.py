@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from protocol.errors import Reason, Refused
 from protocol.life_windows import Life, LifeSpec, windows_of
+from server.algorithms.teaching import Teaching
 
 Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
@@ -108,6 +109,19 @@ class Sample:
 def log_survival(logits: Tensor) -> Tensor:
     """log P(outliving each bin) [N, bins] from hazard logits."""
     return torch.cumsum(nn.functional.logsigmoid(-logits), dim=1)
+
+
+def log_deaths(logits: Tensor) -> Tensor:
+    """log P(failing in each bin) and last of outliving them all, [N, bins + 1], from hazard logits."""
+    alive = log_survival(logits)
+    before = torch.cat([torch.zeros_like(alive[:, :1]), alive[:, :-1]], dim=1)
+    return torch.cat([before + nn.functional.logsigmoid(logits), alive[:, -1:]], dim=1)
+
+
+def log_deaths_of(survival: Tensor) -> Tensor:
+    """The same [N, bins + 1] of a survival curve [N, bins]."""
+    whole = torch.cat([torch.ones_like(survival[:, :1]), survival, torch.zeros_like(survival[:, :1])], dim=1)
+    return torch.log((whole[:, :-1] - whole[:, 1:]).clamp(min=1e-7))
 
 
 def expected(survival: Tensor, width: float) -> Tensor:
@@ -202,10 +216,17 @@ def escaped_censoring(rows: Sample, lives: list[Life], spec: LifeSpec) -> Float3
     return np.where(known, now / np.maximum(then, 0.05), 0.0).astype(np.float32)
 
 
-def fit(lives: list[Life], spec: LifeSpec, settings: LifeSettings, progress: Callable[[float, str], None]) -> LifeNet:
+def fit(
+    lives: list[Life],
+    spec: LifeSpec,
+    settings: LifeSettings,
+    progress: Callable[[float, str], None],
+    teaching: Teaching | None = None,
+) -> LifeNet:
     """Networks for `lives` whose signals are those of `spec`. The curve's sharpness is learned on units held out in turn
-    (`folds`; 0 leaves it as it is). The same lives and seed give the same networks on the same machine. Raises Refused
-    (not_eligible) with fewer than two units that failed or no usable window."""
+    (`folds`; 0 leaves it as it is). The same lives and seed give the same networks on the same machine. teaching: asked once
+    for all windows; says log P of failing in each bin and of outliving them all, [N, bins + 1], which the student is held
+    to likewise. Raises Refused (not_eligible) with fewer than two units that failed or no usable window."""
     if sum(life.failed for life in lives) < 2:
         raise Refused(
             Reason.NOT_ELIGIBLE, f"{sum(life.failed for life in lives)} units failed; at least two must have failed"
@@ -221,14 +242,14 @@ def fit(lives: list[Life], spec: LifeSpec, settings: LifeSettings, progress: Cal
             continue
         # trained like the real ones, or they would not be as sure of themselves as the real ones
         small = replace(settings, members=1, seed=settings.seed + 1000 * (fold + 1))
-        net = _train(rest, spec, small)
+        net = _train(rest, spec, small, None)  # a teacher has seen the units that are held out here
         checked = sample(held, spec, max(settings.every * 3, 1))
         if len(checked):
             told.append(answer(net, checked.x))
             lived.append(checked.lived)
             failed.append(checked.failed)
         progress(share * (fold + 1), f"remaining life: units held out, part {fold + 1} of {folds}")
-    net = _train(lives, spec, settings)
+    net = _train(lives, spec, settings, teaching)
     if told:
         net.sharpness.fill_(
             _sharpness(np.concatenate(told), np.concatenate(lived), np.concatenate(failed), spec.cap / spec.bins)
@@ -249,7 +270,7 @@ def parameters(net: LifeNet) -> int:
     return sum(weight.numel() for weight in net.parameters())
 
 
-def _train(lives: list[Life], spec: LifeSpec, settings: LifeSettings) -> LifeNet:
+def _train(lives: list[Life], spec: LifeSpec, settings: LifeSettings, teaching: Teaching | None) -> LifeNet:
     rows = sample(lives, spec, settings.every, np.random.default_rng(settings.seed))
     if not len(rows):
         raise Refused(Reason.NOT_ELIGIBLE, f"no window of {spec.least_rows} rows or more with enough readings in it")
@@ -261,6 +282,8 @@ def _train(lives: list[Life], spec: LifeSpec, settings: LifeSettings) -> LifeNet
     x, lived, failed = (torch.from_numpy(part) for part in (rows.x, rows.lived, rows.failed))
     weight = torch.from_numpy(escaped_censoring(rows, lives, spec))
     width = spec.cap / spec.bins
+    with torch.no_grad():
+        told = None if teaching is None else torch.cat([teaching.ask(part) for part in x.split(1024)])
     net = LifeNet(spec.looks, spec.channels, spec.bins, settings)
     batch = int(np.clip(len(x) // 20, min(16, len(x)), settings.batch))  # a small set still gives twenty steps an epoch
     steps = max(settings.epochs * (len(x) // batch), 20)
@@ -282,7 +305,10 @@ def _train(lives: list[Life], spec: LifeSpec, settings: LifeSettings) -> LifeNet
                 gap = (expected(torch.exp(log_survival(logits)), width) - target) / spec.cap
                 likelihood = hazard_loss(logits, lived[chosen], failed[chosen], width).mean()
                 squared = (weight[chosen] * gap.pow(2)).mean()
-                loss = loss + settings.likelihood_weight * likelihood + settings.mean_weight * squared
+                truth = settings.likelihood_weight * likelihood + settings.mean_weight * squared
+                if teaching is not None and told is not None:
+                    truth = teaching.mixed(truth, log_deaths(logits), told[chosen])
+                loss = loss + truth
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)

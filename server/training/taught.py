@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from export import distill
+from protocol.life_windows import LifeSpec
 from server.algorithms.bert import Rows
 from server.algorithms.gpt import Gpt
 from server.algorithms.note_heads import NoteHeads, logits_of
+from server.algorithms.remaining_life import LifeNet, LifeSettings, expected, log_deaths_of
 from server.algorithms.teaching import Teaching
 from server.training.language import IGNORED, Batch, Loss, next_token_loss
 
@@ -26,6 +28,24 @@ def by_heads(teacher: NoteHeads, share: float = 0.5, temperature: float = TEMPER
     def apart(answer: Mapping[str, Tensor], told: Mapping[str, Tensor]) -> Tensor:
         each = [distill.softened(answer[about], said, temperature) for about, said in told.items()]
         return torch.stack(each).mean()
+
+    return Teaching(ask, apart, share)
+
+
+def by_lives(teacher: LifeNet, spec: LifeSpec, settings: LifeSettings, share: float = 0.5) -> Teaching:
+    """A network of remaining life teaches another, also of units that still work, whose end nobody knows: its chances of
+    failing in each bin, and the expected life, weighted as `settings` weigh the truth."""
+    width = spec.cap / spec.bins
+
+    def ask(x: Tensor) -> Tensor:
+        return log_deaths_of(teacher(x))
+
+    def mean(log_deaths: Tensor) -> Tensor:
+        return expected(1.0 - log_deaths.exp().cumsum(dim=1)[:, :-1], width) / spec.cap
+
+    def apart(answer: Tensor, told: Tensor) -> Tensor:
+        gap = (mean(answer) - mean(told)).square().mean()
+        return settings.likelihood_weight * distill.softened(answer, told, 1.0) + settings.mean_weight * gap
 
     return Teaching(ask, apart, share)
 

@@ -4,12 +4,14 @@ small and answers as the gateway will."""
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
@@ -30,6 +32,7 @@ from server.config import Settings, TrainingSettings
 from server.database import Database, Job, StatementRow, Table
 from server.retention import forget_old_forecasts
 from server.routes.api import latest_lives
+from server.training.taught import by_lives
 from server.worker import RegistryShelf
 
 QUICK = LifeSettings(members=1, hidden=16, epochs=8, every=3, folds=0, dropout=0.0)
@@ -94,6 +97,36 @@ def test_the_same_lives_and_seed_give_the_same_answers() -> None:
     (spec, one), (_, other) = (learned(units, wanted(4, 1), 1, how) for _ in range(2))
     x = remaining_life.sample(remaining_life.keep_signals(units, ["s0", "s1", "s2", "s3"], spec), spec, 9).x
     assert np.array_equal(remaining_life.answer(one, x), remaining_life.answer(other, x))
+
+
+def test_log_chances_of_failing_are_the_same_from_hazards_and_from_a_curve() -> None:
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32))
+    told = remaining_life.log_deaths(logits)
+    assert told.shape == (5, 8)
+    torch.testing.assert_close(told.exp().sum(dim=1), torch.ones(5))
+    curve = torch.exp(remaining_life.log_survival(logits))
+    torch.testing.assert_close(remaining_life.log_deaths_of(curve), told, atol=1e-4, rtol=1e-4)
+
+
+def test_a_small_network_follows_the_large_one_that_teaches_it() -> None:
+    units = wearing(24, 1)
+    spec, teacher = learned(units, wanted(4, 1), 1, replace(QUICK, members=2, hidden=32))
+    kept = remaining_life.keep_signals(units, wanted(4).signals, spec)
+    small = replace(QUICK, hidden=8, epochs=4)
+    alone, taught = (
+        remaining_life.fit(kept, spec, small, quiet, teaching)
+        for teaching in (None, by_lives(teacher, spec, small, share=0.9))
+    )
+    x = remaining_life.sample(kept, spec, 4).x
+    said = [remaining_life.answer(net, x) for net in (teacher, alone, taught)]
+    assert np.abs(said[2] - said[0]).mean() < np.abs(said[1] - said[0]).mean()
+
+
+def test_a_taught_model_is_small_and_its_lineage_says_by_how_many() -> None:
+    plan = training.LifePlan(settings=("load",), conditions=2, cap_h=8.0, epochs=2, seed=3, teacher=2, quantize="int8")
+    (made,) = training.train_life(recorded(12), plan, WORLD, quiet)
+    told = made.passport.lineage.parameters
+    assert (told["teacher_members"], told["members"], told["hidden"], told["dropout"]) == ("2", "1", "32", "0.05")
 
 
 def chance_lives(units: int, seed: int) -> list[tuple[float, Life]]:

@@ -253,6 +253,7 @@ class Plan:
     life_settings: tuple[str, ...] = ()
     life_conditions: int = 1
     life_cap_h: float = 0.0
+    life_teacher: int = 0
     life_renewed_by: tuple[str, ...] = ()
     quantize: str = "auto"
     targets: tuple[str, ...] = ("onnx",)
