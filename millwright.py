@@ -21,6 +21,11 @@ COMMANDS = {
     "agent": ("edge_agent.__main__", "run, check or ask the agent of this gateway", None),
     "doctor": ("edge_agent.doctor", "what runs models on this machine, what does not and why", None),
     "server": ("server.__main__", "run the central server, its training worker, or its migrations", "server"),
+    "ledger": (
+        "server.ledger.command",
+        "what arrived from every gateway, to the message, signed by the server",
+        "server",
+    ),
     "plant": ("edge_agent.devices.__main__", "a simulated plant, or a replay of recorded files, over MQTT", None),
     "train": (
         "server.workbench.__main__",

@@ -62,6 +62,7 @@ def keys(settings: Settings, root_key: Path | None) -> int:
 def ready_to_sign(settings: Settings) -> None:
     """At the first start there are no keys yet; later they must fit their root."""
     from server import signing
+    from server.seal import Seal
 
     folder = settings.key_folder
     if not (folder / signing.ROOT_FILE).exists():
@@ -69,6 +70,7 @@ def ready_to_sign(settings: Settings) -> None:
     if (folder / "root.key").exists():
         log.warning("%s lies on the server: move it to a safe place that no network reaches", folder / "root.key")
     signing.SignedList(folder, settings.artifact_folder / "trust")
+    Seal.of(folder)
 
 
 def migrate(settings: Settings) -> None:

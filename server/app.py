@@ -17,6 +17,7 @@ from server.database import Database
 from server.routes.access import Denied
 from server.routes.api import api_routes
 from server.routes.edits import edit_routes
+from server.routes.ledger import ledger_routes
 from server.routes.trust import trust_routes
 
 
@@ -36,6 +37,7 @@ def create_app(settings: Settings, database: Database, intake: Any = None) -> Fa
     app.state.intake = intake
     app.include_router(api_routes(database, settings))
     app.include_router(edit_routes(database, settings))
+    app.include_router(ledger_routes(database, settings))
     app.include_router(trust_routes(database, settings))
     app.include_router(console_routes(database, settings))
 
