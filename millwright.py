@@ -27,6 +27,11 @@ COMMANDS = {
         "server",
     ),
     "plant": ("edge_agent.devices.__main__", "a simulated plant, or a replay of recorded files, over MQTT", None),
+    "status": (
+        "edge_agent.once.status",
+        "how the gateway here is (--config agent.toml), or how a server is (--url): what came, was refused, is owed",
+        None,
+    ),
     "train": (
         "server.workbench.__main__",
         "train forecasters, a recommender or a reader of notes on a file of your own",
@@ -81,6 +86,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"millwright: no command {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
     module, _, extra = COMMANDS[arguments[0]]
+    if arguments[0] == "status" and not any(word.partition("=")[0] == "--config" for word in arguments):
+        module, extra = "server.status_command", "server"
     try:
         part = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import signal
 import sys
@@ -16,6 +15,7 @@ from edge_agent import config, mapping
 from edge_agent.agent import SystemClock, build_agent
 from edge_agent.broker import PahoLink
 from edge_agent.config import AgentSettings, LinkSettings
+from edge_agent.once.status import show
 from edge_agent.trust import fetch_root, only_signed, read_root, signed_list
 from edge_agent.updates import http_fetch, write_durably
 from protocol.errors import MillwrightError
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = config.load(options.config)
         if options.command == "status":
-            return status(settings, options.json)
+            return show(settings, "json" if options.json else "words")
         if options.command == "trust":
             return trust(settings)
         file = mapping.load(Path(settings.mapping))
@@ -108,27 +108,6 @@ def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None) 
         tls_ca=link.tls_ca,
         will=will,
     )
-
-
-def status(settings: AgentSettings, as_json: bool) -> int:
-    """What the running agent last wrote about itself."""
-    path = Path(settings.data_dir) / "status.json"
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        sys.stderr.write(f"no {path}: the agent has not run here yet\n")
-        return 1
-    age_s = SystemClock().now_ms() / 1000 - told["time_ms"] / 1000
-    if as_json:
-        sys.stdout.write(json.dumps({**told, "age_s": round(age_s, 1)}) + "\n")
-    else:
-        sys.stdout.write(f"{told['gateway']}: last heard {age_s:.0f} s ago, up {told['uptime_s']:.0f} s\n")
-        sys.stdout.writelines(f"  {name:40} {n}\n" for name, n in sorted(told["counters"].items()))
-        sys.stdout.writelines(
-            f"  model {m['slot']} v{m['version']} {m['status']} {m['error'] or m.get('engine', '')}\n"
-            for m in told["models"]
-        )
-    return 0 if age_s < 30 else 1
 
 
 if __name__ == "__main__":

@@ -90,10 +90,12 @@ def serve(settings: Settings) -> int:
 
     from server.app import create_app
     from server.broker import Intake
+    from server.refusals import Refusals
 
     database = Database(settings.database)
-    intake = Intake(settings, database) if settings.intake else None
-    app = create_app(settings, database, intake)
+    refusals = Refusals()
+    intake = Intake(settings, database, refusals) if settings.intake else None
+    app = create_app(settings, database, intake, refusals)
     uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", server_header=False)
     database.close()
     return 0

@@ -22,14 +22,16 @@ from protocol.reading.notes import Note
 from protocol.sync import ANSWER, NOTE, Ack, ClassAck, Command, encode
 from protocol.topics import Channel, Topic
 from server import feedback as answers
-from server import intake, notes, rollouts
+from server import intake, leases, notes, rollouts
 from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, Gateway
+from server.refusals import Refusals
 from server.retention import forget_old_forecasts
 
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
+DUTY = "gateways"
 ANSWER_LASTS_MS = 7 * 86_400_000
 HEARD = [*(Channel.up(c) for c in MessageClass), Channel.STATE, Channel.TWIN_REPORTED]
 
@@ -37,7 +39,7 @@ HEARD = [*(Channel.up(c) for c in MessageClass), Channel.STATE, Channel.TWIN_REP
 class Intake:
     """One thread from broker to database. `stop` ends it after the transaction in progress."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, refusals: Refusals | None = None) -> None:
         self._settings = settings
         self._database = database
         self._catalogues = Catalogues(settings.artifact_folder)
@@ -46,7 +48,8 @@ class Intake:
         self._told: dict[str, int] = {}
         self._answers_told = self._notes_told = 0
         self._forgot_s = time.monotonic()
-        self.refused = 0
+        self._refusals = refusals or Refusals()
+        self._holder = leases.new_holder()
         self.failures = 0
         broker = settings.broker
         client = mqtt.Client(
@@ -79,6 +82,7 @@ class Intake:
         """Ends cleanly; unacknowledged messages come again."""
         self._stop.set()
         self._thread.join(10)
+        self._leave_duty()
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -97,13 +101,28 @@ class Intake:
                 self._take_some()
                 if time.monotonic() - looked_s >= 0.5:
                     looked_s = time.monotonic()
-                    self._look_after_twins()
-                    self._tell_gateways()
+                    if self._on_duty():
+                        self._look_after_twins()
+                        self._tell_gateways()
             except SQLAlchemyError:
                 # nothing was acknowledged: gateways send again when the database is back
                 self.failures += 1
                 log.exception("the database did not take a transaction; trying again")
                 self._stop.wait(1.0)
+
+    def _on_duty(self) -> bool:
+        """Whether this process is the one that tells gateways and looks after twins. One without a broker cannot."""
+        if not self.connected:
+            return False
+        with self._database.begin() as session:
+            return leases.hold(session, DUTY, self._holder, time.time_ns() // 1_000_000)
+
+    def _leave_duty(self) -> None:
+        try:
+            with self._database.begin() as session:
+                leases.give_back(session, DUTY, self._holder)
+        except SQLAlchemyError:
+            log.warning("the lease %r is not given back; it runs out by itself", DUTY)
 
     def _take_some(self) -> None:
         try:
@@ -128,8 +147,8 @@ class Intake:
         payload = bytes(message.payload)
         try:
             topic = Topic.parse(message.topic, self._settings.root)
-        except BadTopic:
-            self.refused += 1
+        except BadTopic as why:
+            self._refusals.note("mqtt", why.reason)
             return
         try:
             lane = topic.channel.message_class
@@ -137,6 +156,8 @@ class Intake:
                 told = intake.store_batch(session, topic.site, topic.gateway, lane, payload, now_ms, self._catalogues)
                 classes = acks.setdefault(topic.sibling(Channel.DOWN_ACK), {})
                 before = classes.get(lane)
+                for refusal in told.nack:
+                    self._refusals.note("mqtt", refusal.reason)
                 nack = [*(before.nack if before else []), *told.nack][:500]
                 classes[lane] = ClassAck(upto=told.upto, beyond=told.beyond, gaps=told.gaps, nack=nack)
             elif topic.channel is Channel.STATE:
@@ -144,7 +165,7 @@ class Intake:
             elif topic.channel is Channel.TWIN_REPORTED:
                 intake.take_reported(session, topic.site, topic.gateway, payload)
         except Refused as why:
-            self.refused += 1
+            self._refusals.note("mqtt", why.reason)
             intake.quarantine(session, topic.gateway, topic.channel.value, None, why, payload, now_ms)
 
     def _look_after_twins(self) -> None:

@@ -296,6 +296,15 @@ class Job(Table):
     finished_ms: Mapped[int | None]
 
 
+class LeaseRow(Table):
+    """What one process does alone, and until when nobody else may."""
+
+    __tablename__ = "lease"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    until_ms: Mapped[int]
+
+
 class AuditRow(Table):
     """Who changed what through the admin API or the console."""
 

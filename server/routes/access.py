@@ -42,6 +42,13 @@ def gateway_or_admin(request: Request) -> None:
         raise Denied
 
 
+def watcher_or_admin(request: Request) -> None:
+    """Dependency of what Prometheus reads: it has a token of its own, which opens nothing else."""
+    token = request.app.state.settings.metrics_token
+    if not is_admin(request) and not (token and _bearer_is(request, token)):
+        raise Denied
+
+
 def sent_by_the_console(request: Request, otherwise: str) -> None:
     """403 unless the page itself asks: a foreign page cannot set this header."""
     if request.headers.get("x-millwright") != "console":
