@@ -17,6 +17,7 @@ from server.database import Database
 from server.routes.access import Denied
 from server.routes.api import api_routes
 from server.routes.edits import edit_routes
+from server.routes.identity import identity_routes
 from server.routes.trust import trust_routes
 
 
@@ -33,10 +34,12 @@ def create_app(settings: Settings, database: Database, intake: Any = None) -> Fa
 
     app = FastAPI(title="Millwright", version="1", docs_url=None, redoc_url=None, lifespan=life)
     app.state.settings = settings
+    app.state.database = database
     app.state.intake = intake
     app.include_router(api_routes(database, settings))
     app.include_router(edit_routes(database, settings))
     app.include_router(trust_routes(database, settings))
+    app.include_router(identity_routes(database, settings))
     app.include_router(console_routes(database, settings))
 
     @app.get("/docs", include_in_schema=False)
