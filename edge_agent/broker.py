@@ -88,51 +88,6 @@ class PahoLink:
         return client
 
     @property
-    def connected(self) -> bool: ...
-    def subscribe(self, topic_filter: str, qos: int = 1) -> None: ...
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None: ...
-    def receive(self, timeout_s: float) -> Arrival | None: ...
-    def acknowledge(self, arrival: Arrival) -> None: ...
-    def close(self) -> None: ...
-
-
-class PahoLink:
-    """A `Link` over paho-mqtt 2, MQTT 3.1.1, persistent session, manual acknowledgement."""
-
-    def __init__(
-        self,
-        *,
-        host: str,
-        port: int,
-        client_id: str,
-        username: str = "",
-        password: str = "",
-        tls: ssl.SSLContext | None = None,
-        will: tuple[str, bytes] | None = None,
-        on_connect: Callable[[], None] | None = None,
-        clean: bool = False,
-    ) -> None:
-        self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
-        self._filters: dict[str, int] = {}
-        self._announce = on_connect
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, manual_ack=True)
-        client.max_inflight_messages_set(200)
-        client.max_queued_messages_set(10_000)
-        client.reconnect_delay_set(1, 30)
-        if username:
-            client.username_pw_set(username, password)
-        if tls is not None:
-            client.tls_set_context(tls)
-        if will is not None:
-            client.will_set(will[0], will[1], qos=1, retain=True)
-        client.on_connect = self._on_connect
-        client.on_message = self._on_message
-        client.on_publish = self._on_publish
-        self._sent = self._confirmed = 0
-        self._client, self._place = client, (host, port)
-        self._open()
-
-    @property
     def connected(self) -> bool:
         """Whether the broker answered and the connection stands."""
         return bool(self._client.is_connected())
@@ -175,8 +130,8 @@ class PahoLink:
         self._client.loop_stop()
 
     def reconnect(self) -> None:
-        """Leaves cleanly and comes back, with whatever the TLS context holds by now. The broker keeps the session; what it has
-        not taken yet is in the outbox."""
+        """Leaves cleanly and comes back, with whatever the TLS context holds by now. The broker keeps the session; what it
+        has not taken yet is in the outbox."""
         self.close()
         self._sent = self._confirmed = 0
         self._client = self._opened()

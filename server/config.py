@@ -36,7 +36,7 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     it alone. required: the gateway token that all share opens nothing. broker: folder of `server broker-config`, where
     revocations are written; reload: the command that makes the broker read them again."""
 
-    valid_days: Annotated[float, msgspec.Meta(gt=0, le=825)] = 30
+    valid_days: Annotated[float, msgspec.Meta(ge=1, le=825)] = 30
     grace_days: Annotated[float, msgspec.Meta(ge=0, le=3650)] = 365
     required: bool = False
     broker: str = ""

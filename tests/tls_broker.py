@@ -81,6 +81,8 @@ class Client:
     def refused(self) -> bool:
         """Whether the broker turned it away."""
         until(lambda: self.accepted or self.ended, 5.0)
+        if not self.accepted:
+            self.leave()
         return not self.accepted
 
     def listen(self, *filters: str) -> Client:
