@@ -1,4 +1,4 @@
-"""`millwright agent run | check | status | trust`."""
+"""`millwright agent run | check | status | trust | enrol`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import argparse
 import hashlib
 import logging
 import signal
+import ssl
 import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from edge_agent import config, mapping
+from edge_agent import config, enrolment, mapping
 from edge_agent.agent import SystemClock, build_agent
 from edge_agent.broker import PahoLink
 from edge_agent.config import AgentSettings, LinkSettings
 from edge_agent.once.status import show
+from edge_agent.shown import Shown, link_context
 from edge_agent.trust import fetch_root, only_signed, read_root, signed_list
-from edge_agent.updates import http_fetch, write_durably
-from protocol.errors import MillwrightError
+from edge_agent.updates import Fetch, http_fetch, write_durably
+from protocol.enrolment import TokenFile
+from protocol.errors import BadSettings, MillwrightError
 from protocol.sync import encode
 from protocol.topics import Channel, Topic
-from protocol.twin import State
+from protocol.twin import Assignment, State
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +32,11 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the agent is not running (status), 2 wrong settings."""
     parser = argparse.ArgumentParser(prog="millwright agent", description="The agent of this gateway.")
-    parser.add_argument("command", choices=["run", "check", "status", "trust"])
+    parser.add_argument("command", choices=["run", "check", "status", "trust", "enrol"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")
     parser.add_argument("--json", action="store_true", help="status as JSON")
+    parser.add_argument("--server", help="enrol: the server's https:// address (default: [server] url)")
+    parser.add_argument("--token-file", type=Path, help="enrol: the file that `millwright server enrol-token` wrote")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args(argv)
     try:
@@ -40,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             return show(settings, "json" if options.json else "words")
         if options.command == "trust":
             return trust(settings)
+        if options.command == "enrol":
+            return enrol(settings, options.server or settings.server.url, options.token_file)
         file = mapping.load(Path(settings.mapping))
         if options.command == "check":
             sys.stdout.write(f"{options.config}: fine; {len(file.file.source)} source(s), filters {file.filters()}\n")
@@ -59,22 +66,17 @@ def run(settings: AgentSettings) -> int:
         version = installed_version("millwright")
     except PackageNotFoundError:
         version = "0"
-    token = config.secret(settings.server.token_file, "MILLWRIGHT_GATEWAY_TOKEN")
-    bundles = Path(settings.data_dir) / "bundles"
-    fetch = http_fetch(settings.server.url, token, bundles)
-    if settings.server.unsigned_models:
-        log.warning("models that nobody signed may run here ([server] unsigned_models)")
-    else:
-        root = read_root(Path(settings.server.root))
-        fetch = only_signed(signed_list(root, settings.server.url, token, bundles / "trust"), fetch)
+    shown = Shown(settings)
     state = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
     will = State(online=False, timestamp=birth_ms, boot_id=boot_id, agent_version=version)
+    uplink = connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will)), shown.tls)
     agent = build_agent(
         settings,
         clock=clock,
-        plant=connect(settings.plant, f"{settings.gateway}-plant", None),
-        uplink=connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will))),
-        fetch=fetch,
+        plant=connect(settings.plant, f"{settings.gateway}-plant", None, link_context(settings.plant)),
+        uplink=uplink,
+        fetch=fetcher(settings, shown),
+        keeper=shown.keeper(clock, uplink.reconnect),
         version=version,
         boot_id=boot_id,
         birth_ms=birth_ms,
@@ -97,7 +99,43 @@ def trust(settings: AgentSettings) -> int:
     return 0
 
 
-def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None) -> PahoLink:
+def fetcher(settings: AgentSettings, shown: Shown) -> Fetch:
+    """How bundles come: those that the server's signed list names, unless the settings say otherwise. The token is asked for
+    each time, because a renewal brings a new one."""
+    url, bundles = settings.server.url, Path(settings.data_dir) / "bundles"
+    root = None if settings.server.unsigned_models else read_root(Path(settings.server.root))
+    if root is None:
+        log.warning("models that nobody signed may run here ([server] unsigned_models)")
+    shared = config.secret(settings.server.token_file, "MILLWRIGHT_GATEWAY_TOKEN")
+    http_fetch(url, shared, bundles)  # a wrong address is said at the start
+
+    def fetch(assignment: Assignment) -> bytes:
+        token, context = shown.token or shared, shown.web
+        get = http_fetch(url, token, bundles, context=context)
+        if root is None:
+            return get(assignment)
+        return only_signed(signed_list(root, url, token, bundles / "trust", context=context), get)(assignment)
+
+    return fetch
+
+
+def enrol(settings: AgentSettings, url: str, token_file: Path | None) -> int:
+    """Trades a one-time token for this gateway's certificate."""
+    if token_file is None:
+        raise BadSettings("--token-file is missing; `millwright server enrol-token GATEWAY --out FILE` writes one")
+    try:
+        token = TokenFile.read(token_file.read_text(encoding="utf-8"))
+        root = Path(settings.server.root)
+        made = enrolment.enrol(url.rstrip("/"), token, settings.gateway, settings.identity_folder, root)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"not enrolled: {error}") from error
+    sys.stdout.write(f"{made.gateway} enrolled, certificate until {made.not_after:%Y-%m-%d %H:%M} UTC\n{made.folder}\n")
+    if root.exists():
+        sys.stdout.write(f"root {root}\nsha256 {hashlib.sha256(read_root(root)).hexdigest()}\n")
+    return 0
+
+
+def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None, tls: ssl.SSLContext | None) -> PahoLink:
     """A connection that comes up by itself when the broker does."""
     return PahoLink(
         host=link.host,
@@ -105,7 +143,7 @@ def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None) 
         client_id=client_id,
         username=link.username,
         password=config.secret(link.password_file, "MILLWRIGHT_BROKER_PASSWORD") if link.username else "",
-        tls_ca=link.tls_ca,
+        tls=tls,
         will=will,
     )
 

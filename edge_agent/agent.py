@@ -19,6 +19,7 @@ from edge_agent import mapping as mapping_file
 from edge_agent.broker import Arrival, Link
 from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
+from edge_agent.enrolment import Keeper
 from edge_agent.explain import explain_shown
 from edge_agent.health import Tally, rss_bytes, write_status
 from edge_agent.history import Grid, History, Key, Stored
@@ -116,11 +117,13 @@ class Agent:
         version: str,
         boot_id: str,
         birth_ms: int,
+        keeper: Keeper | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._plant = plant
         self._link = uplink
+        self._keeper = keeper
         self._version = version
         self.boot_id = boot_id
         self._folder = Path(settings.data_dir)
@@ -270,6 +273,8 @@ class Agent:
         self._close_buckets()
         self._install_changes()
         self._look_after_updates()
+        if self._keeper is not None:
+            self._keeper.look(self._link.connected, self.tally.note)
         self._keep_time()
         self._outbox.commit()
         self._uplink.pump()
@@ -839,6 +844,7 @@ class Agent:
                 "uplink_connected": self._link.connected,
                 "bytes_up": self._uplink.bytes_sent,
                 "dead_letters": len(self._outbox.dead_letters()),
+                "identity": None if self._keeper is None else self._keeper.told(),
             },
         )
 
@@ -887,6 +893,7 @@ def build_agent(
     version: str = "0",
     boot_id: str = "",
     birth_ms: int = 0,
+    keeper: Keeper | None = None,
 ) -> Agent:
     """An agent from its parts; nothing runs before `step` or `run`. Raises BadSettings for a bad mapping file."""
     return Agent(
@@ -898,4 +905,5 @@ def build_agent(
         version=version,
         boot_id=boot_id or uuid.uuid4().hex[:12],
         birth_ms=birth_ms or clock.now_ms(),
+        keeper=keeper,
     )

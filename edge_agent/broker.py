@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -52,7 +53,7 @@ class PahoLink:
         client_id: str,
         username: str = "",
         password: str = "",
-        tls_ca: str = "",
+        tls: ssl.SSLContext | None = None,
         will: tuple[str, bytes] | None = None,
         on_connect: Callable[[], None] | None = None,
         clean: bool = False,
@@ -60,23 +61,31 @@ class PahoLink:
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._filters: dict[str, int] = {}
         self._announce = on_connect
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, manual_ack=True)
+        self._place, self._client_id, self._clean = (host, port), client_id, clean
+        self._username, self._password = username, password
+        self._tls, self._will = tls, will
+        self._sent = self._confirmed = 0
+        self._client = self._opened()
+
+    def _opened(self) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id=self._client_id, clean_session=self._clean, manual_ack=True
+        )
         client.max_inflight_messages_set(200)
         client.max_queued_messages_set(10_000)
         client.reconnect_delay_set(1, 30)
-        if username:
-            client.username_pw_set(username, password)
-        if tls_ca:
-            client.tls_set(ca_certs=tls_ca)
-        if will is not None:
-            client.will_set(will[0], will[1], qos=1, retain=True)
+        if self._username:
+            client.username_pw_set(self._username, self._password)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
+        if self._will is not None:
+            client.will_set(self._will[0], self._will[1], qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
-        self._sent = self._confirmed = 0
-        self._client = client
-        client.connect_async(host, port, keepalive=20)
+        client.connect_async(*self._place, keepalive=20)
         client.loop_start()
+        return client
 
     @property
     def connected(self) -> bool:
@@ -119,6 +128,13 @@ class PahoLink:
         """Disconnects cleanly, so the broker keeps the Will to itself."""
         self._client.disconnect()
         self._client.loop_stop()
+
+    def reconnect(self) -> None:
+        """Leaves cleanly and comes back, with whatever the TLS context holds by now. The broker keeps the session; what it
+        has not taken yet is in the outbox."""
+        self.close()
+        self._sent = self._confirmed = 0
+        self._client = self._opened()
 
     def _on_connect(self, client: mqtt.Client, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:

@@ -23,13 +23,21 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One MQTT connection."""
+    """One MQTT connection. tls_ca: who vouches for the broker, and with it TLS; tls_cert, tls_key: what the gateway shows."""
 
     host: str = "127.0.0.1"
     port: Port = 1883
     username: str = ""
     password_file: str = ""
     tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+
+
+class UplinkSettings(LinkSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server's broker. identity: once the gateway is enrolled, its own certificate is shown there."""
+
+    identity: bool = True
 
 
 class ClockSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,7 +132,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_outbox_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] = 256_000_000
     clock: ClockSettings = ClockSettings()
     plant: LinkSettings = LinkSettings()
-    uplink: LinkSettings = LinkSettings()
+    uplink: UplinkSettings = UplinkSettings()
     server: ServerSettings = ServerSettings()
     forecast: ForecastSettings = ForecastSettings()
     watch: WatchSettings = WatchSettings()
@@ -133,6 +141,11 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     schedule: ScheduleSettings = ScheduleSettings()
     write: WriteSettings = WriteSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+
+    @property
+    def identity_folder(self) -> Path:
+        """Where the gateway's key and certificate lie."""
+        return Path(self.data_dir) / "identity"
 
 
 def read_toml(path: Path, into: type[T]) -> T:

@@ -7,6 +7,7 @@ running, whatever the list says and however long it cannot be fetched."""
 from __future__ import annotations
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,7 +29,14 @@ CHUNK = 65_536
 MOST_ROOT_BYTES = 512_000
 
 
-def signed_list(root: bytes, url: str, token: str, folder: Path, timeout_s: float = 30.0) -> Trust:
+def signed_list(
+    root: bytes,
+    url: str,
+    token: str,
+    folder: Path,
+    timeout_s: float = 30.0,
+    context: ssl.SSLContext | None = None,
+) -> Trust:
     """Asks the list of the server at `url`, as it is now. folder: what was seen before, so that nothing older is believed."""
 
     def ask(assignment: Assignment) -> None:
@@ -39,7 +47,9 @@ def signed_list(root: bytes, url: str, token: str, folder: Path, timeout_s: floa
         folder.mkdir(parents=True, exist_ok=True)
         what = f"{assignment.slot} v{assignment.version}"
         try:
-            updater = Updater(str(folder), url.rstrip("/") + LISTS, fetcher=_fetcher(token, timeout_s), bootstrap=root)
+            updater = Updater(
+                str(folder), url.rstrip("/") + LISTS, fetcher=_fetcher(token, timeout_s, context), bootstrap=root
+            )
             found = updater.get_targetinfo(file_name(assignment.digest))
         except (DownloadError, OSError) as error:
             raise TryLater(f"cannot fetch the signed list for {what}: {error}") from error
@@ -94,7 +104,7 @@ def read_root(path: Path) -> bytes:
     return body
 
 
-def _fetcher(token: str, timeout_s: float) -> FetcherInterface:
+def _fetcher(token: str, timeout_s: float, context: ssl.SSLContext | None) -> FetcherInterface:
     """Over urllib, as bundles come."""
     from tuf.api.exceptions import DownloadHTTPError
     from tuf.ngclient import FetcherInterface
@@ -102,18 +112,18 @@ def _fetcher(token: str, timeout_s: float) -> FetcherInterface:
     class Fetcher(FetcherInterface):
         def _fetch(self, url: str) -> Iterator[bytes]:
             try:
-                return _chunks(_opened(url, token, timeout_s))
+                return _chunks(_opened(url, token, timeout_s, context))
             except urllib.error.HTTPError as error:
                 raise DownloadHTTPError(f"the server answers {error.code} to {url}", error.code) from error
 
     return Fetcher()
 
 
-def _opened(url: str, token: str, timeout_s: float) -> http.client.HTTPResponse:
+def _opened(url: str, token: str, timeout_s: float, context: ssl.SSLContext | None = None) -> http.client.HTTPResponse:
     if not url.startswith(("http://", "https://")):
         raise BadSettings(f"server url {url!r} must be http:// or https://")
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - checked above
-    answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310
+    answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout_s, context=context)  # noqa: S310
     return answer
 
 

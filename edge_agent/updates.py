@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -209,7 +210,9 @@ def write_durably(path: Path, payload: bytes) -> None:
         os.close(folder)
 
 
-def http_fetch(base_url: str, token: str, part_folder: Path, timeout_s: float = 30.0) -> Fetch:
+def http_fetch(
+    base_url: str, token: str, part_folder: Path, timeout_s: float = 30.0, context: ssl.SSLContext | None = None
+) -> Fetch:
     """Fetches over HTTP(S) into a .part file and resumes it after a cut. Raises TryLater when the server is away, BadBundle
     when it sends more than it announced."""
     if not base_url.startswith(("http://", "https://")):
@@ -226,7 +229,7 @@ def http_fetch(base_url: str, token: str, part_folder: Path, timeout_s: float = 
         request = urllib.request.Request(base_url.rstrip("/") + assignment.path, headers=headers)  # noqa: S310 - checked above
         limit = min(assignment.size, MAX_BUNDLE_BYTES)
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=timeout_s, context=context) as answer:  # noqa: S310
                 resumed = answer.status == 206
                 with part.open("ab" if resumed else "wb") as file:
                     size = have if resumed else 0

@@ -7,6 +7,7 @@ MillwrightError
 │   ├── BadTopic    a topic
 │   ├── BadName     an identity
 │   ├── BadFrames   a catalogue of clauses
+│   ├── BadIdentity a certificate, a request for one, a token
 │   └── BadBundle   a signed model package
 └── NeedsPerson     stop, and say what a person has to change
     └── BadSettings a configuration file, an environment variable, a secret
@@ -50,6 +51,14 @@ class Reason(StrEnum):
     MISSING_FACT = "missing_fact"
     UNVERIFIED = "unverified_report"
     UNSIGNED = "unsigned"
+    BAD_REQUEST = "bad_request"
+    BAD_CERTIFICATE = "bad_certificate"
+    REVOKED = "revoked"
+    TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a reason
+    TOKEN_USED = "token_used"  # noqa: S105 - a reason
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a reason
+    NOT_DUE = "not_due"
+    TOO_OFTEN = "too_often"
 
 
 class MillwrightError(Exception):
@@ -87,6 +96,10 @@ class BadFrames(Refused):
 
 class BadBundle(Refused):
     """A model package that is truncated, altered, or wrong on this machine."""
+
+
+class BadIdentity(Refused):
+    """Somebody who is not, or may not be, who he says he is."""
 
 
 class NeedsPerson(MillwrightError):  # noqa: N818

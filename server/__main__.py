@@ -1,4 +1,4 @@
-"""`millwright server run | worker | migrate | keys`."""
+"""`millwright server run | worker | migrate | keys`; `server.identity_commands` has those about gateways' identities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from protocol.errors import MillwrightError
-from server import config
+from server import config, identity_commands
 from server.config import Settings
 from server.database import Database
 
@@ -20,14 +20,21 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 wrong settings."""
-    parser = argparse.ArgumentParser(prog="millwright server", description="The central server.")
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in identity_commands.COMMANDS:
+        return identity_commands.main(words, migrate)
+    parser = argparse.ArgumentParser(
+        prog="millwright server",
+        description="The central server.",
+        epilog=f"Also: {', '.join(identity_commands.COMMANDS)}; each has its own --help.",
+    )
     parser.add_argument("command", choices=["run", "worker", "migrate", "keys"])
     parser.add_argument("--config", type=Path, help="server.toml; MILLWRIGHT_* variables win over it")
     parser.add_argument(
         "--renew", type=Path, metavar="ROOT_KEY", help="keys: new signing keys, named by a root that this key signs"
     )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    options = parser.parse_args(argv)
+    options = parser.parse_args(words)
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = config.load(options.config)
@@ -96,7 +103,15 @@ def serve(settings: Settings) -> int:
     refusals = Refusals()
     intake = Intake(settings, database, refusals) if settings.intake else None
     app = create_app(settings, database, intake, refusals)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", server_header=False)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        server_header=False,
+        ssl_certfile=settings.tls_cert or None,
+        ssl_keyfile=settings.tls_key or None,
+    )
     database.close()
     return 0
 

@@ -18,6 +18,7 @@ from server.refusals import Refusals
 from server.routes.access import Denied
 from server.routes.api import api_routes
 from server.routes.edits import edit_routes
+from server.routes.identity import identity_routes
 from server.routes.ledger import ledger_routes
 from server.routes.status import status_routes
 from server.routes.trust import trust_routes
@@ -37,6 +38,7 @@ def create_app(settings: Settings, database: Database, intake: Any = None, refus
 
     app = FastAPI(title="Millwright", version="1", docs_url=None, redoc_url=None, lifespan=life)
     app.state.settings = settings
+    app.state.database = database
     app.state.intake = intake
     app.state.refusals = refusals or Refusals()
     app.include_router(api_routes(database, settings))
@@ -44,6 +46,7 @@ def create_app(settings: Settings, database: Database, intake: Any = None, refus
     app.include_router(ledger_routes(database, settings))
     app.include_router(status_routes(database))
     app.include_router(trust_routes(database, settings))
+    app.include_router(identity_routes(database, settings))
     app.include_router(console_routes(database, settings))
 
     @app.get("/docs", include_in_schema=False)

@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from server.config import Settings
 from server.database import Database, Gateway
 from server.refusals import Refusals
 from server.retention import forget_old_forecasts
+from server.revocation import server_context
 
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
@@ -60,8 +62,9 @@ class Intake:
         if broker.username:
             with open(broker.password_file, encoding="utf-8") as file:  # noqa: PTH123
                 client.username_pw_set(broker.username, file.read().strip())
-        if broker.tls_ca:
-            client.tls_set(ca_certs=broker.tls_ca)
+        tls = server_context(settings, datetime.now(UTC))
+        if tls is not None:
+            client.tls_set_context(tls)
         client.on_connect = self._on_connect
         client.on_message = lambda _c, _u, message: self._arrivals.put(message)
         self._client = client

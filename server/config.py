@@ -17,12 +17,30 @@ _KNOWN_WEAK = ("changeme", "change-me", "password", "secret", "example", "defaul
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """tls_cert, tls_key: what the server shows; identity: a certificate of its own authority instead, in the name of
+    client_id."""
+
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
     username: str = ""
     password_file: str = ""
     tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    identity: bool = False
     client_id: str = "millwright-server"
+
+
+class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Gateways' certificates. valid_days: how long one lives; grace_days: how long after its end its owner may still renew
+    it alone. required: the gateway token that all share opens nothing. broker: folder of `server broker-config`, where
+    revocations are written; reload: the command that makes the broker read them again."""
+
+    valid_days: Annotated[float, msgspec.Meta(ge=1, le=825)] = 30
+    grace_days: Annotated[float, msgspec.Meta(ge=0, le=3650)] = 365
+    required: bool = False
+    broker: str = ""
+    reload: tuple[str, ...] = ()
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,8 +97,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """keys: folder of the keys that sign models, readable by the server alone (empty: `keys` beside the artifacts).
-    metrics_token: what Prometheus reads /metrics with (empty: the admin token alone opens it)."""
+    """keys: folder of the keys that sign models and gateways, readable by the server alone (empty: `keys` beside the
+    artifacts). tls_cert, tls_key: the API speaks HTTPS with these. metrics_token: what Prometheus reads /metrics with (empty:
+    the admin token alone opens it)."""
 
     database: str = "sqlite:///millwright.db"
     artifacts: str = "artifacts"
@@ -96,7 +115,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     root: str = DEFAULT_ROOT
     intake: bool = True
     keep_forecasts: int = 200_000
+    tls_cert: str = ""
+    tls_key: str = ""
     broker: BrokerSettings = BrokerSettings()
+    identity: IdentitySettings = IdentitySettings()
     training: TrainingSettings = TrainingSettings()
 
     @property
@@ -108,6 +130,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def key_folder(self) -> Path:
         """Where the signing keys lie."""
         return Path(self.keys) if self.keys else self.artifact_folder.parent / "keys"
+
+    @property
+    def authority_folder(self) -> Path:
+        """Where the key of gateways' certificates lies."""
+        return self.key_folder / "identity"
 
 
 def load(path: Path | None, environment: dict[str, str] | None = None) -> Settings:

@@ -305,6 +305,45 @@ class LeaseRow(Table):
     until_ms: Mapped[int]
 
 
+class EnrolTokenRow(Table):
+    """A one-time token, by its SHA-256. key_digest: of the key that it was used for, so that a gateway which did not hear the
+    answer may ask again, and nobody else."""
+
+    __tablename__ = "enrol_token"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    gateway: Mapped[str] = mapped_column(index=True)
+    made_ms: Mapped[int]
+    expires_ms: Mapped[int]
+    used_ms: Mapped[int | None]
+    key_digest: Mapped[str] = mapped_column(default="")
+
+
+class CertificateRow(Table):
+    """A certificate that the authority gave to a client. because: enrolled, renewed, revocation. token_digest: SHA-256 of
+    what the HTTP API takes from its owner."""
+
+    __tablename__ = "certificate"
+    serial: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    because: Mapped[str]
+    key_digest: Mapped[str]
+    token_digest: Mapped[str] = mapped_column(index=True, default="")
+    issued_ms: Mapped[int]
+    not_after_ms: Mapped[int]
+    revoked_ms: Mapped[int | None]
+    revoked_because: Mapped[str] = mapped_column(default="")
+
+
+class IdentityRefusalRow(Table):
+    """How often somebody was not believed, by reason."""
+
+    __tablename__ = "identity_refusal"
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    times: Mapped[int] = mapped_column(default=0)
+    last_ms: Mapped[int] = mapped_column(default=0)
+    last_detail: Mapped[str] = mapped_column(default="")
+
+
 class AuditRow(Table):
     """Who changed what through the admin API or the console."""
 

@@ -1,13 +1,17 @@
-"""Who may come in: the admin token as a bearer header or as the console's cookie; the gateway token for bundles."""
+"""Who may come in: the admin token as a bearer header or as the console's cookie; for bundles and the like a gateway's own
+token, or the one that all gateways share."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from datetime import UTC, datetime
 
 from fastapi import HTTPException, Request
 
 from server.config import Settings
+from server.database import Database
+from server.enrolment import gateway_of_token
 
 COOKIE = "mw_session"
 
@@ -38,7 +42,9 @@ def admin(request: Request) -> None:
 
 def gateway_or_admin(request: Request) -> None:
     """Dependency of what agents fetch."""
-    if not is_admin(request) and not _bearer_is(request, request.app.state.settings.gateway_token):
+    settings: Settings = request.app.state.settings
+    shared = not settings.identity.required and _bearer_is(request, settings.gateway_token)
+    if not shared and not is_admin(request) and gateway_named(request) is None:
         raise Denied
 
 
@@ -49,12 +55,23 @@ def watcher_or_admin(request: Request) -> None:
         raise Denied
 
 
+def gateway_named(request: Request) -> str | None:
+    """The gateway that asks, by the token that it was given with its certificate; None for everybody else."""
+    database: Database = request.app.state.database
+    with database.begin() as session:
+        return gateway_of_token(session, _bearer(request), datetime.now(UTC))
+
+
 def sent_by_the_console(request: Request, otherwise: str) -> None:
     """403 unless the page itself asks: a foreign page cannot set this header."""
     if request.headers.get("x-millwright") != "console":
         raise HTTPException(403, {"error": "not sent by the console", "remedy": f"use {otherwise}"})
 
 
-def _bearer_is(request: Request, token: str) -> bool:
+def _bearer(request: Request) -> str:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def _bearer_is(request: Request, token: str) -> bool:
+    return hmac.compare_digest(_bearer(request).encode(), token.encode())

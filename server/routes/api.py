@@ -45,6 +45,7 @@ from server.database import (
     Table,
     WorkOrderRow,
 )
+from server.enrolment import refusals
 from server.routes.access import admin, gateway_or_admin
 
 JOB_KINDS = ("forecast", "recommend", "life", "notes", "write")
@@ -350,6 +351,7 @@ def count_everything(session: Session) -> dict[str, Any]:
     statuses = session.execute(select(Model.status, func.count()).group_by(Model.status))
     unread = func.coalesce(ReportRow.body["frames"].as_string(), "") == ""
     made["reports_not_read_back"] = session.scalar(select(func.count()).select_from(ReportRow).where(unread))
+    made["identity_refused"] = refusals(session)
     made["models"] = {str(row[0]): int(row[1]) for row in statuses}
     kinds = session.execute(select(StatementRow.type, func.count()).group_by(StatementRow.type))
     made["statements"] = {str(row[0]): int(row[1]) for row in kinds}

@@ -57,7 +57,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
             part, self.body = self.body[:size], self.body[size:]
             return part
 
-    def opened(url: str, token: str, timeout_s: float) -> Answer:
+    def opened(url: str, token: str, timeout_s: float, _context: object) -> Answer:
         import urllib.error
         from email.message import Message
 

@@ -1,0 +1,257 @@
+"""How this gateway comes by its certificate, and keeps one: a key is made here, a request goes to the server over HTTPS.
+
+Nothing on the gateway waits for this. A renewal that fails is counted, shown and tried again; what runs goes on running, with
+the old certificate for as long as the broker takes it, and without the server when it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import logging
+import ssl
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent import identity
+from edge_agent.identity import NEEDS, Identity
+from edge_agent.updates import write_durably
+from protocol.enrolment import ENROL, RENEW, Enrolment, Granted, Renewal, TokenFile, to_sign
+from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason, TryLater
+
+log = logging.getLogger(__name__)
+PENDING = "pending.pem"
+MOST_ANSWER_BYTES = 1_000_000
+FIRST_RETRY_S, LAST_RETRY_S = 30.0, 600.0
+DAY_S = 86_400.0
+CUT_OFF_S = 900.0
+"""So long without the broker, and the certificate may be the reason, whatever the clock says: the server is asked."""
+
+
+def enrol(
+    url: str, token: TokenFile, gateway: str, folder: Path, root: Path | None, timeout_s: float = 30.0
+) -> Identity:
+    """Trades a one-time token for a certificate and puts the identity into `folder`; the models' root goes to `root` where
+    none lies there. May be called again after it failed: the key is kept, so the token still counts. Raises BadIdentity with
+    the server's reason, TryLater where the server is away."""
+    key, request = _key_and_request(gateway, folder / PENDING)
+    asked = Enrolment(token=token.token, request=request)
+    granted = _ask(url + ENROL, asked, web_context(token.authority), timeout_s)
+    _check(granted, gateway, key)
+    identity.replace(
+        folder,
+        key=key,
+        certificate=granted.certificate.encode(),
+        authority=granted.authority.encode(),
+        token=granted.token,
+    )
+    (folder / PENDING).unlink(missing_ok=True)
+    if root is not None and granted.root and not root.exists():
+        write_durably(root, granted.root.encode())
+    return _loaded(folder)
+
+
+def renew(present: Identity, url: str, timeout_s: float = 30.0) -> Identity:
+    """The next certificate, for a new key, in the place of the present one. Raises BadIdentity (`not_due`: too early),
+    TryLater where the server is away, OSError where the disk does not take it."""
+    key, request = _key_and_request(present.gateway, None)
+    certificate = present.certificate_pem.decode()
+    asked = Renewal(certificate=certificate, request=request, signature=present.sign(to_sign(request)))
+    granted = _ask(url + RENEW, asked, web_context(present.authority_pem.decode()), timeout_s)
+    _check(granted, present.gateway, key)
+    identity.replace(
+        present.folder,
+        key=key,
+        certificate=granted.certificate.encode(),
+        authority=granted.authority.encode(),
+        token=granted.token,
+    )
+    return _loaded(present.folder)
+
+
+class Keeper:
+    """Renews when it is time; `look` is called often and never waits. renewed: is told of the new identity."""
+
+    def __init__(
+        self,
+        present: Identity,
+        url: str,
+        *,
+        now_ms: Callable[[], int],
+        monotonic_s: Callable[[], float],
+        renewed: Callable[[Identity], None],
+        ask: Callable[[Identity, str], Identity] = renew,
+    ) -> None:
+        self.present = present
+        self._url, self._now_ms, self._monotonic_s = url, now_ms, monotonic_s
+        self._renewed, self._ask = renewed, ask
+        # a fleet that was enrolled on one day does not come on one second
+        self._share = 0.5 + zlib.crc32(present.gateway.encode()) / 2**32
+        self._next_s, self._retry_s = monotonic_s(), FIRST_RETRY_S
+        self._connected_s = monotonic_s()
+        self._thread: threading.Thread | None = None
+        self._result: Identity | MillwrightError | OSError | None = None
+        self.renewals = self.failures = 0
+        self.last_error = ""
+
+    def look(self, connected: bool, note: Callable[[str], None]) -> None:
+        """Takes the answer that came, or asks if it is time."""
+        now_s = self._monotonic_s()
+        if connected:
+            self._connected_s = now_s
+        if self._thread is not None:
+            if not self._thread.is_alive():
+                self._thread = None
+                self._take(note)
+            return
+        if now_s < self._next_s:
+            return
+        if self.present.due(self._now()) or now_s - self._connected_s >= CUT_OFF_S:
+            self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
+            self._thread.start()
+
+    def told(self) -> dict[str, Any]:
+        """For status.json and for people."""
+        return {
+            "not_after_ms": int(self.present.not_after.timestamp() * 1000),
+            "renewals": self.renewals,
+            "failures": self.failures,
+            "last_error": self.last_error,
+        }
+
+    def _run(self) -> None:
+        try:
+            self._result = self._ask(self.present, self._url)
+        except (MillwrightError, OSError) as error:
+            self._result = error
+
+    def _take(self, note: Callable[[str], None]) -> None:
+        result, self._result = self._result, None
+        if isinstance(result, Identity):
+            self.present, self.last_error, self._retry_s = result, "", FIRST_RETRY_S
+            self.renewals += 1
+            note("identity.renewed")
+            # a clock that is behind the new certificate as well would have it renewed again and again
+            self._wait(DAY_S if result.due(self._now()) else 0.0)
+            log.info("new certificate, until %s", result.not_after)
+            self._renewed(result)
+        elif isinstance(result, BadIdentity) and result.reason is Reason.NOT_DUE:
+            self._wait(CUT_OFF_S)
+        else:
+            self.failures += 1
+            self.last_error = str(result or "the renewal ended without an answer")
+            note("identity.not_renewed")
+            log.warning("no new certificate yet, everything goes on: %s", self.last_error)
+            self._wait(self._retry_s)
+            self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._now_ms() / 1000, UTC)
+
+    def _wait(self, seconds: float) -> None:
+        self._next_s = self._monotonic_s() + seconds * self._share
+
+
+def web_context(authority: str) -> ssl.SSLContext:
+    """For HTTPS: the system's authorities, and the server's own."""
+    made = ssl.create_default_context()
+    try:
+        made.load_verify_locations(cadata=authority)
+    except ssl.SSLError as error:
+        raise BadSettings(f"the authority's certificate cannot be used: {error}") from error
+    return made
+
+
+def _key_and_request(gateway: str, kept: Path | None) -> tuple[bytes, str]:
+    """A private key (PKCS #8) and a request for the gateway's name, both PEM. kept: where the key waits for the answer."""
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import NameOID
+    except ModuleNotFoundError as error:
+        raise BadSettings(NEEDS) from error
+    key = ec.generate_private_key(ec.SECP256R1())
+    if kept is not None and kept.exists():
+        with contextlib.suppress(ValueError):  # half written: the answer to it was never asked for
+            waiting = serialization.load_pem_private_key(kept.read_bytes(), password=None)
+            key = waiting if isinstance(waiting, ec.EllipticCurvePrivateKey) else key
+    body = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    if kept is not None:
+        identity.write_secret(kept, body)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, gateway)])
+    request = x509.CertificateSigningRequestBuilder(name).sign(key, hashes.SHA256())
+    return body, request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _check(granted: Granted, gateway: str, key: bytes) -> None:
+    """The certificate is for this gateway and this key, and from the authority that came with it."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        certificate = x509.load_pem_x509_certificate(granted.certificate.encode())
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(granted.authority.encode()))
+        ours = certificate.public_key() == load_pem_private_key(key, password=None).public_key()
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise BadIdentity(Reason.BAD_CERTIFICATE, f"the server's answer holds no certificate: {error}") from error
+    if not ours or certificate.subject.rfc4514_string() != f"CN={gateway}":
+        raise BadIdentity(Reason.BAD_CERTIFICATE, "the server's certificate is for another key or name")
+
+
+def _ask(url: str, body: msgspec.Struct, context: ssl.SSLContext, timeout_s: float) -> Granted:
+    _only_https(url)
+    request = urllib.request.Request(  # noqa: S310 - checked above
+        url, msgspec.json.encode(body), {"Content-Type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s, context=context) as answer:  # noqa: S310
+            return msgspec.json.decode(answer.read(MOST_ANSWER_BYTES), type=Granted)
+    except urllib.error.HTTPError as error:
+        raise _refused(error) from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise TryLater(f"no certificate from {url}: {error}") from error
+
+
+def _refused(answer: urllib.error.HTTPError) -> MillwrightError:
+    """What the server said, as an error of ours; whatever may pass by itself is to be tried later."""
+    body = answer.read(MOST_ANSWER_BYTES)
+    try:
+        told = json.loads(body)
+        fact, reason = str(told["error"]), Reason(told.get("reason", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return TryLater(f"the server answers {answer.code}: {body[:200].decode(errors='replace')}")
+    return TryLater(fact) if reason is Reason.TOO_OFTEN else BadIdentity(reason, fact)
+
+
+def _only_https(url: str) -> None:
+    """A token that was sent in clear is no secret any more; on the machine itself nobody listens."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname or "")):
+        raise BadSettings(f"{url}: certificates are asked for over https:// only")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _loaded(folder: Path) -> Identity:
+    found = Identity.load(folder)
+    if found is None:
+        raise BadSettings(f"{folder} holds no identity after all")
+    return found

@@ -1,0 +1,235 @@
+"""Enrolment and renewal, open to whoever has a token or a certificate; tokens and revocation, for admins.
+
+Whoever is not believed is counted with the reason, and may try again only so often: that bounds what strangers can make the
+database do. A token cannot be guessed anyway."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from protocol.enrolment import ENROL, MOST_BODY_BYTES, RENEW, Enrolment, Granted, Renewal, TokenFile
+from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason
+from server import enrolment, revocation
+from server.config import Settings
+from server.database import AuditRow, CertificateRow, Database
+from server.identity import CA, Issued
+from server.routes.access import admin
+from server.routes.api import small_body
+from server.signing import ROOT_FILE
+
+REFUSALS_AT_ONCE, SECONDS_A_REFUSAL = 10, 6.0
+MOST_CALLERS = 10_000
+STATUS = {
+    Reason.TOKEN_UNKNOWN: 403,
+    Reason.TOKEN_USED: 403,
+    Reason.TOKEN_EXPIRED: 403,
+    Reason.REVOKED: 403,
+    Reason.EXPIRED: 403,
+    Reason.UNSIGNED: 403,
+    Reason.BAD_CERTIFICATE: 403,
+    Reason.NOT_DUE: 409,
+    Reason.UNKNOWN_GATEWAY: 404,
+    Reason.TOO_LARGE: 413,
+    Reason.TOO_OFTEN: 429,
+}
+T = TypeVar("T")
+Answer = Callable[[Session, CA, datetime], tuple[Issued, str]]
+
+
+class Patience:
+    """How many refusals a caller may still have: a bucket of ten that gains one every six seconds."""
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.turned_away = 0
+
+    def left(self, caller: str) -> bool:
+        """Whether to listen to a caller at all."""
+        with self._lock:
+            if self._now(caller) >= 1:
+                return True
+            self.turned_away += 1
+            return False
+
+    def refused(self, caller: str) -> int:
+        """Takes one; answers how many were turned away since the last time that somebody asked here."""
+        with self._lock:
+            self._buckets[caller] = (self._now(caller) - 1, self._monotonic_s())
+            self._buckets.move_to_end(caller)
+            if len(self._buckets) > MOST_CALLERS:
+                self._buckets.popitem(last=False)
+            turned_away, self.turned_away = self.turned_away, 0
+            return turned_away
+
+    def _now(self, caller: str) -> float:
+        had, when_s = self._buckets.get(caller, (float(REFUSALS_AT_ONCE), 0.0))
+        return min(REFUSALS_AT_ONCE, had + (self._monotonic_s() - when_s) / SECONDS_A_REFUSAL)
+
+
+async def whole_body(request: Request) -> bytes:
+    """The request's body, if it is not too large."""
+    return await small_body(request, MOST_BODY_BYTES)
+
+
+Body = Annotated[bytes, Depends(whole_body)]
+
+
+def identity_routes(database: Database, settings: Settings) -> APIRouter:
+    """The routes; the authority is read when somebody asks for a certificate."""
+    router = APIRouter()
+    patience = Patience()
+
+    def grant(request: Request, answer: Answer) -> Response:
+        caller = request.client.host if request.client is not None else ""
+        now = datetime.now(UTC)
+        try:
+            if not patience.left(caller):
+                raise BadIdentity(Reason.TOO_OFTEN, "too many refusals; try again in a few seconds")
+            ca = authority(settings)
+            with database.begin() as session:
+                issued, token = answer(session, ca, now)
+        except BadIdentity as why:
+            if why.reason is not Reason.TOO_OFTEN:
+                _count(database, why, patience.refused(caller), now)
+            raise refusal(why) from why
+        granted = Granted(
+            gateway=issued.name,
+            certificate=issued.pem.decode(),
+            authority=ca.pem.decode(),
+            token=token,
+            now_ms=int(now.timestamp() * 1000),
+            root=_root(settings),
+        )
+        return Response(
+            msgspec.json.encode(granted), media_type="application/json", headers={"Cache-Control": "no-store"}
+        )
+
+    @router.post(ENROL, summary="A gateway's first certificate, for a one-time token: {token, request}")
+    def enrol(request: Request, body: Body) -> Response:
+        def answer(session: Session, ca: CA, now: datetime) -> tuple[Issued, str]:
+            asked = _asked(body, Enrolment)
+            return enrolment.enrol(session, ca, asked.token, asked.request, now)
+
+        return grant(request, answer)
+
+    @router.post(RENEW, summary="A gateway's next certificate: {certificate, request, signature}")
+    def renew(request: Request, body: Body) -> Response:
+        def answer(session: Session, ca: CA, now: datetime) -> tuple[Issued, str]:
+            asked = _asked(body, Renewal)
+            return enrolment.renew(session, ca, asked.certificate, asked.request, asked.signature, now)
+
+        return grant(request, answer)
+
+    guarded = APIRouter(prefix="/api/v1", dependencies=[Depends(admin)])
+
+    @guarded.get("/identities", summary="Every gateway's newest certificate, and how often somebody was not believed")
+    def identities() -> dict[str, Any]:
+        with database.begin() as session:
+            rows = session.scalars(select(CertificateRow).order_by(CertificateRow.issued_ms)).all()
+            newest = {row.name: row for row in rows if row.because in ("enrolled", "renewed")}
+            told = [
+                {
+                    "gateway": row.name,
+                    "serial": row.serial,
+                    "issued_ms": row.issued_ms,
+                    "not_after_ms": row.not_after_ms,
+                    "revoked_ms": row.revoked_ms,
+                    "revoked_because": row.revoked_because,
+                }
+                for row in newest.values()
+            ]
+            return {
+                "identities": sorted(told, key=lambda one: str(one["gateway"])),
+                "refused": enrolment.refusals(session),
+            }
+
+    @guarded.post("/gateways/{name}/enrol-token", status_code=201, summary="A one-time token: {valid_s}")
+    def enrol_token(name: str, valid_s: int = 3600) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        try:
+            ca = authority(settings)
+            with database.begin() as session:
+                token = enrolment.make_token(session, name, timedelta(seconds=valid_s), now)
+                _audit(session, "enrol-token", name, now)
+        except BadIdentity as why:
+            raise refusal(why) from why
+        until = now + timedelta(seconds=valid_s)
+        file = TokenFile(token=token, authority=ca.pem.decode()).text(
+            f"for gateway {name}, once, until {until:%Y-%m-%dT%H:%MZ}"
+        )
+        return {"gateway": name, "token_file": file, "expires_ms": int(until.timestamp() * 1000)}
+
+    @guarded.post("/gateways/{name}/revoke", summary="Take every certificate of a gateway back, and end its sessions")
+    def revoke(name: str, because: str = "") -> dict[str, Any]:
+        now = datetime.now(UTC)
+        try:
+            ca = authority(settings)
+            with database.begin() as session:
+                count = enrolment.revoke(session, name, because, now)
+                _audit(session, "revoke", name, now)
+        except BadIdentity as why:
+            raise refusal(why) from why
+        try:
+            told = revocation.enforce(settings, database, ca, name)
+        except MillwrightError as error:
+            fact = f"{name} is revoked here, but the broker does not know: {error}"
+            raise HTTPException(502, {"error": fact, "remedy": f"millwright server revoke {name}"}) from error
+        return {"gateway": name, "certificates": count, "broker": told}
+
+    router.include_router(guarded)
+    return router
+
+
+def authority(settings: Settings) -> CA:
+    """The authority as it lies in its folder. Raises 503 where there is none."""
+    try:
+        return CA.load(settings.authority_folder, revocation.terms(settings))
+    except BadSettings as error:
+        raise HTTPException(503, {"error": str(error), "remedy": "millwright server ca init"}) from error
+
+
+def refusal(why: BadIdentity) -> HTTPException:
+    """The same as an answer."""
+    headers = {"Retry-After": str(round(SECONDS_A_REFUSAL))} if why.reason is Reason.TOO_OFTEN else None
+    body = {"error": why.detail, "reason": str(why.reason), "remedy": "docs/server.md says how gateways are enrolled"}
+    return HTTPException(STATUS.get(why.reason, 422), body, headers)
+
+
+def _asked(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadIdentity(Reason.MALFORMED_JSON, f"not what this call takes: {error}") from error
+
+
+def _count(database: Database, why: BadIdentity, turned_away: int, now: datetime) -> None:
+    if why.reason is Reason.NOT_DUE:
+        return
+    with database.begin() as session:
+        enrolment.count_refusal(session, why, now)
+        if turned_away:
+            often = BadIdentity(Reason.TOO_OFTEN, "turned away without a look")
+            enrolment.count_refusal(session, often, now, turned_away)
+
+
+def _audit(session: Session, what: str, gateway: str, now: datetime) -> None:
+    session.add(AuditRow(time_ms=int(now.timestamp() * 1000), who="admin", what=what, detail={"gateway": gateway}))
+
+
+def _root(settings: Settings) -> str:
+    """Whose signatures on models count; a gateway that is enrolled needs no second file."""
+    path = settings.key_folder / ROOT_FILE
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
