@@ -843,7 +843,7 @@ class Agent:
                 "plant_connected": self._plant.connected,
                 "uplink_connected": self._link.connected,
                 "bytes_up": self._uplink.bytes_sent,
-                "dead_letters": len(self._outbox.dead_letters()),
+                "dead_letters": self._outbox.dead_letters(),
                 "identity": None if self._keeper is None else self._keeper.told(),
             },
         )
