@@ -16,6 +16,7 @@ from edge_agent import config, enrolment, mapping
 from edge_agent.agent import SystemClock, build_agent
 from edge_agent.broker import PahoLink
 from edge_agent.config import AgentSettings, LinkSettings
+from edge_agent.https_link import HttpsLink
 from edge_agent.once.status import show
 from edge_agent.shown import Shown, link_context
 from edge_agent.trust import fetch_root, only_signed, read_root, signed_list
@@ -69,7 +70,15 @@ def run(settings: AgentSettings) -> int:
     shown = Shown(settings)
     state = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
     will = State(online=False, timestamp=birth_ms, boot_id=boot_id, agent_version=version)
-    uplink = connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will)), shown.tls)
+    uplink: PahoLink | HttpsLink
+    if settings.uplink.transport == "https":
+        if not shown.token:
+            raise BadSettings(
+                '[uplink] transport = "https" needs an enrolled gateway; `millwright agent enrol` does it'
+            )
+        uplink = HttpsLink(settings.server.url, state, lambda: shown.token, lambda: shown.web)
+    else:
+        uplink = connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will)), shown.tls)
     agent = build_agent(
         settings,
         clock=clock,

@@ -35,8 +35,10 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class UplinkSettings(LinkSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The server's broker. identity: once the gateway is enrolled, its own certificate is shown there."""
+    """The server's broker. identity: once the gateway is enrolled, its own certificate is shown there. transport: "https"
+    sends the same batches to [server] url instead, where no MQTT gets out."""
 
+    transport: Literal["mqtt", "https"] = "mqtt"
     identity: bool = True
 
 

@@ -21,6 +21,7 @@ from server.routes.edits import edit_routes
 from server.routes.identity import identity_routes
 from server.routes.ledger import ledger_routes
 from server.routes.status import status_routes
+from server.routes.sync import sync_routes
 from server.routes.trust import trust_routes
 
 
@@ -45,6 +46,7 @@ def create_app(settings: Settings, database: Database, intake: Any = None, refus
     app.include_router(edit_routes(database, settings))
     app.include_router(ledger_routes(database, settings))
     app.include_router(status_routes(database))
+    app.include_router(sync_routes(database, settings))
     app.include_router(trust_routes(database, settings))
     app.include_router(identity_routes(database, settings))
     app.include_router(console_routes(database, settings))

@@ -20,13 +20,14 @@ from protocol.errors import BadTopic, Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.reading.notes import Note
-from protocol.sync import ANSWER, NOTE, Ack, ClassAck, Command, encode
+from protocol.sync import Ack, ClassAck, encode
 from protocol.topics import Channel, Topic
 from server import feedback as answers
 from server import intake, leases, notes, rollouts
 from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, Gateway
+from server.handed_down import LASTS_MS, command
 from server.refusals import Refusals
 from server.retention import forget_old_forecasts
 from server.revocation import server_context
@@ -34,7 +35,6 @@ from server.revocation import server_context
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
 DUTY = "gateways"
-ANSWER_LASTS_MS = 7 * 86_400_000
 HEARD = [*(Channel.up(c) for c in MessageClass), Channel.STATE, Channel.TWIN_REPORTED]
 
 
@@ -194,23 +194,20 @@ class Intake:
         now_ms = time.time_ns() // 1_000_000
         with self._database.begin() as session:
             sites = {g.id: g.site for g in session.scalars(select(Gateway))}
-            rows = answers.from_console(session, now_ms - ANSWER_LASTS_MS, self._answers_told)
+            rows = answers.from_console(session, now_ms - LASTS_MS, self._answers_told)
             told = [(row.id, row.gateway, answers.as_told(row)) for row in rows]
-            waiting = notes.from_console(session, now_ms - ANSWER_LASTS_MS, self._notes_told)
+            waiting = notes.from_console(session, now_ms - LASTS_MS, self._notes_told)
             written = [(row.id, row.gateway, msgspec.convert(row.body, Note)) for row in waiting]
         for number, gateway, feedback in told:
-            self._command(sites[gateway], gateway, ANSWER, feedback, now_ms)
+            self._command(sites[gateway], gateway, feedback, now_ms)
             self._answers_told = number
         for number, gateway, note in written:
-            self._command(sites[gateway], gateway, NOTE, note, now_ms)
+            self._command(sites[gateway], gateway, note, now_ms)
             self._notes_told = number
 
-    def _command(self, site: str, gateway: str, name: str, what: Feedback | Note, now_ms: int) -> None:
-        command = Command(
-            id=what.id, name=name, expires_ms=now_ms + ANSWER_LASTS_MS, arguments=msgspec.Raw(encode(what))
-        )
+    def _command(self, site: str, gateway: str, what: Feedback | Note, now_ms: int) -> None:
         topic = Topic(site, gateway, Channel.DOWN_COMMAND, self._settings.root)
-        self._client.publish(topic.text, encode(command), qos=1)
+        self._client.publish(topic.text, encode(command(what, now_ms)), qos=1)
 
 
 def encode_json(document: dict[str, Any]) -> bytes:
