@@ -31,18 +31,19 @@ def report(plant: Plant, gateway: str, *models: Mapping[str, Any]) -> None:  # n
     """A gateway says what runs there."""
     usual = {"role": Role.SERVING, "version": 3, "status": ModelStatus.SERVING, "since_ms": written.T0, "results": 7}
     running = [RunningModel(**{**usual, **told}) for told in models]
-    told = Reported(applied_version=1, boot_id="b", models=running)
+    told = Reported(applied_version=1, boot_id="b", time_ms=written.T0, models=running)
     with plant.database.begin() as session:
         intake.take_reported(session, "s", gateway, msgspec.json.encode(told))
 
 
 def lines(plant: Plant, gateway: str, slot: str) -> list[str]:  # noqa: F811
-    """What stands under a model's name, in a gateway's row."""
+    """What stands below a model's row, for a gateway."""
     rows = plant.browser.execute_script(
-        "return [...document.querySelectorAll('#models tbody tr')].map((tr) => [tr.cells[0].textContent,"
-        " tr.cells[1].textContent, [...tr.cells[1].querySelectorAll('.line')].map((one) => one.textContent)])"
+        "return [...document.querySelectorAll('#models tbody tr:not(.below)')].map((tr) => [tr.cells[0].textContent,"
+        " tr.cells[1].textContent, tr.nextSibling?.className === 'below'"
+        " ? [...tr.nextSibling.querySelectorAll('.line')].map((one) => one.textContent) : []])"
     )
-    (found,) = [told for at, name, told in rows if at == gateway and name.startswith(slot)]
+    (found,) = [told for at, name, told in rows if (at, name) == (gateway, slot)]
     return list(found)
 
 

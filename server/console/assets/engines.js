@@ -21,11 +21,10 @@ function inChinese(part) {
   return pattern ? words(pattern.exec(part)) : part;
 }
 
-// Lines under a model's name; none where it does not run, or where the gateway does not say.
-export function engineLines(model) {
+// What stands below a model's row: [] where it does not run, or where the gateway does not say.
+export function engineOf(model) {
   if (model.engine === undefined || !["serving", "shadow"].includes(model.status)) return [];
-  if (!model.engine) return [line("engine", t("tables"))];
   const told = model.engine_why ?? "", why = lang() === "zh" ? told.split("; ").map(inChinese).join("；") : told;
-  return [line("engine", t("runs", model.engine)), ...(why ? [line("engine-why", why)] : [])];
+  const words = model.engine ? [t("runs", model.engine), why].filter(Boolean) : [t("tables")];
+  return [el("div", { class: "engine" }, ...words.map((text) => el("span", { class: "muted small line" }, text)))];
 }
-const line = (kind, text) => el("span", { class: `muted small line ${kind}` }, text);
