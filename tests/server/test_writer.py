@@ -143,7 +143,8 @@ def test_a_writers_interval_is_over_reports_whatever_their_languages() -> None:
     low, high = one.perplexity_between()
     assert low is not None
     assert high is not None
-    assert low < one.perplexity == pytest.approx(np.exp(-sums.mean() / 4)) < high
+    assert one.perplexity == pytest.approx(np.exp(-sums.mean() / 4))
+    assert low < one.perplexity < high
 
 
 def test_a_writers_interval_is_over_documents_that_count_alike() -> None:
