@@ -231,7 +231,7 @@ def summary(report: ExportReport) -> str:
     ]
     rows = [_line(form, report) for form in report.forms]
     if (lite := report.lite) is not None:
-        name, why = f"TFLite {lite.recipe}", lite.refused or "**taken**"
+        name, why = f"TFLite {lite.recipe}", lite.refused or _stands(report)
         rows.append(_row(name, lite.bytes, report.float_bytes, lite.latency_us, lite.parity, lite.strained, why))
     return "\n".join([*lines, *rows, ""])
 
@@ -239,8 +239,12 @@ def summary(report: ExportReport) -> str:
 def _line(form: Form, report: ExportReport) -> str:
     if form.parity is None:
         return f"| {form.name} | | | | | | | {form.why} |"
-    why = form.why or "**taken**"
+    why = form.why or _stands(report)
     return _row(form.name, form.size, report.float_bytes, form.latency_us, form.parity, form.strained, why)
+
+
+def _stands(report: ExportReport) -> str:
+    return "**taken**" if report.eligible else "within its bound"
 
 
 def _row(

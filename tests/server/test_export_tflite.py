@@ -131,6 +131,7 @@ def test_a_file_that_answers_otherwise_leaves_a_report_and_no_model(
         assert report.lite is not None
         assert report.lite.file == ""
         assert report.lite.parity.rel_rms > 0.05
+        assert "**taken**" not in (out / "report.md").read_text()
 
 
 def test_a_converter_that_fails_leaves_what_was_there_before(
