@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from export.to_tflite import LitePart, converter, recipe_of
-from protocol.bundles import digest
+from protocol.bundles import digest, pack, unpack
 from protocol.errors import BadSettings
 from protocol.windows import WindowSpec
 from server import training
@@ -31,7 +31,7 @@ from server.training.text_encoder import PackedEncoder, TextEncoder, packed, pac
 
 STEP_MS = 60_000
 LENGTH, HORIZON = 48, 12
-MACHINES, BUCKETS = 4, 400
+MACHINES, BUCKETS = 3, 320
 BOTH, GRAPH_ONLY = ("onnx", "tflite"), ("onnx",)
 MODES = ("Leaking", "Noise")
 READ, TRIED, TAUGHT = 400, 12, 48
@@ -98,6 +98,13 @@ def reader(targets: tuple[str, ...], plan: EncoderPlan = ENCODER) -> bytes:
         warnings.simplefilter("ignore", UserWarning)  # of so few notes nearly each has a class of its own
         made = train_reader(body, 0, _world(body), _quiet, encoder=understood, settings=settings)
     return made[0].archive
+
+
+def graph_only(archive: bytes) -> bytes:
+    """The bundle without its TFLite file."""
+    bundle = unpack(archive)
+    passport = msgspec.structs.replace(bundle.passport, lite=None)
+    return pack(msgspec.structs.replace(bundle, passport=passport, lite=b""))
 
 
 def _world(rows: object = "") -> Circumstances:

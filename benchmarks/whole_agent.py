@@ -1,4 +1,4 @@
-"""A real agent process with a forecaster, a note reader and a report writer, driven over MQTT until each of them has answered.
+"""A real agent process with a forecaster, a note reader and a report writer, driven over MQTT until each has answered.
 
 Readings come first, quiet ones, then a note, then readings far off, which open an event and so ask for a report. Plant time
 runs on its own ([clock] simulated)."""
@@ -33,7 +33,7 @@ time = "$.timestamp"
 topic = "plant/{line}/notes"
 """
 MACHINES = 4
-QUIET, LOUD = 150, 12
+QUIET, LOUD = 300, 12
 """Buckets."""
 LIMIT_S = 180.0
 SAID = "seal of the feed pump leaks oil, tightened and watched, 泵密封漏油"
