@@ -55,7 +55,7 @@ class Lived:
 
 def lived(port: int, folder: Path, bundles: Mapping[str, bytes], step_ms: int) -> Lived:
     """Of an agent on a broker at `port`. bundles: by slot. Ends the script if not every model answers in time."""
-    config = _configured(port, folder, bundles, step_ms)
+    config = configured(port, folder, bundles, step_ms)
     command = [sys.executable, "-m", "edge_agent", "run", "--config", str(config)]
     with ExitStack() as stack:
         log = stack.enter_context((folder / "log").open("wb"))
@@ -65,7 +65,7 @@ def lived(port: int, folder: Path, bundles: Mapping[str, bytes], step_ms: int) -
         _awaited(folder, lambda status: {m["slot"] for m in status["models"] if m["status"] == "serving"} == {*bundles})
         cold_s = time.monotonic() - started
         begun = time.monotonic()
-        publish(port, _told(step_ms))
+        publish(port, told(step_ms))
         status = _awaited(folder, _all_answered)
         answered_s = time.monotonic() - begun
         memory = dict(line.split(":", 1) for line in Path(f"/proc/{agent.pid}/status").read_text().splitlines())
@@ -73,7 +73,7 @@ def lived(port: int, folder: Path, bundles: Mapping[str, bytes], step_ms: int) -
     return Lived(cold_s, answered_s, rss, peak, _answers(status))
 
 
-def _configured(port: int, folder: Path, bundles: Mapping[str, bytes], step_ms: int) -> Path:
+def configured(port: int, folder: Path, bundles: Mapping[str, bytes], step_ms: int) -> Path:
     """agent.toml of a gateway on which the bundles were installed before."""
     held = folder / "data" / "bundles"
     held.mkdir(parents=True)
@@ -95,7 +95,7 @@ def _configured(port: int, folder: Path, bundles: Mapping[str, bytes], step_ms: 
     return config
 
 
-def _told(step_ms: int) -> Iterator[tuple[str, bytes]]:
+def told(step_ms: int) -> Iterator[tuple[str, bytes]]:
     """What is published, in order."""
     drawn = np.random.default_rng(0)
     for bucket in range(QUIET + LOUD):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,13 +15,11 @@ from edge_agent.runtimes import ROWS_A_CALL, LoadedModel, load
 from edge_agent.runtimes.engine import Engine
 from edge_agent.skills.forecast import ForecastSkill
 from export.quantize import quantize
-from protocol.bundles import Golden, Lite, Parity, Runtime, digest, pack
+from protocol.bundles import digest
 from protocol.twin import Role
-from protocol.windows import WindowSpec
-from tests.bundles import small
-from tests.lite_files import CHANNELS, HORIZON, STEPS, forecast, forecaster, forecaster_graph
+from tests.forecasters import SLOT, STEP_MS, forecasting, windows
+from tests.lite_files import HORIZON, forecast, forecaster, forecaster_graph
 
-SLOT, STEP_MS = "forecast.lstm", 1000
 TOLERANCE = 0.1
 
 
@@ -39,40 +36,11 @@ class Counted:
         return self._engine.run(given)
 
 
-def windows(rows: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    drawn = np.random.default_rng(seed)
-    return drawn.normal(size=(rows, STEPS, CHANNELS)).astype(np.float32), drawn.integers(0, 4, (rows, 2))
-
-
 def loaded(
     graph: bytes, tolerance: float = TOLERANCE, file: bytes = b"", **runtime: Any
 ) -> tuple[LoadedModel, Counted]:
     """A forecaster of lite_files, and the engine that it is asked through."""
-    x, who = windows(4)
-    none = Parity(max_abs=0, rel_rms=0, task_change=0, n=1, bound="")
-    told = Lite(recipe="float32", inputs=["x", "who"], outputs=["q"], size=len(file), parity=none) if file else None
-    bundle = small(
-        slot=SLOT,
-        family="forecast",
-        algorithm="lstm",
-        runtime=Runtime.ONNX,
-        window=WindowSpec(step_ms=STEP_MS, length=STEPS, horizon=HORIZON),
-        levels=[0.1, 0.5, 0.9],
-        items=[],
-        lite=told,
-    )
-    passport = msgspec.structs.replace(bundle.passport, golden=Golden(atol=tolerance, rtol=0))
-    archive = pack(
-        msgspec.structs.replace(
-            bundle,
-            passport=passport,
-            tables={},
-            graph=graph,
-            lite=file,
-            golden_inputs={"x": x, "who": who},
-            golden_outputs={"q": forecast(x, who)},
-        )
-    )
+    archive = forecasting(graph, tolerance, file)
     model = load(archive, digest(archive), RuntimeSettings(**runtime))
     assert model.session is not None
     model.session = counted = Counted(model.session)
