@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from onnx import GraphProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from export.halves import in_halves, keeps_its_digits
+from export.compact import needed, put_first
 from export.quantize import FLOAT, WEIGHTED, all_small, operators, packing, prepared_file, refused
 from export.tied import Tied, tied_head
+from export.widened import in_halves, keeps_its_digits
 
 BLOCKS, GATHERED = "MatMulNBits", "GatherBlockQuantized"
 SIZES = {8: (128, 64, 32), 4: (32,)}
@@ -48,7 +49,7 @@ def weight_only(graph: bytes, bits: int, block: int = 0) -> bytes:
     _small_embeddings(model.graph, block)
     if tied is not None:
         _share(model.graph, tied, block)
-    _needed(model.graph)
+    needed(model.graph)
     small = bytes(model.SerializeToString())
     all_small(small)
     if BLOCKS not in operators(small):
@@ -100,9 +101,7 @@ def _share(graph: GraphProto, tied: Tied, block: int) -> None:
                     accuracy_level=4,
                 )
             )
-    nodes = [laid_out, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    put_first(graph, [laid_out])
 
 
 def _with_biases(graph: GraphProto) -> None:
@@ -168,11 +167,3 @@ def in_blocks(rows: NDArray[np.float32], block: int) -> tuple[NDArray[np.uint8],
 
 def _block_names(table: str) -> tuple[str, str]:
     return f"{table}_blocks", f"{table}_scales"
-
-
-def _needed(graph: GraphProto) -> None:
-    """Takes out constants that nothing reads."""
-    used = {name for node in graph.node for name in node.input}
-    kept = [one for one in graph.initializer if one.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

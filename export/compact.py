@@ -6,13 +6,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count, product
-from string import ascii_letters
+from string import ascii_letters, digits
 
 import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, numpy_helper
 
 FORWARD = b"forward"
+RECURRENT = ("LSTM", "DynamicQuantizeLSTM")
+LEAST_MADE = 128
+"""Bytes of a constant of zeros that is made instead."""
+SOFT_AS_LINEAR = 17.0
+"""From here on ln(1 + e^x) is x in 32 bits."""
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
@@ -23,11 +28,18 @@ def bare(graph: bytes) -> bytes:
     model = onnx.load_from_string(graph)
     whole = model.graph
     del model.metadata_props[:], whole.metadata_props[:], whole.value_info[:]
+    model.ClearField("producer_name")
+    model.ClearField("producer_version")
     for part in (*whole.node, *whole.input, *whole.output, *whole.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
+    domains = {node.domain for part in (whole, *model.functions) for node in part.node}
+    used = [one for one in model.opset_import if one.domain in domains or not one.domain]
+    del model.opset_import[:]
+    model.opset_import.extend(used)
     if not any(told.type in _SUBGRAPHS for node in whole.node for told in node.attribute):
         _once(whole)
+        _zeros_made(whole)
         _short(whole)
     return bytes(model.SerializeToString())
 
@@ -51,6 +63,20 @@ def _once(graph: GraphProto) -> None:
         node.input[:] = [same.get(name, name) for name in node.input]
 
 
+def _zeros_made(graph: GraphProto) -> None:
+    """Long constants of nothing but zeros (the zero points of symmetric weights) are made when the graph is loaded."""
+    public = {one.name for one in (*graph.input, *graph.output)}
+    nodes = []
+    for one in graph.initializer:
+        values, name = numpy_helper.to_array(one), one.name
+        if name in public or values.nbytes < LEAST_MADE or values.any():
+            continue
+        zero = numpy_helper.from_array(np.zeros(1, dtype=values.dtype))
+        one.CopyFrom(numpy_helper.from_array(np.array(values.shape, dtype=np.int64), f"{name}_shape"))
+        nodes.append(onnx.helper.make_node("ConstantOfShape", [one.name], [name], value=zero))
+    put_first(graph, nodes)
+
+
 def _short(graph: GraphProto) -> None:
     """Every value that no caller names gets the shortest name that is left."""
     public = {one.name for one in (*graph.input, *graph.output)}
@@ -66,7 +92,33 @@ def _short(graph: GraphProto) -> None:
 
 def _names() -> Iterator[str]:
     for length in count(1):
-        yield from ("".join(letters) for letters in product(ascii_letters, repeat=length))
+        yield from ("".join(letters) for letters in product(ascii_letters + digits, repeat=length))
+
+
+def one_bias(graph: GraphProto) -> None:
+    """Of one-way LSTMs the input's and the state's bias [1, 8H], which the operator adds up, become their sum [1, 4H], in
+    place; zeros fill it up when the graph is loaded."""
+    constants = {one.name: one for one in graph.initializer}
+    pads = []
+    for node in graph.node:
+        given = constants.get(node.input[3]) if node.op_type in RECURRENT and len(node.input) > 3 else None
+        if given is None or given.dims[0] != 1:
+            continue
+        whole = numpy_helper.to_array(given).reshape(2, -1).sum(axis=0, keepdims=True)
+        name, room = f"{given.name}_sum", f"{given.name}_room"
+        graph.initializer.append(numpy_helper.from_array(whole, name))
+        graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 0, whole.shape[1]]), room))
+        node.input[3] = f"{name}_padded"
+        pads.append(onnx.helper.make_node("Pad", [name, room], [node.input[3]]))
+    put_first(graph, pads)
+    needed(graph)
+
+
+def put_first(graph: GraphProto, nodes: list[NodeProto]) -> None:
+    """Puts nodes before the others."""
+    every = [*nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(every)
 
 
 def plain_recurrence(graph: bytes) -> bytes:
@@ -77,11 +129,13 @@ def plain_recurrence(graph: bytes) -> bytes:
     whole = model.graph
     if not any(node.op_type == "LSTM" for node in whole.node):
         return graph
+    _plain_softplus(whole)
     for node in whole.node:
         if node.op_type == "LSTM" and _told(node, "direction", FORWARD) == FORWARD:
             _zero_states(whole, node)
             _one_way(whole, node)
-    _needed(whole)
+    _plain_attributes(model)
+    needed(whole)
     return bytes(model.SerializeToString())
 
 
@@ -143,17 +197,52 @@ def _told(node: NodeProto, name: str, otherwise: object = None) -> object:
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), otherwise)
 
 
-def _needed(graph: GraphProto) -> None:
-    """Takes out what no output depends on."""
-    needed = {one.name for one in graph.output}
+def _plain_softplus(graph: GraphProto) -> None:
+    """Where(x > 20, x, Softplus(x)), which is how torch says it, becomes Softplus(x): the same in 32 bits."""
+    maker = {made: node for node in graph.node for made in node.output}
+    constants = {one.name: one for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Where":
+            continue
+        above, soft = maker.get(node.input[0]), maker.get(node.input[2])
+        if above is None or soft is None or (above.op_type, soft.op_type) != ("Greater", "Softplus"):
+            continue
+        limit = constants.get(above.input[1])
+        same = above.input[0] == node.input[1] == soft.input[0]
+        if same and limit is not None and float(numpy_helper.to_array(limit)) >= SOFT_AS_LINEAR:
+            node.CopyFrom(onnx.helper.make_node("Softplus", [node.input[1]], list(node.output)))
+
+
+def _plain_attributes(model: onnx.ModelProto) -> None:
+    """Takes out attributes that say what their operator takes for granted."""
+    version = next((one.version for one in model.opset_import if not one.domain), 1)
+    for node in model.graph.node:
+        if not node.domain and onnx.defs.has(node.op_type):
+            usual = {
+                name: told.default_value
+                for name, told in onnx.defs.get_schema(node.op_type, version).attributes.items()
+                if told.default_value.name
+            }
+            said = [one for one in node.attribute if one.name not in usual or _value(one) != _value(usual[one.name])]
+            del node.attribute[:]
+            node.attribute.extend(said)
+
+
+def _value(told: AttributeProto) -> object:
+    return onnx.helper.get_attribute_value(told)
+
+
+def needed(graph: GraphProto) -> None:
+    """Takes out what no output depends on, in place."""
+    wanted = {one.name for one in graph.output}
     kept: list[NodeProto] = []
     for node in reversed(graph.node):
-        if needed & {*node.output} - {""}:
-            needed |= {*node.input}
+        if wanted & {*node.output} - {""}:
+            wanted |= {*node.input}
             kept.append(node)
     kept.reverse()
     del graph.node[:]
     graph.node.extend(kept)
-    constants = [one for one in graph.initializer if one.name in needed]
+    constants = [one for one in graph.initializer if one.name in wanted]
     del graph.initializer[:]
     graph.initializer.extend(constants)

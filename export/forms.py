@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from export.blocks import weight_only
 from export.bounds import Bound
 from export.compact import bare
-from export.halves import halved
 from export.quantize import quantize, static
 from export.strain import strained_error
 from export.trials import Run, Trial
+from export.widened import halved
 from protocol.bundles import Form, Parity
 from protocol.errors import BadBundle, BadSettings, Reason
 

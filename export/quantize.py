@@ -17,12 +17,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.registry import IntegerOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.halves import in_halves, keeps_its_digits
+from export.compact import one_bias
 from export.parity import ENGINE_FAILED, first_line
 from export.tied import share_int8, tied_head
+from export.widened import in_bytes, in_halves, keeps_its_digits
 from protocol.errors import BadBundle, Reason
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -30,6 +32,10 @@ RECURRENT = {"LSTM": "DynamicQuantizeLSTM"}
 """Operators that must not stay float, and what they become."""
 WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN")
 """Operators whose weights make a graph large."""
+CHANNELS = {"MatMul": 1, "Gather": 0}
+"""Operators with a matrix, and the axis of its channels."""
+SMALL = 1 << 14
+"""Numbers of a matrix, beside a recurrence, with which multiplying in 8 bits costs more than it saves."""
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Those that fixed ranges are good for."""
 LAID_OUT = ("Transpose", "Reshape", "Slice", "Split", "Concat", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast")
@@ -46,15 +52,19 @@ def quantize(graph: bytes) -> bytes:
         raise refused("convolutions are slow with ranges found at run time: int8_static is their form")
     with packing() as folder:
         prepared, packed = prepared_file(graph, folder), folder / "int8.onnx"
+        beside = _beside_a_recurrence(prepared)
         quantize_dynamic(
             str(prepared),
             str(packed),
             op_types_to_quantize=sorted(set(IntegerOpsRegistry) - {"Attention"}),  # ONNX's own has no int8 form
             weight_type=QuantType.QInt8,
             per_channel=True,
+            nodes_to_exclude=beside,
             extra_options={"DefaultTensorType": FLOAT},  # of values that pass an operator that ONNX does not know
         )
         model = onnx.load(str(packed))
+    if beside:
+        in_bytes(model.graph, {name: axis for _, name, axis in _small_matrices(model.graph)})
     tied = tied_head(graph)
     if tied is not None:
         share_int8(model.graph, tied)
@@ -64,8 +74,34 @@ def quantize(graph: bytes) -> bytes:
         if name in had and (name in has or becomes not in has):
             raise refused(f"{name} was not quantized: expected {becomes}; check onnxruntime's version")
     all_small(small)
+    one_bias(model.graph)
     in_halves(model.graph, keeps_its_digits)
     return bytes(model.SerializeToString())
+
+
+def _beside_a_recurrence(prepared: Path) -> list[str]:
+    """Names of the operators with SMALL matrices in a graph with recurrent layers. They are asked once for dozens of steps,
+    and finding ranges takes longer than such a product: their matrices have 8 bits and are widened when they are loaded."""
+    whole = ONNXModel(onnx.load(str(prepared)))
+    if not {node.op_type for node in whole.model.graph.node} & set(RECURRENT):
+        return []
+    whole.replace_gemm_with_matmul()
+    found = [node for node, _, _ in _small_matrices(whole.model.graph)]
+    for at, node in enumerate(found):
+        node.name = node.name or f"small_{at}"
+    onnx.save(whole.model, str(prepared))
+    return [node.name for node in found]
+
+
+def _small_matrices(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, str, int]]:
+    """(operator, name of its matrix, axis of the channels)."""
+    small = {
+        one.name
+        for one in graph.initializer
+        if one.data_type == FLOAT and len(one.dims) == 2 and int(np.prod(one.dims)) < SMALL
+    }
+    given = [(node, node.input[node.op_type == "MatMul"]) for node in graph.node if node.op_type in CHANNELS]
+    return [(node, name, CHANNELS[node.op_type]) for node, name in given if name in small]
 
 
 def static(graph: bytes, rows: Mapping[str, NDArray[np.generic]]) -> bytes:

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
+from export.compact import needed
+
 FLOAT = onnx.TensorProto.FLOAT
 
 
@@ -65,7 +67,4 @@ def share_int8(graph: GraphProto, tied: Tied) -> None:
     nodes = [turned, *(each for node in graph.node for each in (instead if node == widened else [node]))]
     del graph.node[:]
     graph.node.extend(nodes)
-    used = {given for node in nodes for given in node.input}
-    kept = [one for one in graph.initializer if one.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    needed(graph)

@@ -21,6 +21,14 @@ from server.algorithms.units import Part, Units, blocks, columns, rows_and_bias
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MIDDLE = LEVELS.index(0.5)
+SIDES = (
+    (-1.0, -1.0, 0.0, 0.0, 0.0),
+    (0.0, -1.0, 0.0, 0.0, 0.0),
+    (0.0, 0.0, 0.0, 0.0, 0.0),
+    (0.0, 0.0, 0.0, 1.0, 0.0),
+    (0.0, 0.0, 0.0, 1.0, 1.0),
+)
+"""Which steps away from the middle add up to a level, and to which side."""
 REFINING_EPOCHS = 4
 IDENTITY = 8
 """Numbers that stand for a machine, and as many for a signal."""
@@ -124,11 +132,10 @@ class QuantileLstm(nn.Module):
         if self.covariates:
             middle = middle + self.known_effect(x, who)
         inner, outer = self.widen[0], self.widen[1]
-        steps = nn.functional.softplus(answer)  # [N, horizon, LEVELS], above zero
-        low = middle - inner * steps[:, :, 1]
-        high = middle + inner * steps[:, :, 3]
-        lowest, highest = low - outer * steps[:, :, 0], high + outer * steps[:, :, 4]
-        return torch.stack([lowest, low, middle, high, highest], dim=2)
+        widths = torch.stack([outer, inner, torch.zeros_like(inner), inner, outer], dim=1)  # [horizon, LEVELS]
+        steps = nn.functional.softplus(answer) * widths  # [N, horizon, LEVELS], zero in the middle, above it elsewhere
+        away = (steps[:, :, None, :] * torch.tensor(SIDES)).sum(dim=3)  # a sum of products: those stay float
+        return middle[:, :, None] + away
 
     def anchor(self, x: Tensor) -> Tensor:
         """The closed-form forecast [N, horizon]: the last value plus a linear map of the window and of last season over
