@@ -21,14 +21,8 @@ from server.algorithms.units import Part, Units, blocks, columns, rows_and_bias
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MIDDLE = LEVELS.index(0.5)
-SIDES = (
-    (-1.0, -1.0, 0.0, 0.0, 0.0),
-    (0.0, -1.0, 0.0, 0.0, 0.0),
-    (0.0, 0.0, 0.0, 0.0, 0.0),
-    (0.0, 0.0, 0.0, 1.0, 0.0),
-    (0.0, 0.0, 0.0, 1.0, 1.0),
-)
-"""Which steps away from the middle add up to a level, and to which side."""
+NEARER = (1, MIDDLE, MIDDLE, MIDDLE, 3)
+"""The level next to each on the way to the middle; the middle's own for those beside it."""
 REFINING_EPOCHS = 4
 IDENTITY = 8
 """Numbers that stand for a machine, and as many for a signal."""
@@ -132,10 +126,9 @@ class QuantileLstm(nn.Module):
         if self.covariates:
             middle = middle + self.known_effect(x, who)
         inner, outer = self.widen[0], self.widen[1]
-        widths = torch.stack([outer, inner, torch.zeros_like(inner), inner, outer], dim=1)  # [horizon, LEVELS]
-        steps = nn.functional.softplus(answer) * widths  # [N, horizon, LEVELS], zero in the middle, above it elsewhere
-        away = (steps[:, :, None, :] * torch.tensor(SIDES)).sum(dim=3)  # a sum of products: those stay float
-        return middle[:, :, None] + away
+        widths = torch.stack([-outer, -inner, torch.zeros_like(inner), inner, outer], dim=1)  # [horizon, LEVELS]
+        steps = nn.functional.softplus(answer) * widths  # [N, horizon, LEVELS], none of the middle
+        return middle[:, :, None] + (steps + steps.index_select(2, torch.tensor(NEARER)))
 
     def anchor(self, x: Tensor) -> Tensor:
         """The closed-form forecast [N, horizon]: the last value plus a linear map of the window and of last season over
