@@ -79,6 +79,7 @@ class QuantileLstm(nn.Module):
     anchor_weights: Tensor
     usual_scale: Tensor
     widen: Tensor
+    nearer: Tensor
 
     def __init__(
         self,
@@ -116,6 +117,7 @@ class QuantileLstm(nn.Module):
         self.register_buffer("anchor_weights", torch.zeros(horizon, length + horizon))
         self.register_buffer("usual_scale", torch.zeros(signals + 1))
         self.register_buffer("widen", torch.ones(2, horizon))
+        self.register_buffer("nearer", torch.tensor(NEARER), persistent=False)
 
     def forward(self, x: Tensor, who: Tensor) -> Tensor:
         identity = torch.cat([self.machine(who[:, 0]), self.signal(who[:, 1])], dim=1)  # [N, 2 * IDENTITY]
@@ -128,7 +130,7 @@ class QuantileLstm(nn.Module):
         inner, outer = self.widen[0], self.widen[1]
         widths = torch.stack([-outer, -inner, torch.zeros_like(inner), inner, outer], dim=1)  # [horizon, LEVELS]
         steps = nn.functional.softplus(answer) * widths  # [N, horizon, LEVELS], none of the middle
-        return middle[:, :, None] + (steps + steps.index_select(2, torch.tensor(NEARER)))
+        return middle[:, :, None] + (steps + steps.index_select(2, self.nearer))
 
     def anchor(self, x: Tensor) -> Tensor:
         """The closed-form forecast [N, horizon]: the last value plus a linear map of the window and of last season over
