@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import contract
@@ -74,8 +75,8 @@ def lite_rows(sheet: contract.Sheet, lites: Lites, onnx_call: Callable[[], Any])
             bytes=len(file.content),
             broken=broken,
         )
-    times = timed({"onnx": onnx_call, **{name: (lambda run=run: run(*trial.one)) for name, run in runs.items()}})
-    for name in runs:
+    for name, run in runs.items():
+        times = timed({"onnx": onnx_call, name: partial(run, *trial.one)})
         sheet.row(
             f"{lites.what}, {name}, one row, one thread",
             "microseconds",

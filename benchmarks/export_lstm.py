@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from smaller_sensor import CHECK, SETTINGS, SPEC, TEACHER, TEST, TRAIN, VALID, A
 from export.bounds import FORECASTER
 from export.compact import bare
 from export.forms import OF_WINDOWS, Choice, choose
-from export.parity import Graph, compare
+from export.parity import compare, one_thread
 from export.to_onnx import INPUT, OUTPUT, WHO, to_onnx
 from export.trials import Run, Trial, trial_of_rows
 from protocol.bundles import Parity
@@ -68,26 +69,16 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
     )
     row = test.lessons.x[:1], test.lessons.names()[:1]
     given = tuple(torch.from_numpy(part) for part in row)
-    small = Graph(first.graph)
-    times = timed(
-        {
-            "int8": partial(small, *row),
-            "onnxruntime float": partial(Graph(bare(exported[0])), *row),
-            "torch eager": partial(_eager, nets[0], *given),
-        }
-    )
-    for reference, most in (("onnxruntime float", OF_FLOAT), ("torch eager", OF_EAGER)):
-        faster_row(
-            sheet,
-            f"{WHAT}, int8 ({first.name}), one window, one thread",
-            f"time / {reference}",
-            times,
-            "int8",
-            reference,
-            most,
-            judged=not quick,
-        )
-    _lite(sheet, nets[0], test, partial(small, *row))
+    ours_call = _call(first.graph, row)
+    rivals = {
+        "onnxruntime float": (_call(bare(exported[0]), row), OF_FLOAT),
+        "torch eager": (partial(_eager, nets[0], *given), OF_EAGER),
+    }
+    for name, (rival, most) in rivals.items():
+        what = f"{WHAT}, {first.name}, one window, one thread"
+        times = timed({"ours": ours_call, name: rival})
+        faster_row(sheet, what, f"time / {name}", times, "ours", name, most, judged=not quick)
+    _lite(sheet, nets[0], test, ours_call)
 
 
 def packed(net: lstm.QuantileLstm, test: Asked) -> tuple[bytes, Choice]:
@@ -115,13 +106,17 @@ def _in_units(test: Asked, said: NDArray[np.floating]) -> NDArray[np.float64]:
     return middle * test.scale[:, None] + test.center[:, None]
 
 
+def _call(graph: bytes, row: tuple[Float32s, NDArray[np.int64]]) -> Callable[[], object]:
+    return partial(one_thread(graph).run, None, {INPUT: row[0], WHO: row[1]})
+
+
 def _eager(net: lstm.QuantileLstm, x: torch.Tensor, who: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         answer: torch.Tensor = net(x, who)
     return answer
 
 
-def _lite(sheet: contract.Sheet, net: lstm.QuantileLstm, test: Asked, onnx_call: partial[Float32s]) -> None:
+def _lite(sheet: contract.Sheet, net: lstm.QuantileLstm, test: Asked, onnx_call: Callable[[], object]) -> None:
     x, who = test.lessons.x, test.lessons.names()
     lite_rows(
         sheet,

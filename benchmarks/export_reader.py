@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import contract
@@ -117,7 +118,7 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
             answers_alike=round(float((task.judged(whole["float"]) == task.judged(whole["int8"])).mean()), 5),
             **strain_of(ours),
         )
-    times = timed({name: (lambda run=run: run(*trial.one)) for name, run in runs.items()})
+    times = timed({name: partial(run, *trial.one) for name, run in runs.items()})
     tokens = len(trial.one[0][0])
     faster_row(
         sheet,
@@ -142,7 +143,7 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
         asked=in_lengths,
         lengths=lengths,
     )
-    lite_rows(sheet, lites, lambda: runs["int8"](*trial.one))
+    lite_rows(sheet, lites, partial(runs["int8"], *trial.one))
 
 
 def learned(titles: Titles, quick: bool) -> Task:

@@ -3,7 +3,7 @@ plumbing that it lays around recurrent layers. Of a small int8 graph all that wa
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import count, product
 from string import ascii_letters, digits
@@ -130,6 +130,7 @@ def plain_recurrence(graph: bytes) -> bytes:
     if not any(node.op_type == "LSTM" for node in whole.node):
         return graph
     _plain_softplus(whole)
+    _one_addend(whole)
     for node in whole.node:
         if node.op_type == "LSTM" and _told(node, "direction", FORWARD) == FORWARD:
             _zero_states(whole, node)
@@ -211,6 +212,29 @@ def _plain_softplus(graph: GraphProto) -> None:
         same = above.input[0] == node.input[1] == soft.input[0]
         if same and limit is not None and float(numpy_helper.to_array(limit)) >= SOFT_AS_LINEAR:
             node.CopyFrom(onnx.helper.make_node("Softplus", [node.input[1]], list(node.output)))
+
+
+def _one_addend(graph: GraphProto) -> None:
+    """A number that is added to a product with a bias becomes part of the bias."""
+    maker = {made: node for node in graph.node for made in node.output}
+    constants = {one.name: one for one in graph.initializer}
+    read = Counter(name for node in graph.node for name in node.input)
+    for node in graph.node:
+        product = maker.get(node.input[0]) if node.op_type == "Add" else None
+        if product is None or product.op_type != "Gemm" or len(product.input) != 3 or read[node.input[0]] != 1:
+            continue
+        bias, number = constants.get(product.input[2]), constants.get(node.input[1])
+        if bias is None or number is None or number.dims:
+            continue
+        name = f"{product.input[2]}_and_{node.input[1]}"
+        graph.initializer.append(
+            numpy_helper.from_array(numpy_helper.to_array(bias) + numpy_helper.to_array(number), name)
+        )
+        product.input[2] = name
+        product.output[0], node.op_type = node.output[0], ""
+    kept = [node for node in graph.node if node.op_type]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _plain_attributes(model: onnx.ModelProto) -> None:

@@ -79,6 +79,7 @@ class QuantileLstm(nn.Module):
     anchor_weights: Tensor
     usual_scale: Tensor
     widen: Tensor
+    first_names: Tensor
     nearer: Tensor
 
     def __init__(
@@ -117,10 +118,12 @@ class QuantileLstm(nn.Module):
         self.register_buffer("anchor_weights", torch.zeros(horizon, length + horizon))
         self.register_buffer("usual_scale", torch.zeros(signals + 1))
         self.register_buffer("widen", torch.ones(2, horizon))
+        self.register_buffer("first_names", torch.tensor([0, machines + 1]), persistent=False)
         self.register_buffer("nearer", torch.tensor(NEARER), persistent=False)
 
     def forward(self, x: Tensor, who: Tensor) -> Tensor:
-        identity = torch.cat([self.machine(who[:, 0]), self.signal(who[:, 1])], dim=1)  # [N, 2 * IDENTITY]
+        names = torch.cat([self.machine.weight, self.signal.weight])  # one table, so that both are looked up at once
+        identity = nn.functional.embedding(who + self.first_names, names).reshape(-1, 2 * IDENTITY)
         state, _ = self.lstm(x[:, :, : len(CHANNELS) + 2 * self.covariates])  # [N, length, hidden]
         last = self.drop(state[:, -1]) * (1.0 + self.gain(identity)) + self.shift(identity)
         answer = self.head(last).reshape(-1, self.horizon, len(LEVELS))
@@ -330,8 +333,7 @@ def _told(teaching: Teaching, x: Tensor, who: Tensor) -> Tensor:
 
 
 def _anchor_inputs(x: Tensor, horizon: int) -> Tensor:
-    last = x[:, -1:, VALUE]
-    return torch.cat([x[:, :, VALUE] - last, x[:, -horizon:, SEASON_AGO] - last], dim=1)
+    return torch.cat([x[:, :, VALUE], x[:, -horizon:, SEASON_AGO]], dim=1) - x[:, -1:, VALUE]
 
 
 def _start_closed_form(
