@@ -210,7 +210,8 @@ def random_lstm_bundle(length: int = 48, horizon: int = 12) -> bytes:
     gateway pays to hold it, which does not depend on the weights."""
     import torch
 
-    from export.quantize import bare, quantize
+    from export.compact import bare
+    from export.quantize import quantize
     from export.to_onnx import to_onnx
     from server.algorithms import lstm
 

@@ -20,8 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import millwright
+from export.compact import bare
 from export.from_onnx import MOST_OPSET, read_float_graph
-from export.quantize import bare, operators
+from export.quantize import operators
 from export.to_onnx import exported, to_onnx
 from protocol.errors import BadBundle, BadSettings, MillwrightError, Reason
 from server.algorithms import bert, byte_pairs, word_pieces
