@@ -24,6 +24,7 @@ class Reason(StrEnum):
     MALFORMED_JSON = "malformed_json"
     WRONG_TYPE = "wrong_type"
     NOT_FINITE = "not_finite"
+    NOT_STORABLE = "not_storable"
     NO_TIME = "no_time"
     NO_TIME_ZONE = "no_time_zone"
     BAD_TIME = "bad_time"

@@ -14,7 +14,8 @@ import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from protocol.errors import BadTopic, Refused
 from protocol.feedback import Feedback
@@ -28,6 +29,7 @@ from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, Gateway
 from server.handed_down import LASTS_MS, command
+from server.many_rows import refuses
 from server.refusals import Refusals
 from server.retention import forget_old_forecasts
 from server.revocation import server_context
@@ -35,6 +37,7 @@ from server.revocation import server_context
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
 DUTY = "gateways"
+Acks = dict[Topic, dict[MessageClass, ClassAck]]
 HEARD = [*(Channel.up(c) for c in MessageClass), Channel.STATE, Channel.TWIN_REPORTED]
 
 
@@ -134,19 +137,28 @@ class Intake:
             return
         while len(batch) < MAX_MESSAGES_A_TRANSACTION and not self._arrivals.empty():
             batch.append(self._arrivals.get_nowait())
-        now_ms = time.time_ns() // 1_000_000
-        acks: dict[Topic, dict[MessageClass, ClassAck]] = {}
-        with self._database.begin() as session:
+        acks: Acks = {}
+        try:
+            self._store(batch, acks)
+        except DBAPIError as error:
+            if not refuses(error):
+                raise
+            log.warning("the database refuses a transaction; its messages are stored one by one: %s", error.orig)
+            acks = {}
             for message in batch:
-                self._take(session, message, now_ms, acks)
+                self._store([message], acks, one_by_one=True)
         for topic, classes in acks.items():
             self._client.publish(topic.text, encode(Ack(classes=classes)), qos=1)
         for message in batch:
             self._client.ack(message.mid, message.qos)
 
-    def _take(
-        self, session: Any, message: mqtt.MQTTMessage, now_ms: int, acks: dict[Topic, dict[MessageClass, ClassAck]]
-    ) -> None:
+    def _store(self, batch: list[mqtt.MQTTMessage], acks: Acks, *, one_by_one: bool = False) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        with self._database.begin() as session:
+            for message in batch:
+                self._take(session, message, now_ms, acks, one_by_one)
+
+    def _take(self, session: Session, message: mqtt.MQTTMessage, now_ms: int, acks: Acks, one_by_one: bool) -> None:
         payload = bytes(message.payload)
         try:
             topic = Topic.parse(message.topic, self._settings.root)
@@ -156,7 +168,16 @@ class Intake:
         try:
             lane = topic.channel.message_class
             if lane is not None:
-                told = intake.store_batch(session, topic.site, topic.gateway, lane, payload, now_ms, self._catalogues)
+                told = intake.store_batch(
+                    session,
+                    topic.site,
+                    topic.gateway,
+                    lane,
+                    payload,
+                    now_ms,
+                    self._catalogues,
+                    one_by_one=one_by_one,
+                )
                 classes = acks.setdefault(topic.sibling(Channel.DOWN_ACK), {})
                 before = classes.get(lane)
                 for refusal in told.nack:

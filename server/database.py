@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import msgspec
 from sqlalchemy import JSON, BigInteger, Engine, Index, Integer, LargeBinary, UniqueConstraint, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -355,11 +356,18 @@ class AuditRow(Table):
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
+def as_json(document: object) -> str:
+    """A JSON column's text. JSON has no NaN: it becomes null."""
+    return msgspec.json.encode(document).decode()
+
+
 class Database:
     """An engine and its sessions, as a value: nothing is opened at import."""
 
     def __init__(self, url: str) -> None:
-        self.engine: Engine = create_engine(url, pool_pre_ping=True)
+        self.engine: Engine = create_engine(
+            url, pool_pre_ping=True, json_serializer=as_json, json_deserializer=msgspec.json.decode
+        )
         if self.engine.dialect.name == "sqlite":
             _tune_sqlite(self.engine)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)

@@ -5,8 +5,12 @@ quarantine with its reason, counts as received, and is named in the acknowledgem
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import msgspec
 from sqlalchemy import ColumnElement, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from protocol.catalogue import ItemCard
@@ -48,9 +52,12 @@ from server.database import (
     WorkOrderRow,
 )
 from server.given_up import GivenUp
+from server.many_rows import Came, Rows, refuses
 
 MAX_QUARANTINED_BYTES = 64 * 1024
 BUILT_IN_ONLY = Catalogues()
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""JSON may say it, PostgreSQL's text may not hold it."""
 
 
 def store_batch(
@@ -61,11 +68,13 @@ def store_batch(
     payload: bytes,
     now_ms: int,
     catalogues: Catalogues = BUILT_IN_ONLY,
+    *,
+    one_by_one: bool = False,
 ) -> ClassAck:
     """Stores what is new of one batch; the answer holds once the session has committed. Raises BadMessage if the batch
     itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A message that comes after its number
-    was given up is stored. A report that does not say what
-    its facts say is refused; `catalogues` are those it may have been written with."""
+    was given up is stored. A report that does not say what its facts say is refused; `catalogues` are those it may have been
+    written with. `one_by_one`: what the database itself refuses goes to quarantine alone; slower, for a batch that failed."""
     batch = decode(payload, Batch)
     if any(first > last for first, last in batch.shed):
         raise BadMessage(Reason.WRONG_TYPE, "Batch: a shed range ends before it begins")
@@ -76,13 +85,15 @@ def store_batch(
     given_up = GivenUp.of(ledger)
     arrived: set[int] = set()
     nack: list[Refusal] = []
+    rows = Rows(session)
     for envelope in batch.envelopes:
         seq = envelope.mwseq
         if seq in arrived or (ranges.holds(seq, ledger.upto, beyond) and not given_up.holds(seq)):
             ledger.duplicates += 1
             continue
         try:
-            if store(session, gateway, message_class, envelope, now_ms, catalogues):
+            keep = store_alone if one_by_one else store
+            if keep(rows, gateway, envelope, now_ms, catalogues):
                 ledger.stored += 1
             else:
                 ledger.duplicates += 1
@@ -91,7 +102,8 @@ def store_batch(
             ledger.quarantined += 1
             nack.append(Refusal(seq, why.reason.value))
         arrived.add(seq)
-    here = [(seq, seq) for seq in sorted(arrived)]
+    rows.write()
+    here = ranges.union((seq, seq) for seq in arrived)
     given_up.settle(ranges.told(ledger.upto, beyond), here, batch.shed, batch.dead)
     dead = [(one.seq, one.seq) for one in batch.dead]
     ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *here, *batch.shed, *dead])
@@ -101,20 +113,28 @@ def store_batch(
     return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
 
 
-def store(
-    session: Session,
-    gateway: str,
-    message_class: MessageClass,
-    envelope: Envelope,
-    now_ms: int,
-    catalogues: Catalogues = BUILT_IN_ONLY,
-) -> bool:
+def store(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues: Catalogues = BUILT_IN_ONLY) -> bool:
     """One message; False if the same thing was told before under another number. Raises Refused."""
+    if b"\\u0000" in bytes(envelope.data) and _NUL.search(envelope.data):
+        raise BadMessage(Reason.WRONG_TYPE, f"{envelope.type} holds the character NUL, which no text may")
     message = decode_message(envelope.type, envelope.data)
     if isinstance(message, Report):
-        read_back(message, catalogues, _recommended(session, gateway, message.recommendation))
-    arrived = {"gateway": gateway, "seq": envelope.mwseq, "sent_ms": envelope.time, "stored_ms": now_ms}
-    return _keep(session, message, arrived)
+        read_back(message, catalogues, _recommended(rows.session, gateway, message.recommendation))
+    return _keep(rows, message, Came(gateway, envelope.mwseq, envelope.time, now_ms))
+
+
+def store_alone(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues: Catalogues) -> bool:
+    """The same behind a savepoint: what the database refuses is refused, and nothing else is lost with it."""
+    try:
+        with rows.session.begin_nested():
+            kept = store(rows, gateway, envelope, now_ms, catalogues)
+            rows.write()
+            return kept
+    except DBAPIError as error:
+        rows.clear()
+        if not refuses(error):
+            raise
+        raise Refused(Reason.NOT_STORABLE, f"{envelope.type}: the database refuses it: {error.orig}") from error
 
 
 def _recommended(session: Session, gateway: str, recommendation: str) -> list[Recommendation]:
@@ -125,22 +145,14 @@ def _recommended(session: Session, gateway: str, recommendation: str) -> list[Re
     return [] if body is None else [msgspec.convert(body, Recommendation)]
 
 
-def _keep(session: Session, message: Message, arrived: dict[str, object]) -> bool:
-    gateway = str(arrived["gateway"])
+def _keep(rows: Rows, message: Message, came: Came) -> bool:
+    session, gateway, arrived = rows.session, came.gateway, came.columns()
     match message:
         case SignalBlock():
-            fields = msgspec.structs.asdict(message)
-            session.add(SignalBlockRow(**arrived, **fields))
+            m = message
+            rows.add(SignalBlockRow, came, (m.machine, m.signal, m.unit, m.start_ms, m.step_ms, m.values))
         case Forecast():
-            session.add(
-                ForecastRow(
-                    **arrived,
-                    machine=message.machine,
-                    signal=message.signal,
-                    issued_ms=message.issued_ms,
-                    body=msgspec.to_builtins(message),
-                )
-            )
+            rows.add(ForecastRow, came, (message.machine, message.signal, message.issued_ms, message))
         case RemainingLife():
             return _keep_statement(session, message, message.unit, message.issued_ms, arrived)
         case FaultEvent():
@@ -186,7 +198,7 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
             session.flush()
             answers.meet(session, gateway, message.id, "report")
         case Feedback():
-            return answers.store(session, message, gateway, int(str(arrived["seq"])), int(str(arrived["stored_ms"])))
+            return answers.store(session, message, gateway, came.seq, came.stored_ms)
         case FaultRisk():
             return _keep_statement(session, message, message.component, message.issued_ms, arrived)
         case SupplyRisk():
@@ -226,7 +238,7 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
     return True
 
 
-def _keep_event(session: Session, event: FaultEvent, arrived: dict[str, object]) -> None:
+def _keep_event(session: Session, event: FaultEvent, arrived: dict[str, Any]) -> None:
     row = session.scalar(select(EventRow).where(EventRow.gateway == arrived["gateway"], EventRow.event_id == event.id))
     if row is None:
         row = EventRow(**arrived, event_id=event.id, machine=event.machine, signal=event.signal, kind=event.kind)
@@ -236,9 +248,7 @@ def _keep_event(session: Session, event: FaultEvent, arrived: dict[str, object])
     session.flush()
 
 
-def _keep_statement(
-    session: Session, message: Statement, subject: str, time_ms: int, arrived: dict[str, object]
-) -> bool:
+def _keep_statement(session: Session, message: Statement, subject: str, time_ms: int, arrived: dict[str, Any]) -> bool:
     kind = message.type_name
     same = (StatementRow.type == kind) & (StatementRow.statement_id == message.id) & (StatementRow.time_ms == time_ms)
     if _seen(session, StatementRow, str(arrived["gateway"]), same):

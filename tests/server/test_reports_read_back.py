@@ -21,6 +21,7 @@ from protocol.writing.frames import encode_frames
 from server import catalogues, intake
 from server.catalogues import Catalogues
 from server.database import Database, QuarantineRow, ReportRow, Table
+from server.many_rows import Rows
 from server.routes.api import count_everything
 from tests import written
 from tests.written import LABELS, T0
@@ -95,9 +96,8 @@ def test_a_catalogue_that_a_bundle_brought_is_known_from_then_on(database: Datab
     assert known.get(report.frames.replace("/2/", "/3/")) is None
     with database.begin() as session:
         assert intake.store(
-            session,
+            Rows(session),
             "g",
-            MessageClass.REPORT,
             envelope(report, site="s", gateway="g", seq=9, boot="b", clock=ClockConfidence.SYNCED, time_ms=T0),
             T0,
             known,
