@@ -155,29 +155,26 @@ class Intake:
     def _store(self, batch: list[mqtt.MQTTMessage], acks: Acks, *, one_by_one: bool = False) -> None:
         now_ms = time.time_ns() // 1_000_000
         with self._database.begin() as session:
+            taking = intake.Taking(session, now_ms, self._catalogues, one_by_one=one_by_one)
             for message in batch:
-                self._take(session, message, now_ms, acks, one_by_one)
+                self._take(session, taking, message, now_ms, acks)
+            taking.finish()
 
-    def _take(self, session: Session, message: mqtt.MQTTMessage, now_ms: int, acks: Acks, one_by_one: bool) -> None:
+    def _take(
+        self, session: Session, taking: intake.Taking, message: mqtt.MQTTMessage, now_ms: int, acks: Acks
+    ) -> None:
         payload = bytes(message.payload)
         try:
             topic = Topic.parse(message.topic, self._settings.root)
         except BadTopic as why:
             self._refusals.note("mqtt", why.reason)
             return
+        if not self._settings.broker.takes(topic.gateway):
+            return
         try:
             lane = topic.channel.message_class
             if lane is not None:
-                told = intake.store_batch(
-                    session,
-                    topic.site,
-                    topic.gateway,
-                    lane,
-                    payload,
-                    now_ms,
-                    self._catalogues,
-                    one_by_one=one_by_one,
-                )
+                told = taking.batch(topic.site, topic.gateway, lane, payload)
                 classes = acks.setdefault(topic.sibling(Channel.DOWN_ACK), {})
                 before = classes.get(lane)
                 for refusal in told.nack:

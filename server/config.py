@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,12 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tls_key: str = ""
     identity: bool = False
     client_id: str = "millwright-server"
+    part: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    parts: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+
+    def takes(self, gateway: str) -> bool:
+        """Whether this process takes what a gateway sends. A gateway's batches all go to one process, in order."""
+        return self.parts == 1 or zlib.crc32(gateway.encode()) % self.parts == self.part - 1
 
 
 class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -154,6 +161,10 @@ def load(path: Path | None, environment: dict[str, str] | None = None) -> Settin
         raise BadSettings(f"{error.filename}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise BadSettings(f"{path}: {error}") from error
+    if settings.broker.part > settings.broker.parts:
+        raise BadSettings(
+            f"[broker] part {settings.broker.part} of {settings.broker.parts}: count parts from 1 to parts"
+        )
     check_token(settings.admin_token, "admin_token")
     check_token(settings.gateway_token, "gateway_token")
     if settings.metrics_token:

@@ -71,46 +71,84 @@ def store_batch(
     *,
     one_by_one: bool = False,
 ) -> ClassAck:
-    """Stores what is new of one batch; the answer holds once the session has committed. Raises BadMessage if the batch
-    itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A message that comes after its number
-    was given up is stored. A report that does not say what its facts say is refused; `catalogues` are those it may have been
-    written with. `one_by_one`: what the database itself refuses goes to quarantine alone; slower, for a batch that failed."""
-    batch = decode(payload, Batch)
-    if any(first > last for first, last in batch.shed):
-        raise BadMessage(Reason.WRONG_TYPE, "Batch: a shed range ends before it begins")
-    row = heard_of(session, site, gateway)
-    row.last_data_ms = now_ms
-    ledger = _ledger(session, gateway, message_class)
-    beyond = [(int(a), int(b)) for a, b in ledger.beyond]
-    given_up = GivenUp.of(ledger)
-    arrived: set[int] = set()
-    nack: list[Refusal] = []
-    rows = Rows(session)
-    for envelope in batch.envelopes:
-        seq = envelope.mwseq
-        if seq in arrived or (ranges.holds(seq, ledger.upto, beyond) and not given_up.holds(seq)):
-            ledger.duplicates += 1
-            continue
-        try:
-            keep = store_alone if one_by_one else store
-            if keep(rows, gateway, envelope, now_ms, catalogues):
-                ledger.stored += 1
-            else:
+    """One batch in the session's transaction; see `Taking`."""
+    taking = Taking(session, now_ms, catalogues, one_by_one=one_by_one)
+    ack = taking.batch(site, gateway, message_class, payload)
+    taking.finish()
+    return ack
+
+
+class Taking:
+    """The batches of one transaction, in the order in which they came. What they append is written by `finish`, and each
+    gateway's row and ledger are read once: round trips to the database are what a server's intake waits for.
+
+    A report that does not say what its facts say is refused; `catalogues` are those it may have been written with.
+    `one_by_one`: what the database itself refuses goes to quarantine alone; slower, for a transaction that failed."""
+
+    def __init__(
+        self, session: Session, now_ms: int, catalogues: Catalogues = BUILT_IN_ONLY, *, one_by_one: bool = False
+    ) -> None:
+        self.session = session
+        self._now_ms = now_ms
+        self._catalogues = catalogues
+        self._keep = store_alone if one_by_one else store
+        self._rows = Rows(session)
+        self._gateways: dict[str, Gateway] = {}
+        self._ledgers: dict[tuple[str, MessageClass], LedgerRow] = {}
+
+    def batch(self, site: str, gateway: str, message_class: MessageClass, payload: bytes) -> ClassAck:
+        """Stores what is new of one batch; the answer holds once `finish` was called and the session has committed. Raises
+        BadMessage if the batch itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A message
+        that comes after its number was given up is stored."""
+        batch = decode(payload, Batch)
+        if any(first > last for first, last in batch.shed):
+            raise BadMessage(Reason.WRONG_TYPE, "Batch: a shed range ends before it begins")
+        self._gateway(site, gateway).last_data_ms = self._now_ms
+        ledger = self._ledger(gateway, message_class)
+        beyond = [(int(a), int(b)) for a, b in ledger.beyond]
+        given_up = GivenUp.of(ledger)
+        arrived: set[int] = set()
+        nack: list[Refusal] = []
+        for envelope in batch.envelopes:
+            seq = envelope.mwseq
+            if seq in arrived or (ranges.holds(seq, ledger.upto, beyond) and not given_up.holds(seq)):
                 ledger.duplicates += 1
-        except Refused as why:
-            quarantine(session, gateway, message_class.value, seq, why, msgspec.json.encode(envelope), now_ms)
-            ledger.quarantined += 1
-            nack.append(Refusal(seq, why.reason.value))
-        arrived.add(seq)
-    rows.write()
-    here = ranges.union((seq, seq) for seq in arrived)
-    given_up.settle(ranges.told(ledger.upto, beyond), here, batch.shed, batch.dead)
-    dead = [(one.seq, one.seq) for one in batch.dead]
-    ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *here, *batch.shed, *dead])
-    ledger.beyond = [list(r) for r in left]
-    given_up.keep(ledger)
-    ledger.bytes += len(payload)
-    return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
+                continue
+            try:
+                if self._keep(self._rows, gateway, envelope, self._now_ms, self._catalogues):
+                    ledger.stored += 1
+                else:
+                    ledger.duplicates += 1
+            except Refused as why:
+                body = msgspec.json.encode(envelope)
+                quarantine(self.session, gateway, message_class.value, seq, why, body, self._now_ms)
+                ledger.quarantined += 1
+                nack.append(Refusal(seq, why.reason.value))
+            arrived.add(seq)
+        here = ranges.union((seq, seq) for seq in arrived)
+        given_up.settle(ranges.told(ledger.upto, beyond), here, batch.shed, batch.dead)
+        dead = [(one.seq, one.seq) for one in batch.dead]
+        ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *here, *batch.shed, *dead])
+        ledger.beyond = [list(r) for r in left]
+        given_up.keep(ledger)
+        ledger.bytes += len(payload)
+        return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
+
+    def finish(self) -> None:
+        """Writes what was appended; call before the commit."""
+        self._rows.write()
+
+    def _gateway(self, site: str, gateway: str) -> Gateway:
+        row = self._gateways.get(gateway)
+        if row is None:
+            row = self._gateways[gateway] = heard_of(self.session, site, gateway)
+        return row
+
+    def _ledger(self, gateway: str, message_class: MessageClass) -> LedgerRow:
+        row = self._ledgers.get((gateway, message_class))
+        if row is None:
+            row = self._ledgers[gateway, message_class] = _ledger(self.session, gateway, message_class)
+        return row
 
 
 def store(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues: Catalogues = BUILT_IN_ONLY) -> bool:
