@@ -1,7 +1,8 @@
 """One MQTT connection that a single thread reads. The only file that imports paho.
 
 What arrives waits in a queue; it is acknowledged to the broker when the caller says so (after its own commit), so a
-process that dies in between gets it again. A lost connection comes back by itself and subscribes again."""
+process that dies in between gets it again. A lost connection comes back by itself, after a delay with full jitter, and
+subscribes again."""
 
 from __future__ import annotations
 
@@ -14,9 +15,11 @@ from typing import Any, Protocol
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent.flow import full_jitter
 from protocol.errors import TryLater
 
 log = logging.getLogger(__name__)
+FIRST_RECONNECT_S, MOST_RECONNECT_S = 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,6 @@ class PahoLink:
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, manual_ack=True)
         client.max_inflight_messages_set(200)
         client.max_queued_messages_set(10_000)
-        client.reconnect_delay_set(1, 30)
         if username:
             client.username_pw_set(username, password)
         if tls_ca:
@@ -73,6 +75,9 @@ class PahoLink:
         client.on_connect = self._on_connect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
+        client.on_disconnect = lambda *_: self._wait_before_reconnecting()
+        client.on_connect_fail = lambda *_: self._wait_before_reconnecting()
+        self._attempts = 0
         self._sent = self._confirmed = 0
         self._client = client
         client.connect_async(host, port, keepalive=20)
@@ -124,10 +129,17 @@ class PahoLink:
         if reason.is_failure:
             log.warning("broker refused the connection: %s", reason)
             return
+        self._attempts = 0
         if self._filters:
             client.subscribe(list(self._filters.items()))
         if self._announce is not None:
             self._announce()
+
+    def _wait_before_reconnecting(self) -> None:
+        """paho doubles its delay without jitter; this gives it the next one each time, as minimum and maximum."""
+        delay_s = full_jitter(self._attempts, FIRST_RECONNECT_S, MOST_RECONNECT_S)
+        self._attempts += 1
+        self._client.reconnect_delay_set(delay_s, delay_s)  # type: ignore[arg-type]  # it takes any number
 
     def _on_publish(self, _client: mqtt.Client, _user: Any, _mid: int, _reason: Any, _properties: Any) -> None:
         self._confirmed += 1
