@@ -1,4 +1,4 @@
-"""`millwright agent run | check | status | trust`."""
+"""`millwright agent run | check | status | trust | dead-letters`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edge_agent import config, mapping
 from edge_agent.agent import SystemClock, build_agent
 from edge_agent.broker import PahoLink
 from edge_agent.config import AgentSettings, LinkSettings
+from edge_agent.once import dead_letters
 from edge_agent.trust import fetch_root, only_signed, read_root, signed_list
 from edge_agent.updates import http_fetch, write_durably
 from protocol.errors import MillwrightError
@@ -28,12 +29,19 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the agent is not running (status), 2 wrong settings."""
-    parser = argparse.ArgumentParser(prog="millwright agent", description="The agent of this gateway.")
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["dead-letters"]:
+        return dead_letters.main(given[1:])
+    parser = argparse.ArgumentParser(
+        prog="millwright agent",
+        description="The agent of this gateway.",
+        epilog="dead-letters list | retry: what could not be delivered (dead-letters --help)",
+    )
     parser.add_argument("command", choices=["run", "check", "status", "trust"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    options = parser.parse_args(argv)
+    options = parser.parse_args(given)
     try:
         settings = config.load(options.config)
         if options.command == "status":
@@ -123,6 +131,8 @@ def status(settings: AgentSettings, as_json: bool) -> int:
         sys.stdout.write(json.dumps({**told, "age_s": round(age_s, 1)}) + "\n")
     else:
         sys.stdout.write(f"{told['gateway']}: last heard {age_s:.0f} s ago, up {told['uptime_s']:.0f} s\n")
+        if told["uplink_connected"] and told["server_answers"] is False:
+            sys.stdout.write("  connected to the broker, but the server does not answer\n")
         sys.stdout.writelines(f"  {name:40} {n}\n" for name, n in sorted(told["counters"].items()))
         sys.stdout.writelines(
             f"  model {m['slot']} v{m['version']} {m['status']} {m['error'] or m.get('engine', '')}\n"
