@@ -6,6 +6,7 @@ event; an event gets a recommendation and a report; all of it is in the outbox b
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 import uuid
@@ -21,6 +22,7 @@ from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
 from edge_agent.enrolment import Keeper
 from edge_agent.explain import explain_shown
+from edge_agent.flow import TokenBucket
 from edge_agent.health import Tally, rss_bytes, write_status
 from edge_agent.history import Grid, History, Key, Stored
 from edge_agent.intake import Intake, Row, work_order
@@ -34,10 +36,12 @@ from edge_agent.privacy import Gate
 from edge_agent.reporting import SLOT as WRITER
 from edge_agent.reporting import Beside, Reporting
 from edge_agent.runtimes import LoadedModel
+from edge_agent.sharing import Sharing, name_of
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
+from edge_agent.storage import disk_full
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
 from protocol.catalogue import ItemCard
@@ -46,7 +50,6 @@ from protocol.covariates import KnownInput, from_answer, from_event, from_readin
 from protocol.demand_windows import SPARE_PARTS
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
-from protocol.observations import SignalBlock
 from protocol.plans import Asked
 from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reading.notes import Note, NoteReading
@@ -157,7 +160,10 @@ class Agent:
         )
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
-        self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
+        replay = TokenBucket(settings.replay.messages_per_s or None, settings.replay.burst)
+        self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s, replay=replay)
+        share_file = self._folder / "sharing.json"
+        self._sharing = Sharing(share_file, settings.step_ms, settings.share.block_steps, self._gate.shares)
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
@@ -175,8 +181,8 @@ class Agent:
         self._plans = Plans(self._folder, self._decisions.catalogue, self.tally.note, types=types, machines=machines)
         self._demand_model: LoadedModel | None = None
         self._batch: list[Arrival] = []
+        self._unkept: list[Arrival] = []
         self._batch_since_s = 0.0
-        self._blocks: dict[Key, tuple[int, list[float | None]]] = {}
         self._buckets = 0
         self._forecasts: dict[Key, Forecast] = {}
         self._open_events: dict[Key, str] = {}
@@ -196,6 +202,7 @@ class Agent:
         for change in self._updates.restore():
             self._install(change)
         self._remember()
+        self._share_the_rest()
         for card in self._decisions.catalogue.card:
             self._send(card, known_as=f"{card.id}@{card.issued_ms}")
 
@@ -208,6 +215,7 @@ class Agent:
             for key in sorted(self._history.keys()):
                 self._grid.series[key] = self._history.buckets(key, start, self._settings.step_ms, self._grid.keep)
             self._grid.closed_until_ms = until
+            self._grid.add(self._history.rows_since(until))
 
     def _remember(self) -> None:
         """What the forecaster had learned before the restart; a memory that does not fit is left, and told."""
@@ -221,6 +229,13 @@ class Agent:
 
     def _save_learned(self) -> None:
         self._save("forecast.state", self._forecast.state())
+
+    def _keep_sharing(self) -> None:
+        try:
+            self._sharing.keep()
+        except OSError as error:  # the next start reads the history further back, and the outbox takes a name once
+            self.tally.note("not_saved.sharing.json")
+            log.warning("how far signals were shared was not saved: %s", error)
 
     def _save(self, file: str, payload: bytes) -> bool:
         """Durably, or not at all: a full disk costs what was learned since the last time, not the gateway."""
@@ -265,7 +280,17 @@ class Agent:
         self._lists.close()
 
     def step(self, wait_s: float) -> None:
-        """Takes in what waits, commits when it is time, closes buckets, answers, sends."""
+        """Takes in what waits, commits when it is time, closes buckets, answers, sends. A full disk costs what the step
+        could not write, which is counted, and not the gateway."""
+        try:
+            self._step(wait_s)
+        except (sqlite3.Error, OSError) as error:
+            if not disk_full(error):
+                raise
+            self.tally.note("disk_full")
+            log.warning("the disk is full: %s", error)
+
+    def _step(self, wait_s: float) -> None:
         self._hear_plant(wait_s)
         self._hear_uplink(0.0)
         if self._batch and self._due():
@@ -276,7 +301,8 @@ class Agent:
         if self._keeper is not None:
             self._keeper.look(self._link.connected, self.tally.note)
         self._keep_time()
-        self._outbox.commit()
+        if self._keep():
+            self._keep_sharing()
         self._uplink.pump()
 
     # the plant --------------------------------------------------------------------------------------------------------
@@ -306,7 +332,7 @@ class Agent:
 
     def _commit_batch(self) -> None:
         """The group commit: everything that waits, in one transaction; then, and only then, the acknowledgements."""
-        batch, self._batch = self._batch, []
+        batch = self._batch
         if not batch:
             return
         rows: list[Row] = []
@@ -317,10 +343,12 @@ class Agent:
             try:
                 if arrival.topic == feedback_topic:
                     self._take_feedback(arrival.payload)
+                    self._unkept.append(arrival)
                 elif arrival.topic.startswith(self._settings.root + "/"):
                     self.tally.note("plant.not_asked_for")  # some brokers hand a newcomer every retained message
                 elif kind := self._mapping.wire_kind(arrival.topic):
                     self._take_word_of_the_plant(kind, arrival.payload)
+                    self._unkept.append(arrival)
                 else:
                     messages += 1
                     good, bad = self._intake.read(arrival.topic, arrival.payload, arrival.retained)
@@ -331,14 +359,41 @@ class Agent:
                 refused.append(
                     (arrival.topic, arrival.payload, _NotASample(why.reason, why.detail), self._clock.now_ms())
                 )
-        stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused))
-        self._outbox.commit()
+            except TryLater as why:
+                self.tally.note(f"quarantine.{Reason.QUEUE_FULL}.other")
+                no_room = _NotASample(Reason.QUEUE_FULL, str(why))
+                refused.append((arrival.topic, arrival.payload, no_room, self._clock.now_ms()))
+        words = [id(word) for word in self._unkept]
+        try:
+            stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused))
+        except TryLater as error:
+            self.tally.note("history.no_room")
+            log.warning("readings are not taken in: %s", error)
+            self._batch = [arrival for arrival in batch if id(arrival) not in words]
+            return
+        self._batch = []
+        self._keep()
         self._keep_births()
         for arrival in batch:
-            self._plant.acknowledge(arrival)
+            if id(arrival) not in words:
+                self._plant.acknowledge(arrival)
         self._grid.add(stored.fresh)
         if self._simulated_ms is not None:
             self._simulated_ms = max([self._simulated_ms, *(r[2] for r in stored.fresh if not r[6])])
+
+    def _keep(self) -> bool:
+        """Makes durable what was sent since the last time; only then is a word of the plant acknowledged that is part of
+        it. Where there is no room, it waits in memory for some, and people hear of it all the same."""
+        try:
+            self._outbox.commit()
+        except TryLater as error:
+            self.tally.note("outbox.no_room")
+            log.warning("nothing is durable for now: %s", error)
+            return False
+        for arrival in self._unkept:
+            self._plant.acknowledge(arrival)
+        self._unkept.clear()
+        return True
 
     def _take_word_of_the_plant(self, kind: str, payload: bytes) -> None:
         """A message that already is ours, by the section of the mapping file that names its topic."""
@@ -363,14 +418,14 @@ class Agent:
 
     def _take_note(self, note: Note) -> None:
         """Somebody wrote something: it is read, and a failure that it surely tells of is asked about."""
-        self._send(note, known_as=note.id)
+        self._put(note, note.id)
         reading = self._notebook.hear(note, self._now_ms())
         if reading is not None:
             self._tell_reading(reading)
 
     def _tell_reading(self, reading: NoteReading) -> None:
         self._send(reading, known_as=reading.id)
-        self._outbox.commit()
+        self._keep()
         self._show(Channel.SHOP_READING, reading)
         for known in from_reading(reading):
             self._know(known)
@@ -382,14 +437,14 @@ class Agent:
         """A list that no report carries, and plans of how to do what it says."""
         if made is not None and self._send(made, known_as=made.id):
             self._lists.shown(made)
-            self._outbox.commit()
+            self._keep()
             self._show(Channel.SHOP_RECOMMENDATION, made)
             self._tell_plans(self._plans.for_list(self._lists, made, asked, asked_ms, self._now_ms()))
 
     def _take_feedback(self, payload: bytes) -> None:
         feedback = decode(payload, Feedback, limit_bytes=50_000)
         self.tally.note("feedback.received")
-        if not self._send(feedback, known_as=feedback.id):
+        if not self._put(feedback, feedback.id):
             self.tally.note("feedback.duplicate")
         self._learn_from(feedback)
 
@@ -400,7 +455,7 @@ class Agent:
             told = from_answer(feedback, shown)
             comment = note_of(feedback, shown.machine)
             if comment is not None:
-                self._take_note(comment)
+                self._heed(comment)
         else:
             told = [*self._decisions.answered(feedback), *self._notebook.answered(feedback)]
         for known in told:
@@ -420,16 +475,23 @@ class Agent:
                 self.tally.note("plans.told")
         if made.ranking is not None and self._send(made.ranking, known_as=made.ranking.id):
             self._lists.shown(made.ranking)
-        self._outbox.commit()
+        self._keep()
         for plan in made.plans:
             self._show(Channel.SHOP_PLAN, plan)
+
+    def _heed(self, comment: Note) -> None:
+        """What somebody wrote beside an answer; the answer itself counts without it."""
+        try:
+            self._take_note(comment)
+        except TryLater:
+            self.tally.note("outbox.not_accepted.note")
 
     def _take_work_order(self, payload: bytes) -> None:
         order = work_order(payload)
         self._life.hear(order)
         self._notebook.finished(order)
         self.tally.note("work_orders.received")
-        self.tally.note("work_orders.stored" if self._send(order, known_as=order.id) else "work_orders.duplicate")
+        self.tally.note("work_orders.stored" if self._put(order, order.id) else "work_orders.duplicate")
         known = from_work_order(order)
         if known is not None:
             self._know(known)
@@ -487,7 +549,7 @@ class Agent:
             bought = isinstance(made, PurchaseProposal)
             if self._send(made, known_as=made.id):
                 self.tally.note("purchases.told" if bought else "schedules.told")
-            self._outbox.commit()
+            self._keep()
             self._show(Channel.SHOP_PURCHASE if bought else Channel.SHOP_SCHEDULE, made)
 
     def _explain_some(self) -> None:
@@ -546,7 +608,7 @@ class Agent:
             self._lists.shown(recommendation, report.id)
         if self._send(report, known_as=report.id):
             self.tally.note("reports.written")
-        self._outbox.commit()
+        self._keep()
         for channel, shown in (
             (Channel.SHOP_EVENT, event),
             (Channel.SHOP_RECOMMENDATION, recommendation),
@@ -564,35 +626,33 @@ class Agent:
         self._tell_list(made, Asked.RISK, life.issued_ms)
 
     def _share(self, start_ms: int, means: dict[Key, float]) -> None:
-        for key, mean in means.items():
-            if not self._gate.shares(key[1]):
-                continue
-            block = self._blocks.get(key)
-            if block is None:
-                block = self._blocks[key] = (start_ms, [])
-            gap = (start_ms - block[0]) // self._settings.step_ms - len(block[1])
-            block[1].extend([None] * min(gap, 10_000))
-            block[1].append(mean)
-            if len(block[1]) >= self._settings.share.block_steps:
-                self._send_block(key)
+        for block in self._sharing.closed(start_ms, means, self._history.units):
+            self._send(block, known_as=name_of(block))
 
-    def _send_block(self, key: Key) -> None:
-        start, values = self._blocks.pop(key)
-        self._send(
-            SignalBlock(
-                machine=key[0],
-                signal=key[1],
-                unit=self._history.units.get(key, ""),
-                start_ms=start,
-                step_ms=self._settings.step_ms,
-                values=values[-10_000:],
-            )
-        )
+    def _share_the_rest(self) -> None:
+        """What had closed before the restart and was in no block yet."""
+        step, until = self._settings.step_ms, self._grid.closed_until_ms
+
+        def read(key: Key, start_ms: int, buckets: int) -> np.ndarray:
+            return self._history.buckets(key, start_ms, step, buckets)
+
+        oldest, units = self._history.oldest_ms, self._history.units
+        for block in self._sharing.resume(self._history.keys(), oldest, read, until, units):
+            self._send(block, known_as=name_of(block))
 
     # out --------------------------------------------------------------------------------------------------------------
 
     def _send(self, message: Message, known_as: str = "") -> bool:
-        """Puts a message into the outbox; durable after its next commit. False if it was told before."""
+        """Puts a message into the outbox; durable after its next commit. False if it was told before, or if there is no
+        room for it, which is counted."""
+        try:
+            return self._put(message, known_as)
+        except TryLater:
+            self.tally.note(f"outbox.not_accepted.{message.message_class}")
+            return False
+
+    def _put(self, message: Message, known_as: str) -> bool:
+        """The same for what somebody else has to be told of: raises TryLater if there is no room."""
         if not self._gate.lets_out(message):
             return False
         message_class = message.message_class
@@ -633,6 +693,9 @@ class Agent:
             except Refused as why:
                 self.tally.note(f"refused.{why.reason}")
                 log.warning("refused %s: %s", arrival.topic, why)
+            except TryLater as error:  # an acknowledgement comes again after the resend
+                self.tally.note("uplink.not_taken")
+                log.warning("%s comes too early: %s", arrival.topic, error)
             self._link.acknowledge(arrival)
 
     def _take_word(self, arrival: Arrival) -> None:
@@ -658,7 +721,10 @@ class Agent:
         if done and command.name == HEARTBEAT:
             self._heartbeat_s = -1e9
         elif done and command.name == NOTE:
-            self._take_note(decode(bytes(command.arguments), Note))
+            try:
+                self._take_note(decode(bytes(command.arguments), Note))
+            except TryLater as error:
+                done, reason = False, f"{Reason.QUEUE_FULL}: {error}"
         elif done:
             self._learn_from(decode(bytes(command.arguments), Feedback))
             self.tally.note("feedback.from_server")
@@ -746,6 +812,7 @@ class Agent:
             self._heartbeat_s = now_s
             self._notebook.keep()
             self._send(self._heartbeat())
+            self.tally.note("dead_letters.put_back", self._outbox.take_back())
         if int(now_s * 2) != int(self._status_s * 2):
             self._status_s = now_s
             self._write_status()
@@ -798,6 +865,7 @@ class Agent:
             **self.tally,
             "intake.late": self._grid.late,
             "buckets.closed": self._buckets,
+            **self._uplink.counters(),
         }
 
     def _waiting(self) -> int:
@@ -842,6 +910,8 @@ class Agent:
                 "lanes": lanes,
                 "plant_connected": self._plant.connected,
                 "uplink_connected": self._link.connected,
+                "server_answers": self._uplink.server_answers,
+                "disk_full": self._outbox.tight or self._history.tight,
                 "bytes_up": self._uplink.bytes_sent,
                 "dead_letters": self._outbox.dead_letters(),
                 "identity": None if self._keeper is None else self._keeper.told(),

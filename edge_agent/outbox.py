@@ -27,7 +27,7 @@ import msgspec
 from edge_agent import dead_letters
 from edge_agent.dead_letters import DeadLetters
 from edge_agent.storage import disk_full, open_bounded
-from protocol.errors import TryLater
+from protocol.errors import BadMessage, TryLater
 from protocol.names import MessageClass
 from protocol.sync import MAX_RANGES, ClassAck, Envelope, Refusal, SequenceRange, decode, encode
 
@@ -98,7 +98,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._chunk = max_bytes // 256
         self._group_most = min(max(max_bytes // 32, 64_000), 1_100_000)
-        self._names_most = min(max(max_bytes // 2560, 400), 100_000)
+        self._names_most = min(max(max_bytes // 1024, 1000), 250_000)
         self._db, self._room = open_bounded(path, _SCHEMA, max_bytes, self._group_most)
         self._letters = DeadLetters(self._db, max_bytes // 16)
         self.lanes: Lanes = {c: Lane() for c in MessageClass}
@@ -119,7 +119,7 @@ class Outbox:
 
     def add(self, message_class: MessageClass, envelope: bytes, known_as: str = "") -> bool:
         """Adds one encoded envelope that carries `next_seq`; durable after `commit`. With `known_as`, a message of that
-        name is added once (a report redone after a crash; the newest 100,000 names are known): False if it was there
+        name is added once (a report redone after a crash; the newest 250,000 names are known): False if it was there
         before. Raises TryLater, and has not accepted it, when the group is full and cannot be written."""
         name = None
         if known_as:
@@ -150,13 +150,20 @@ class Outbox:
 
     def take_back(self) -> int:
         """Puts the dead letters that a person asked for back into their lanes, under new numbers; how many. Durable
-        after `commit`."""
+        after `commit`. One that is no envelope stays where it is."""
         waiting = {one.letter for one in self._group}
-        back = [w for w in self._letters.wanted() if w[0] not in waiting]
-        for number, message_class, envelope in back:
-            again = _renumbered(envelope, message_class, self.next_seq(message_class))
+        back = 0
+        for number, message_class, envelope in self._letters.wanted():
+            if number in waiting:
+                continue
+            try:
+                again = _renumbered(envelope, message_class, self.next_seq(message_class))
+            except BadMessage:
+                self._letters.leave(number)
+                continue
             self._gather(_Added(message_class, self.next_seq(message_class), again, None, number), len(again))
-        return len(back)
+            back += 1
+        return back
 
     # out --------------------------------------------------------------------------------------------------------------
 
