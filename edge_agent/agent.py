@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_agent import mapping as mapping_file
 from edge_agent.broker import Arrival, Link
+from edge_agent.carried import Inbox
 from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
 from edge_agent.enrolment import Keeper
@@ -164,6 +165,7 @@ class Agent:
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s, replay=replay)
         share_file = self._folder / "sharing.json"
         self._sharing = Sharing(share_file, settings.step_ms, settings.share.block_steps, self._gate.shares)
+        self._carried = Inbox(self._folder, self._topic, self._settle, self._take_word, lambda *n: self.tally.note(*n))
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
@@ -698,6 +700,10 @@ class Agent:
                 log.warning("%s comes too early: %s", arrival.topic, error)
             self._link.acknowledge(arrival)
 
+    def _settle(self, ack: Ack) -> int:
+        """The server's word on what it has, whichever way it came."""
+        return sum(self._outbox.settle(lane, told) for lane, told in ack.classes.items())
+
     def _take_word(self, arrival: Arrival) -> None:
         topic = Topic.parse(arrival.topic, self._settings.root)
         if (topic.site, topic.gateway) != (self._settings.site, self._settings.gateway):
@@ -816,6 +822,7 @@ class Agent:
         if int(now_s * 2) != int(self._status_s * 2):
             self._status_s = now_s
             self._write_status()
+            self._carried.look()
         if now_s - self._reported_s >= REPORTED_S:
             self._reported_s = now_s
             self._say_reported()
