@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     for verb in (out, back):
         verb.add_argument("--config", type=Path, required=True, help="agent.toml")
     options = parser.parse_args(argv)
+    if options.verb == "export" and options.most_mb < 1:
+        parser.error("--most-mb is at least 1")
     settings = config.load(options.config)
     identity = Identity.load(settings.identity_folder)
     if identity is None:

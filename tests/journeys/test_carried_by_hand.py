@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import func, select
 
 import millwright
+from edge_agent import carried
 from edge_agent.agent import Agent
-from edge_agent.identity import replace
+from edge_agent.identity import Identity, replace
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.sync import ClassAck, Refusal, encode
@@ -137,14 +138,19 @@ def test_what_was_given_up_is_told_by_file_too_and_a_small_file_leaves_the_rest_
     config, up, down = site.gateway("g"), site.folder / "up.file", site.folder / "down.file"
     gateway = running(site, "g")
     gateway.agent._outbox.bury(EVENT, Refusal(7, "never_acknowledged"))
-    for _ in range(8):
-        assert run("sync", "export", "--config", config, "--out", up, "--most-mb", "1") == 0
+    identity = Identity.load(config.parent / "data" / "identity")
+    assert identity is not None
+    left = []
+    while waiting(gateway.agent):
+        outbox = config.parent / "data" / "outbox.db"
+        left.append(carried.export(outbox, identity, "s", up, 1, most_bytes=70_000).left)
+        assert up.stat().st_size < 80_000
         take = ("sync", "import", up, "--server", site.folder / "server.toml", "--answer", down)
         assert run(*take) == 0
         assert run("sync", "import", down, "--config", config) == 0
         agent_looks(gateway)
-        if not waiting(gateway.agent):
-            break
+    assert len(left) > 1
+    assert left[0] > left[-1]
     with site.database.begin() as session:
         (lane,) = [one for one in ledger.state(session, 0, "g").gateways[0].lanes if one.message_class is EVENT]
     assert (lane.dead, lane.complete_to, lane.missing) == ([(7, 7, "never_acknowledged")], 450, [])
