@@ -37,6 +37,7 @@ COMMANDS = {
         "how the gateway here is (--config agent.toml), or how a server is (--url): what came, was refused, is owed",
         None,
     ),
+    "sync": ("edge_agent.once.sync", "carry a gateway's messages by hand where no line joins it to its server", None),
     "train": (
         "server.workbench.__main__",
         "train forecasters, a recommender or a reader of notes on a file of your own",
@@ -93,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     module, _, extra = COMMANDS[arguments[0]]
     if arguments[0] == "status" and not any(word.partition("=")[0] == "--config" for word in arguments):
         module, extra = "server.status_command", "server"
+    if arguments[0] == "sync" and any(word.partition("=")[0] == "--server" for word in arguments):
+        module, extra = "server.sync_command", "server"
     try:
         part = importlib.import_module(module)
     except ModuleNotFoundError as error:

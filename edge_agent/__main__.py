@@ -1,4 +1,4 @@
-"""`millwright agent run | check | status | trust | enrol`."""
+"""`millwright agent run | check | status | trust | enrol | dead-letters`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edge_agent.agent import SystemClock, build_agent
 from edge_agent.broker import PahoLink
 from edge_agent.config import AgentSettings, LinkSettings
 from edge_agent.https_link import HttpsLink
+from edge_agent.once import dead_letters
 from edge_agent.once.status import show
 from edge_agent.shown import Shown, link_context
 from edge_agent.trust import fetch_root, only_signed, read_root, signed_list
@@ -32,14 +33,21 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the agent is not running (status), 2 wrong settings."""
-    parser = argparse.ArgumentParser(prog="millwright agent", description="The agent of this gateway.")
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["dead-letters"]:
+        return dead_letters.main(given[1:])
+    parser = argparse.ArgumentParser(
+        prog="millwright agent",
+        description="The agent of this gateway.",
+        epilog="dead-letters list | retry: what could not be delivered (dead-letters --help)",
+    )
     parser.add_argument("command", choices=["run", "check", "status", "trust", "enrol"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     parser.add_argument("--server", help="enrol: the server's https:// address (default: [server] url)")
     parser.add_argument("--token-file", type=Path, help="enrol: the file that `millwright server enrol-token` wrote")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    options = parser.parse_args(argv)
+    options = parser.parse_args(given)
     try:
         settings = config.load(options.config)
         if options.command == "status":

@@ -85,6 +85,10 @@ class DeadLetters:
         )
         return [(number, MessageClass(name), envelope) for number, name, envelope in rows]
 
+    def leave(self, number: int) -> None:
+        """It does not go back after all."""
+        self._db.execute("UPDATE letter SET again = 0 WHERE rowid = ?", (number,))
+
     def empty(self, number: int) -> None:
         """Lets go of one letter's contents; the line goes with them if the server knows of it."""
         self._db.execute("UPDATE letter SET envelope = NULL, again = 0 WHERE rowid = ?", (number,))

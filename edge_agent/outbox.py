@@ -27,7 +27,7 @@ import msgspec
 from edge_agent import dead_letters
 from edge_agent.dead_letters import DeadLetters
 from edge_agent.storage import disk_full, open_bounded
-from protocol.errors import TryLater
+from protocol.errors import BadMessage, TryLater
 from protocol.names import MessageClass
 from protocol.sync import MAX_RANGES, ClassAck, Envelope, Refusal, SequenceRange, decode, encode
 
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS told_once (number INTEGER PRIMARY KEY, name BLOB UNIQ
 """
     + dead_letters.SCHEMA
 )
-_KEYS = {
+LANES = {
     c: n << 58
     for n, c in enumerate(
         (
@@ -57,7 +57,7 @@ _KEYS = {
 }
 """Where a lane begins in `waiting`; key = this + seq. On disk: never to be changed."""
 _SHED_ORDER = (MessageClass.BULK, MessageClass.METRIC, MessageClass.EVENT)
-_LAST = (1 << 58) - 1
+LAST = (1 << 58) - 1
 _MOST_AT_ONCE = 500
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._chunk = max_bytes // 256
         self._group_most = min(max(max_bytes // 32, 64_000), 1_100_000)
-        self._names_most = min(max(max_bytes // 2560, 400), 100_000)
+        self._names_most = min(max(max_bytes // 1024, 1000), 250_000)
         self._db, self._room = open_bounded(path, _SCHEMA, max_bytes, self._group_most)
         self._letters = DeadLetters(self._db, max_bytes // 16)
         self.lanes: Lanes = {c: Lane() for c in MessageClass}
@@ -119,7 +119,7 @@ class Outbox:
 
     def add(self, message_class: MessageClass, envelope: bytes, known_as: str = "") -> bool:
         """Adds one encoded envelope that carries `next_seq`; durable after `commit`. With `known_as`, a message of that
-        name is added once (a report redone after a crash; the newest 100,000 names are known): False if it was there
+        name is added once (a report redone after a crash; the newest 250,000 names are known): False if it was there
         before. Raises TryLater, and has not accepted it, when the group is full and cannot be written."""
         name = None
         if known_as:
@@ -150,26 +150,33 @@ class Outbox:
 
     def take_back(self) -> int:
         """Puts the dead letters that a person asked for back into their lanes, under new numbers; how many. Durable
-        after `commit`."""
+        after `commit`. One that is no envelope stays where it is."""
         waiting = {one.letter for one in self._group}
-        back = [w for w in self._letters.wanted() if w[0] not in waiting]
-        for number, message_class, envelope in back:
-            again = _renumbered(envelope, message_class, self.next_seq(message_class))
+        back = 0
+        for number, message_class, envelope in self._letters.wanted():
+            if number in waiting:
+                continue
+            try:
+                again = _renumbered(envelope, message_class, self.next_seq(message_class))
+            except BadMessage:
+                self._letters.leave(number)
+                continue
             self._gather(_Added(message_class, self.next_seq(message_class), again, None, number), len(again))
-        return len(back)
+            back += 1
+        return back
 
     # out --------------------------------------------------------------------------------------------------------------
 
     def read(
-        self, message_class: MessageClass, after: int, limit: int, limit_bytes: int, upto: int = _LAST
+        self, message_class: MessageClass, after: int, limit: int, limit_bytes: int, upto: int = LAST
     ) -> list[tuple[int, bytes]]:
         """(seq, envelope) above `after` and not above `upto`, in order, within both limits (at least one if there is
         any). Only what is committed."""
         found: list[tuple[int, bytes]] = []
-        size, base = 0, _KEYS[message_class]
+        size, base = 0, LANES[message_class]
         rows = self._db.execute(
             "SELECT key, envelope FROM waiting WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
-            (base + after, base + min(upto, _LAST), limit),
+            (base + after, base + min(upto, LAST), limit),
         )
         for key, envelope in rows:
             size += len(envelope)
@@ -271,7 +278,7 @@ class Outbox:
     def _insert(self, lanes: Lanes) -> None:
         stored = [one for one in self._group if one.envelope is not None]
         self._db.executemany(
-            "INSERT INTO waiting VALUES (?,?)", [(_KEYS[one.message_class] + one.seq, one.envelope) for one in stored]
+            "INSERT INTO waiting VALUES (?,?)", [(LANES[one.message_class] + one.seq, one.envelope) for one in stored]
         )
         for one in self._group:
             lane = lanes[one.message_class]
@@ -293,7 +300,7 @@ class Outbox:
     def _free(self, message_class: MessageClass, span: SequenceRange, lanes: Lanes) -> int:
         """Deletes the oldest of a range, so few that the WAL keeps its bounds; how many. Losing this in a power cut costs
         a resend, which the server stores once."""
-        base, lane = _KEYS[message_class], lanes[message_class]
+        base, lane = LANES[message_class], lanes[message_class]
         rows = self._db.execute(
             "SELECT key, length(envelope) FROM waiting WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",
             (base + span[0], base + span[1], _MOST_AT_ONCE),
@@ -328,7 +335,7 @@ class Outbox:
             self._names.add(one.name)
 
     def _bury(self, lane: Lane, message_class: MessageClass, refusal: Refusal, *, told: bool) -> bool:
-        key = (_KEYS[message_class] + refusal.seq,)
+        key = (LANES[message_class] + refusal.seq,)
         found = self._db.execute("SELECT envelope FROM waiting WHERE key = ?", key).fetchone()
         if found is None:
             return False
@@ -372,13 +379,13 @@ class Outbox:
         return False
 
     def _shed_stored(self, victim: MessageClass, wanted_bytes: int) -> bool:
-        base = _KEYS[victim]
+        base = LANES[victim]
 
         def shed(lanes: Lanes) -> None:
             lane = lanes[victim]
             rows = self._db.execute(
                 "SELECT key - ?, length(envelope) FROM waiting WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",
-                (base, base, base + _LAST, _MOST_AT_ONCE),
+                (base, base, base + LAST, _MOST_AT_ONCE),
             ).fetchall()
             freed = 0
             runs: list[list[int]] = []
@@ -430,7 +437,7 @@ class Outbox:
         db.execute("BEGIN IMMEDIATE")
         if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'message'").fetchone():
             db.execute("ALTER TABLE lane ADD COLUMN dead INTEGER NOT NULL DEFAULT 0")
-            for message_class, base in _KEYS.items():
+            for message_class, base in LANES.items():
                 db.execute(
                     "INSERT INTO waiting SELECT ? + seq, envelope FROM message WHERE class = ?",
                     (base, message_class.value),

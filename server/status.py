@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from protocol.exposition import Family
 from protocol.ledger import LaneLedger
-from server import ledger
+from server import enrolment, ledger
 from server.database import Gateway, Job, LeaseRow, QuarantineRow
 from server.refusals import Refusals
 
@@ -28,7 +28,7 @@ class MqttIntake(Protocol):
 
 def status(session: Session, refusals: Refusals, intake: MqttIntake | None, now_ms: int) -> dict[str, Any]:
     """Everything, as JSON. `refusals` and `transactions_failed` are since this process started; `quarantine` is all that lies
-    there; `duties` says which process does what only one may."""
+    there; `identity` is who was not believed, ever, by reason; `duties` says which process does what only one may."""
     lanes = {g.gateway: g.lanes for g in ledger.state(session, now_ms, most_quarantined=MOST_QUARANTINED).gateways}
     why = select(QuarantineRow.reason, func.count()).group_by(QuarantineRow.reason).order_by(QuarantineRow.reason)
     jobs = select(Job.status, func.count()).where(Job.status.in_(["waiting", "running"])).group_by(Job.status)
@@ -38,6 +38,7 @@ def status(session: Session, refusals: Refusals, intake: MqttIntake | None, now_
         "transactions_failed": intake.failures if intake is not None else 0,
         "refusals": [{"where": one.where, "why": one.why, "count": n} for one, n in refusals.counts()],
         "quarantine": {str(reason): int(n) for reason, n in session.execute(why)},
+        "identity": enrolment.refusals(session),
         "duties": {
             row.name: {"holder": row.holder, "until_ms": row.until_ms}
             for row in session.scalars(select(LeaseRow).where(LeaseRow.until_ms > now_ms))
@@ -88,6 +89,7 @@ def families(told: dict[str, Any]) -> list[Family]:
     failed = Family("millwright_transactions_failed_total", "counter", "Transactions the database did not take.")
     refused = Family("millwright_refusals_total", "counter", "What was refused since this process started, by reason.")
     kept = Family("millwright_quarantine_messages", "gauge", "Messages in quarantine, by reason.")
+    strangers = Family("millwright_identity_refusals_total", "counter", "Who was not believed, by reason.")
     jobs = Family("millwright_jobs", "gauge", "Trainings that wait or run.")
     online = Family("millwright_gateway_online", "gauge", "1: the gateway says that it is connected.")
     silent = Family("millwright_gateway_silent_seconds", "gauge", "Since the gateway last delivered anything.")
@@ -102,6 +104,8 @@ def families(told: dict[str, Any]) -> list[Family]:
         refused.add(one["count"], where=one["where"], reason=one["why"])
     for reason, n in told["quarantine"].items():
         kept.add(n, reason=reason)
+    for reason, n in told["identity"].items():
+        strangers.add(n, reason=reason)
     for state in ("waiting", "running"):
         jobs.add(told["jobs"].get(state, 0), status=state)
     for g in told["gateways"]:
@@ -117,7 +121,7 @@ def families(told: dict[str, Any]) -> list[Family]:
             again.add(counts["duplicates"], gateway=name, **{"class": lane})
             for state in ("stored", "quarantined", "shed", "dead", "missing"):
                 messages.add(counts[state], gateway=name, **{"class": lane}, state=state)
-    return [connected, failed, refused, kept, jobs, online, silent, waiting, there, messages, again]
+    return [connected, failed, refused, kept, strangers, jobs, online, silent, waiting, there, messages, again]
 
 
 def in_words(told: dict[str, Any]) -> str:
@@ -127,6 +131,7 @@ def in_words(told: dict[str, Any]) -> str:
     lines = [f"broker: {broker}; transactions that failed: {told['transactions_failed']}"]
     lines += [f"refused ({one['where']}): {one['why']} {one['count']}" for one in told["refusals"]]
     lines += [f"in quarantine: {reason} {n}" for reason, n in told["quarantine"].items()]
+    lines += [f"not believed: {reason} {n}" for reason, n in told["identity"].items()]
     for g in told["gateways"]:
         heard = "silent so far" if g["silent_s"] is None else f"last heard {g['silent_s']:.0f} s ago"
         lines += ["", f"{g['gateway']} ({g['site']}): {'online' if g['online'] else 'offline'}, {heard}"]

@@ -57,6 +57,8 @@ def in_words(told: dict[str, Any], age_s: float) -> str:
     lines = [f"{told['gateway']}: last heard {age_s:.0f} s ago, up {told['uptime_s']:.0f} s"]
     links = {what: "connected" if told[f"{what}_connected"] else "NOT connected" for what in ("plant", "uplink")}
     lines += [f"  {what:9} {said}" for what, said in links.items()]
+    if told["uplink_connected"] and told["server_answers"] is False:
+        lines.append("  connected to the broker, but the server does not answer")
     lines += [f"  waiting   {lane} {n}" for lane, n in told["outbox"].items() if n]
     lines += [f"  {name:40} {n}" for name, n in sorted(told["counters"].items())]
     lines += [

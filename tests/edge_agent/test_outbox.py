@@ -388,6 +388,17 @@ def test_a_dead_letter_is_told_listed_and_put_back_under_a_new_number(tmp_path: 
     outbox.close()
 
 
+def test_a_dead_letter_that_is_no_envelope_stays_where_it_is(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", 10_000_000)
+    outbox.add(EVENT, b"not an envelope")
+    outbox.commit()
+    outbox.bury(EVENT, Refusal(1, "too_large"))
+    want_again(tmp_path / "outbox.db")
+    assert outbox.take_back() == 0
+    assert [(x.seq, x.again) for x in listed(tmp_path / "outbox.db")] == [(1, False)]
+    outbox.close()
+
+
 def test_dead_letters_are_bounded_and_each_number_is_still_told(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db", 1_000_000)
     for _ in range(150):

@@ -17,10 +17,11 @@ from fastapi import Request, Response
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from edge_agent.enrolment import web_context
 from edge_agent.https_link import HttpsLink
 from edge_agent.outbox import Outbox
 from edge_agent.uplink import Uplink
-from protocol.errors import BadSettings
+from protocol.errors import BadSettings, TryLater
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.sync import MAX_BATCH_BYTES, Ack, Batch, Command, decode, encode
@@ -32,7 +33,8 @@ from server.app import create_app
 from server.config import Settings
 from server.database import CertificateRow, Database, Gateway, LedgerRow, WorkOrderRow
 from server.enrolment import book
-from server.identity import Issued
+from server.identity import CA, Issued
+from tests.identities import p256, pem
 from tests.server.test_ledger import order, poison
 
 TOKEN = "k3Jx9QmW2vLs8RtZ5yBn7CdF"
@@ -44,6 +46,7 @@ class Server:
     """A server on loopback that can be killed and come back on its port; it knows the gateway g."""
 
     def __init__(self, folder: Path) -> None:
+        self.tls: dict[str, str] = {}
         self.settings = Settings(
             database=f"sqlite:///{folder}/server.db",
             artifacts=str(folder / "artifacts"),
@@ -65,7 +68,7 @@ class Server:
 
     def start(self) -> None:
         config = uvicorn.Config(
-            self.app, host="127.0.0.1", port=self.port, log_level="critical", timeout_graceful_shutdown=1
+            self.app, host="127.0.0.1", port=self.port, log_level="critical", timeout_graceful_shutdown=1, **self.tls
         )
         self.uvicorn = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.uvicorn.run)
@@ -199,3 +202,28 @@ def test_what_cannot_be_taken_is_refused_with_its_reason_and_counted(server: Ser
 def test_a_token_is_not_sent_where_others_could_read_it(url: str) -> None:
     with pytest.raises(BadSettings, match="https"):
         HttpsLink(url, STATE, lambda: "t", lambda: None)
+
+
+def test_over_tls_a_gateway_speaks_to_the_server_that_its_authority_vouches_for_and_to_no_other(
+    server: Server, tmp_path: Path
+) -> None:
+    ca, key = CA.make(tmp_path / "ca", datetime.now(UTC)), p256()
+    (tmp_path / "host.pem").write_bytes(ca.host(key.public_key(), ["127.0.0.1"], datetime.now(UTC)).pem)
+    (tmp_path / "host.key").write_bytes(pem(key))
+    server.stop()
+    server.tls = {"ssl_certfile": str(tmp_path / "host.pem"), "ssl_keyfile": str(tmp_path / "host.key")}
+    server.start()
+    url = f"https://127.0.0.1:{server.port}"
+    stranger = HttpsLink(url, STATE, lambda: server.token, lambda: None, lambda: 0.0)
+    time.sleep(1.5)
+    assert not stranger.connected
+    with pytest.raises(TryLater):
+        stranger.publish(STATE.sibling(Channel.UP_EVENT).text, b"{}")
+    stranger.close()
+    link = HttpsLink(url, STATE, lambda: server.token, lambda: web_context(ca.pem.decode()), lambda: 0.0)
+    until_true("the link stands", lambda: link.connected)
+    link.publish(STATE.sibling(Channel.UP_EVENT).text, encode(Batch(envelopes=[order(1)])))
+    arrival = link.receive(10.0)
+    assert arrival is not None
+    assert decode(arrival.payload, Ack).classes[EVENT].upto == 1
+    link.close()
