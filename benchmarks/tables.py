@@ -65,13 +65,16 @@ GENERATING = {
     "notes_chinese": None,
 }
 """The generation table, likewise."""
-DATA = {**FORECASTING, **RECOMMENDING, **GENERATING}
+SYNCING = {"outbox": None}
+"""The table of what is sent and kept, likewise."""
+DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **SYNCING}
 MOST_ROWS = 20
 TABLES: dict[str, tuple[str, ...]] = {
     **PLAIN,
     "forecasting": tuple(FORECASTING),
     "recommending": tuple(RECOMMENDING),
     "generating": tuple(GENERATING),
+    "syncing": tuple(SYNCING),
 }
 
 
