@@ -69,7 +69,12 @@ EXPORTING: dict[str, str | None] = {
     "latency": None,
 }
 """The table of small models and what they cost a gateway, likewise."""
-DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **EXPORTING}
+SYNCING: dict[str, str | None] = {
+    "outbox": None,
+    "server_intake": None,
+}
+"""The table of what is sent and kept, likewise."""
+DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **EXPORTING, **SYNCING}
 MOST_ROWS = 20
 TABLES: dict[str, tuple[str, ...]] = {
     **PLAIN,
@@ -77,6 +82,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "recommending": tuple(RECOMMENDING),
     "generating": tuple(GENERATING),
     "exporting": tuple(EXPORTING),
+    "syncing": tuple(SYNCING),
 }
 
 

@@ -207,9 +207,10 @@ class Uplink:
                 flight.again.append(_Again(lease.seqs[0], lease.seqs[-1], lease.failures))
                 ended = True
         if self._canary is not None and self._canary.until_s <= now_s:
+            silent = self.last_ack_s is None or self.last_ack_s < self._canary.until_s - CANARY_S
             self._canary, self._canary_from_s = None, now_s + self._patience_s
             ended = True
-            if self.server_answers is not False:
+            if silent and self.server_answers is not False:
                 self.server_answers = False
                 self.silences += 1
                 log.warning("connected to the broker, but the server does not answer; everything waits in the outbox")
