@@ -6,7 +6,7 @@ COPY protocol protocol
 COPY edge_agent edge_agent
 COPY export export
 COPY server server
-RUN python -m venv /opt/millwright && /opt/millwright/bin/pip install --no-cache-dir -c requirements.lock . \
+RUN python -m venv /opt/millwright && /opt/millwright/bin/pip install --no-cache-dir -c requirements.lock '.[identity]' \
     && find /opt/millwright -name __pycache__ -prune -exec rm -rf {} +
 
 FROM python:3.11.14-slim-bookworm

@@ -139,6 +139,7 @@ class Keeper:
         if isinstance(result, Identity):
             self.present, self.last_error, self._retry_s = result, "", FIRST_RETRY_S
             self.renewals += 1
+            self._connected_s = self._monotonic_s()
             note("identity.renewed")
             # a clock that is behind the new certificate as well would have it renewed again and again
             self._wait(DAY_S if result.due(self._now()) else 0.0)

@@ -17,7 +17,7 @@ from protocol.errors import BadSettings, MillwrightError
 from server import broker_config, config, enrolment, revocation
 from server.config import Settings
 from server.database import AuditRow, Database
-from server.identity import CA, CA_FILE
+from server.identity import CA, CA_FILE, HOST_LIVES
 
 _SPAN = re.compile(r"(\d{1,6})([mhd])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
@@ -102,6 +102,8 @@ def write_broker(settings: Settings, database: Database, options: argparse.Names
     """The files of a Mosquitto."""
     files = broker_config.write(settings, database, options.out, options.host, options.port, options.user)
     sys.stdout.writelines(f"{path}\n" for path in files)
+    until = datetime.now(UTC) + HOST_LIVES
+    sys.stdout.write(f"The broker's certificate holds until {until:%Y-%m-%d}; the same command makes the next one.\n")
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +17,13 @@ from pathlib import Path
 import msgspec
 import paho.mqtt.client as mqtt
 import pytest
+import uvicorn
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.identity import context
 from server import broker_config, revocation
 from server.__main__ import migrate
+from server.app import create_app
 from server.config import BrokerSettings, IdentitySettings, Settings
 from server.database import Database
 from server.enrolment import book
@@ -30,6 +33,7 @@ from tests.identities import Key, p256
 
 SERVER = "millwright-server"
 HOST = "127.0.0.1"
+TLS_FILES = (("ssl_certfile", "pem"), ("ssl_keyfile", "key"))
 
 
 def until(true: Callable[[], object], timeout_s: float = 10.0) -> bool:
@@ -120,6 +124,8 @@ class Plant:
         self.settings = Settings(
             database=f"sqlite:///{folder}/server.db",
             artifacts=str(folder / "artifacts"),
+            admin_token="k3Jx9QmW2vLs8RtZ5yBn7CdF",
+            gateway_token="pQ8wE2rT6yU1iO9aS4dF7gHj",
             broker=BrokerSettings(host=HOST, port=self.port, identity=True),
             identity=IdentitySettings(broker=str(folder / "broker")),
         )
@@ -158,6 +164,23 @@ class Plant:
             process.wait(10)
             log.close()
             self.database.close()
+
+    @contextmanager
+    def https(self) -> Iterator[str]:
+        """The HTTP API with a certificate of the authority; yields its address."""
+        port = free_port()
+        broker_config.write_host(self.ca, self.folder / "https", [HOST], datetime.now(UTC))
+        place = {"host": HOST, "port": port, "log_level": "error", "lifespan": "off"}
+        files = {name: str(self.folder / "https" / f"host.{end}") for name, end in TLS_FILES}
+        server = uvicorn.Server(uvicorn.Config(create_app(self.settings, self.database), **place, **files))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            wait_for_port(port)
+            yield f"https://{HOST}:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
 
     def files(self, name: str, *, key: Key | None = None, issued: Issued | None = None) -> tuple[Path, Path, Path]:
         """(authority, certificate, key) of a client that the authority knows by `name`, booked as enrolled."""

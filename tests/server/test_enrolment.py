@@ -342,3 +342,35 @@ def test_the_command_makes_the_authority_and_tokens(
         assert main(wrong) == 2
     assert main(["ca", "host", "--host", "server.example", "--out", str(tmp_path / "tls")]) == 0
     assert (tmp_path / "tls" / "host.key").stat().st_mode & 0o777 == 0o600
+    broker = ["broker-config", "--out", str(tmp_path / "broker")]
+    assert main(broker) == 2
+    assert "--host" in capsys.readouterr().err
+    assert main([*broker, "--host", "broker.example"]) == 0
+    assert {path.name for path in (tmp_path / "broker").iterdir()} == {
+        "mosquitto.conf",
+        "acl",
+        "ca.pem",
+        "crl.pem",
+        "host.pem",
+        "host.key",
+    }
+
+
+def test_the_command_says_when_a_broker_could_not_be_told(
+    settings: Settings,
+    database: Database,
+    gateway: Member,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "server.toml"
+    told = f'database = "{settings.database}"\nartifacts = "{settings.artifacts}"\n'
+    told += f'admin_token = "{ADMIN}"\ngateway_token = "{SHARED}"\n'
+    file.write_text(told)
+    assert main(["revoke", "gw-1", "--config", str(file)]) == 0
+    assert "1 certificate(s) revoked" in (said := capsys.readouterr().out)
+    assert "names no folder" in said
+    file.write_text(told + f'[broker]\nport = 9\n[identity]\nbroker = "{tmp_path}/broker"\nreload = ["true"]\n')
+    assert main(["revoke", "gw-1", "--config", str(file)]) == 1
+    assert "no broker at" in capsys.readouterr().err
+    assert (tmp_path / "broker" / "crl.pem").exists()
