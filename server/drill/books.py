@@ -36,8 +36,9 @@ class Books:
             self.wrong.append(what)
 
 
-def history_holds(books: Books, history: Path, ticks: int) -> None:
-    """Every reading that the plant's broker took is on the gateway's disk, once, with its value."""
+def history_holds(books: Books, history: Path, ticks: int, *, forgets: bool = False) -> None:
+    """Every reading that the plant's broker took is on the gateway's disk, once, with its value. `forgets`: the oldest may
+    have given way to newer ones, but none between."""
     with closing(sqlite3.connect(f"{history.resolve().as_uri()}?mode=ro", uri=True)) as db:
         there = {
             (machine, signal, at): value
@@ -45,13 +46,16 @@ def history_holds(books: Books, history: Path, ticks: int) -> None:
                 "SELECT machine, signal, time_ms, value FROM observation JOIN series ON series.id = observation.series"
             )
         }
+    oldest = min((at for _, _, at in there), default=0) if forgets else 0
+    first = next((tick for tick in range(ticks) if time_of(tick) >= oldest), ticks)
     for machine, signals in SIGNALS.items():
         for signal in signals:
-            for tick in range(ticks):
+            for tick in range(first, ticks):
                 value = there.pop((machine, signal, time_of(tick)), None)
                 if value != reading(machine, signal, tick):
                     books.blame(f"{machine}/{signal} at tick {tick} is {value} on the gateway's disk")
-    books.counts["readings"] = ticks * sum(map(len, SIGNALS.values()))
+    signals_there = sum(map(len, SIGNALS.values()))
+    books.counts |= {"readings": ticks * signals_there, "forgotten": first * signals_there}
     if there:
         books.blame(f"{len(there)} readings on the gateway's disk that nobody sent, such as {next(iter(there))}")
 
@@ -121,6 +125,12 @@ def answers_hold(books: Books, database: Database, gateway: str, answers: list[s
         books.counts[what] = len(ids)
         if len(ids) != len(set(ids)):
             books.blame(f"{len(ids) - len(set(ids))} {what} twice in the database")
+
+
+def upto(database: Database, gateway: str) -> dict[str, int]:
+    """Class -> the number up to which the server's ledger has everything."""
+    with database.begin() as session:
+        return {r.message_class: r.upto for r in session.scalars(select(LedgerRow).where(LedgerRow.gateway == gateway))}
 
 
 def quarantined(database: Database) -> dict[str, int]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from server.drill.proxy import Faults
 from server.drill.site import AGENT, SERVER, UPLINK, Site
 
 DISK_MIB = 24
+FULL_TOLD = re.compile(r"full|no_room|forgotten|not_accepted|not_saved|shed")
 
 
 @dataclass
@@ -206,7 +208,7 @@ def _refusals(site: Site) -> list[str]:
 
 def disk_full(site: Site) -> Outcome:
     """The gateway's disk fills to the last byte while the uplink is cut, stays full, and is freed. Only what may be shed is
-    shed, and exactly told; readings that found no room wait with the plant's broker; nobody lays a hand on it."""
+    shed, and exactly told; the oldest readings of the history give way to new ones; nobody lays a hand on it."""
     with SmallDisk(site.folder / "disk", DISK_MIB) as disk, Site(site.folder / "full", data_dir=disk.folder) as small:
         small.machines.publish(400)
         small.settle()
@@ -214,19 +216,20 @@ def disk_full(site: Site) -> Outcome:
             small.link.reset()
             with small.at_work():
                 time.sleep(2)
-                filled = disk.fill()
-                for _ in range(8):
+                for _ in range(10):
+                    filled = disk.fill()
                     time.sleep(1)
-                    filled += disk.fill()
                 lives = small.processes.running[AGENT].poll() is None
                 disk.free()
                 time.sleep(1)
         took = small.settle()
-        read = small.books(shed=True)
-        told = {n: c for n, c in small.status()["counters"].items() if "disk_full" in n or "no_room" in n}
+        told = {n: c for n, c in small.status()["counters"].items() if FULL_TOLD.search(n)}
+        read = small.books(full=True)
     wrong = list(read.wrong)
     if not lives:
         wrong.append("the agent ended when the disk was full")
+    if not told:
+        wrong.append("the gateway counted nothing that tells of a full disk")
     evidence = {
         "bytes_filled": filled,
         "seconds_to_catch_up": round(took, 1),

@@ -193,17 +193,18 @@ class Site:
             and not any(lane["waiting"] for name, lane in lanes.items() if name != "metric")
         )
 
-    def books(self, *, shed: bool = False) -> Books:
-        """Stops the gateway, so that its files stand still, reads everything, and starts it again."""
+    def books(self, *, full: bool = False) -> Books:
+        """Stops the gateway, so that its files stand still, reads everything, and starts it again. `full`: its disk was, so
+        that what may be shed or forgotten may be missing, as long as it is told."""
         self.settle()
         self.processes.stop(AGENT, 30)
         try:
             lanes = books.lanes_of(self.data / "outbox.db")
             found = Books()
             self._wait_for_ledger(lanes)
-            books.history_holds(found, self.data / "history.db", self.machines.ticks)
+            books.history_holds(found, self.data / "history.db", self.machines.ticks, forgets=full)
             books.ledger_holds(found, lanes, self.database, GATEWAY)
-            books.blocks_hold(found, self.database, GATEWAY, self.machines.ticks, shed=shed)
+            books.blocks_hold(found, self.database, GATEWAY, self.machines.ticks, shed=full)
             books.answers_hold(found, self.database, GATEWAY, self.machines.answers)
         finally:
             self.start(AGENT)
@@ -213,7 +214,7 @@ class Site:
         """The last batches may still be between broker and database."""
 
         def arrived() -> bool:
-            upto = {row["message_class"]: row["upto"] for row in self.api("ledger") if row["gateway"] == GATEWAY}
+            upto = books.upto(self.database, GATEWAY)
             return all(upto.get(name, 0) >= lane["next"] - 1 - lane["waiting"] for name, lane in lanes.items())
 
         self.wait("the server's ledger", arrived, 20.0)
