@@ -24,11 +24,11 @@ from protocol.sync import ANSWER, NOTE, Ack, ClassAck, Command, encode
 from protocol.topics import Channel, Topic
 from server import feedback as answers
 from server import intake, notes, rollouts
+from server.broker_tls import server_context
 from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, Gateway
 from server.retention import forget_old_forecasts
-from server.revocation import server_context
 
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
