@@ -26,7 +26,18 @@ COMMANDS = {
     "agent": ("edge_agent.__main__", "run, check or ask the agent of this gateway", None),
     "doctor": ("edge_agent.doctor", "what runs models on this machine, what does not and why", None),
     "server": ("server.__main__", "run the central server, its training worker, or its migrations", "server"),
+    "ledger": (
+        "server.ledger.command",
+        "what arrived from every gateway, to the message, signed by the server",
+        "server",
+    ),
     "plant": ("edge_agent.devices.__main__", "a simulated plant, or a replay of recorded files, over MQTT", None),
+    "status": (
+        "edge_agent.once.status",
+        "how the gateway here is (--config agent.toml), or how a server is (--url): what came, was refused, is owed",
+        None,
+    ),
+    "sync": ("edge_agent.once.sync", "carry a gateway's messages by hand where no line joins it to its server", None),
     "train": (
         "server.workbench.__main__",
         "train forecasters, a recommender or a reader of notes on a file of your own",
@@ -81,6 +92,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"millwright: no command {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
     module, _, extra = COMMANDS[arguments[0]]
+    if arguments[0] == "status" and not any(word.partition("=")[0] == "--config" for word in arguments):
+        module, extra = "server.status_command", "server"
+    if arguments[0] == "sync" and any(word.partition("=")[0] == "--server" for word in arguments):
+        module, extra = "server.sync_command", "server"
     try:
         part = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,10 +1,9 @@
-"""`millwright agent run | check | status | trust | enrol`."""
+"""`millwright agent run | check | status | trust | enrol | dead-letters`."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import signal
 import ssl
@@ -17,6 +16,9 @@ from edge_agent import config, enrolment, mapping
 from edge_agent.agent import SystemClock, build_agent
 from edge_agent.broker import PahoLink
 from edge_agent.config import AgentSettings, LinkSettings
+from edge_agent.https_link import HttpsLink
+from edge_agent.once import dead_letters
+from edge_agent.once.status import show
 from edge_agent.shown import Shown, link_context
 from edge_agent.trust import fetch_root, only_signed, read_root, signed_list
 from edge_agent.updates import Fetch, http_fetch, write_durably
@@ -31,18 +33,25 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the agent is not running (status), 2 wrong settings."""
-    parser = argparse.ArgumentParser(prog="millwright agent", description="The agent of this gateway.")
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["dead-letters"]:
+        return dead_letters.main(given[1:])
+    parser = argparse.ArgumentParser(
+        prog="millwright agent",
+        description="The agent of this gateway.",
+        epilog="dead-letters list | retry: what could not be delivered (dead-letters --help)",
+    )
     parser.add_argument("command", choices=["run", "check", "status", "trust", "enrol"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     parser.add_argument("--server", help="enrol: the server's https:// address (default: [server] url)")
     parser.add_argument("--token-file", type=Path, help="enrol: the file that `millwright server enrol-token` wrote")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    options = parser.parse_args(argv)
+    options = parser.parse_args(given)
     try:
         settings = config.load(options.config)
         if options.command == "status":
-            return status(settings, options.json)
+            return show(settings, "json" if options.json else "words")
         if options.command == "trust":
             return trust(settings)
         if options.command == "enrol":
@@ -69,7 +78,15 @@ def run(settings: AgentSettings) -> int:
     shown = Shown(settings)
     state = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
     will = State(online=False, timestamp=birth_ms, boot_id=boot_id, agent_version=version)
-    uplink = connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will)), shown.tls)
+    uplink: PahoLink | HttpsLink
+    if settings.uplink.transport == "https":
+        if not shown.token:
+            raise BadSettings(
+                '[uplink] transport = "https" needs an enrolled gateway; `millwright agent enrol` does it'
+            )
+        uplink = HttpsLink(settings.server.url, state, lambda: shown.token, lambda: shown.web)
+    else:
+        uplink = connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will)), shown.tls)
     agent = build_agent(
         settings,
         clock=clock,
@@ -146,27 +163,6 @@ def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None, 
         tls=tls,
         will=will,
     )
-
-
-def status(settings: AgentSettings, as_json: bool) -> int:
-    """What the running agent last wrote about itself."""
-    path = Path(settings.data_dir) / "status.json"
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        sys.stderr.write(f"no {path}: the agent has not run here yet\n")
-        return 1
-    age_s = SystemClock().now_ms() / 1000 - told["time_ms"] / 1000
-    if as_json:
-        sys.stdout.write(json.dumps({**told, "age_s": round(age_s, 1)}) + "\n")
-    else:
-        sys.stdout.write(f"{told['gateway']}: last heard {age_s:.0f} s ago, up {told['uptime_s']:.0f} s\n")
-        sys.stdout.writelines(f"  {name:40} {n}\n" for name, n in sorted(told["counters"].items()))
-        sys.stdout.writelines(
-            f"  model {m['slot']} v{m['version']} {m['status']} {m['error'] or m.get('engine', '')}\n"
-            for m in told["models"]
-        )
-    return 0 if age_s < 30 else 1
 
 
 if __name__ == "__main__":

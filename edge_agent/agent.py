@@ -6,6 +6,7 @@ event; an event gets a recommendation and a report; all of it is in the outbox b
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 import uuid
@@ -17,10 +18,12 @@ import numpy as np
 
 from edge_agent import mapping as mapping_file
 from edge_agent.broker import Arrival, Link
+from edge_agent.carried import Inbox
 from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
 from edge_agent.enrolment import Keeper
 from edge_agent.explain import explain_shown
+from edge_agent.flow import TokenBucket
 from edge_agent.health import Tally, rss_bytes, write_status
 from edge_agent.history import Grid, History, Key, Stored
 from edge_agent.intake import Intake, Row, work_order
@@ -39,6 +42,7 @@ from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
+from edge_agent.storage import disk_full
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
 from protocol.catalogue import ItemCard
@@ -157,9 +161,11 @@ class Agent:
         )
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
+        replay = TokenBucket(settings.replay.messages_per_s or None, settings.replay.burst)
+        self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s, replay=replay)
         share_file = self._folder / "sharing.json"
         self._sharing = Sharing(share_file, settings.step_ms, settings.share.block_steps, self._gate.shares)
-        self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
+        self._carried = Inbox(self._folder, self._topic, self._settle, self._take_word, lambda *n: self.tally.note(*n))
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
@@ -177,6 +183,7 @@ class Agent:
         self._plans = Plans(self._folder, self._decisions.catalogue, self.tally.note, types=types, machines=machines)
         self._demand_model: LoadedModel | None = None
         self._batch: list[Arrival] = []
+        self._unkept: list[Arrival] = []
         self._batch_since_s = 0.0
         self._buckets = 0
         self._forecasts: dict[Key, Forecast] = {}
@@ -275,7 +282,17 @@ class Agent:
         self._lists.close()
 
     def step(self, wait_s: float) -> None:
-        """Takes in what waits, commits when it is time, closes buckets, answers, sends."""
+        """Takes in what waits, commits when it is time, closes buckets, answers, sends. A full disk costs what the step
+        could not write, which is counted, and not the gateway."""
+        try:
+            self._step(wait_s)
+        except (sqlite3.Error, OSError) as error:
+            if not disk_full(error):
+                raise
+            self.tally.note("disk_full")
+            log.warning("the disk is full: %s", error)
+
+    def _step(self, wait_s: float) -> None:
         self._hear_plant(wait_s)
         self._hear_uplink(0.0)
         if self._batch and self._due():
@@ -286,8 +303,8 @@ class Agent:
         if self._keeper is not None:
             self._keeper.look(self._link.connected, self.tally.note)
         self._keep_time()
-        self._outbox.commit()
-        self._keep_sharing()
+        if self._keep():
+            self._keep_sharing()
         self._uplink.pump()
 
     # the plant --------------------------------------------------------------------------------------------------------
@@ -317,7 +334,7 @@ class Agent:
 
     def _commit_batch(self) -> None:
         """The group commit: everything that waits, in one transaction; then, and only then, the acknowledgements."""
-        batch, self._batch = self._batch, []
+        batch = self._batch
         if not batch:
             return
         rows: list[Row] = []
@@ -328,10 +345,12 @@ class Agent:
             try:
                 if arrival.topic == feedback_topic:
                     self._take_feedback(arrival.payload)
+                    self._unkept.append(arrival)
                 elif arrival.topic.startswith(self._settings.root + "/"):
                     self.tally.note("plant.not_asked_for")  # some brokers hand a newcomer every retained message
                 elif kind := self._mapping.wire_kind(arrival.topic):
                     self._take_word_of_the_plant(kind, arrival.payload)
+                    self._unkept.append(arrival)
                 else:
                     messages += 1
                     good, bad = self._intake.read(arrival.topic, arrival.payload, arrival.retained)
@@ -342,14 +361,41 @@ class Agent:
                 refused.append(
                     (arrival.topic, arrival.payload, _NotASample(why.reason, why.detail), self._clock.now_ms())
                 )
-        stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused))
-        self._outbox.commit()
+            except TryLater as why:
+                self.tally.note(f"quarantine.{Reason.QUEUE_FULL}.other")
+                no_room = _NotASample(Reason.QUEUE_FULL, str(why))
+                refused.append((arrival.topic, arrival.payload, no_room, self._clock.now_ms()))
+        words = [id(word) for word in self._unkept]
+        try:
+            stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused))
+        except TryLater as error:
+            self.tally.note("history.no_room")
+            log.warning("readings are not taken in: %s", error)
+            self._batch = [arrival for arrival in batch if id(arrival) not in words]
+            return
+        self._batch = []
+        self._keep()
         self._keep_births()
         for arrival in batch:
-            self._plant.acknowledge(arrival)
+            if id(arrival) not in words:
+                self._plant.acknowledge(arrival)
         self._grid.add(stored.fresh)
         if self._simulated_ms is not None:
             self._simulated_ms = max([self._simulated_ms, *(r[2] for r in stored.fresh if not r[6])])
+
+    def _keep(self) -> bool:
+        """Makes durable what was sent since the last time; only then is a word of the plant acknowledged that is part of
+        it. Where there is no room, it waits in memory for some, and people hear of it all the same."""
+        try:
+            self._outbox.commit()
+        except TryLater as error:
+            self.tally.note("outbox.no_room")
+            log.warning("nothing is durable for now: %s", error)
+            return False
+        for arrival in self._unkept:
+            self._plant.acknowledge(arrival)
+        self._unkept.clear()
+        return True
 
     def _take_word_of_the_plant(self, kind: str, payload: bytes) -> None:
         """A message that already is ours, by the section of the mapping file that names its topic."""
@@ -374,14 +420,14 @@ class Agent:
 
     def _take_note(self, note: Note) -> None:
         """Somebody wrote something: it is read, and a failure that it surely tells of is asked about."""
-        self._send(note, known_as=note.id)
+        self._put(note, note.id)
         reading = self._notebook.hear(note, self._now_ms())
         if reading is not None:
             self._tell_reading(reading)
 
     def _tell_reading(self, reading: NoteReading) -> None:
         self._send(reading, known_as=reading.id)
-        self._outbox.commit()
+        self._keep()
         self._show(Channel.SHOP_READING, reading)
         for known in from_reading(reading):
             self._know(known)
@@ -393,14 +439,14 @@ class Agent:
         """A list that no report carries, and plans of how to do what it says."""
         if made is not None and self._send(made, known_as=made.id):
             self._lists.shown(made)
-            self._outbox.commit()
+            self._keep()
             self._show(Channel.SHOP_RECOMMENDATION, made)
             self._tell_plans(self._plans.for_list(self._lists, made, asked, asked_ms, self._now_ms()))
 
     def _take_feedback(self, payload: bytes) -> None:
         feedback = decode(payload, Feedback, limit_bytes=50_000)
         self.tally.note("feedback.received")
-        if not self._send(feedback, known_as=feedback.id):
+        if not self._put(feedback, feedback.id):
             self.tally.note("feedback.duplicate")
         self._learn_from(feedback)
 
@@ -411,7 +457,7 @@ class Agent:
             told = from_answer(feedback, shown)
             comment = note_of(feedback, shown.machine)
             if comment is not None:
-                self._take_note(comment)
+                self._heed(comment)
         else:
             told = [*self._decisions.answered(feedback), *self._notebook.answered(feedback)]
         for known in told:
@@ -431,16 +477,23 @@ class Agent:
                 self.tally.note("plans.told")
         if made.ranking is not None and self._send(made.ranking, known_as=made.ranking.id):
             self._lists.shown(made.ranking)
-        self._outbox.commit()
+        self._keep()
         for plan in made.plans:
             self._show(Channel.SHOP_PLAN, plan)
+
+    def _heed(self, comment: Note) -> None:
+        """What somebody wrote beside an answer; the answer itself counts without it."""
+        try:
+            self._take_note(comment)
+        except TryLater:
+            self.tally.note("outbox.not_accepted.note")
 
     def _take_work_order(self, payload: bytes) -> None:
         order = work_order(payload)
         self._life.hear(order)
         self._notebook.finished(order)
         self.tally.note("work_orders.received")
-        self.tally.note("work_orders.stored" if self._send(order, known_as=order.id) else "work_orders.duplicate")
+        self.tally.note("work_orders.stored" if self._put(order, order.id) else "work_orders.duplicate")
         known = from_work_order(order)
         if known is not None:
             self._know(known)
@@ -498,7 +551,7 @@ class Agent:
             bought = isinstance(made, PurchaseProposal)
             if self._send(made, known_as=made.id):
                 self.tally.note("purchases.told" if bought else "schedules.told")
-            self._outbox.commit()
+            self._keep()
             self._show(Channel.SHOP_PURCHASE if bought else Channel.SHOP_SCHEDULE, made)
 
     def _explain_some(self) -> None:
@@ -557,7 +610,7 @@ class Agent:
             self._lists.shown(recommendation, report.id)
         if self._send(report, known_as=report.id):
             self.tally.note("reports.written")
-        self._outbox.commit()
+        self._keep()
         for channel, shown in (
             (Channel.SHOP_EVENT, event),
             (Channel.SHOP_RECOMMENDATION, recommendation),
@@ -592,7 +645,16 @@ class Agent:
     # out --------------------------------------------------------------------------------------------------------------
 
     def _send(self, message: Message, known_as: str = "") -> bool:
-        """Puts a message into the outbox; durable after its next commit. False if it was told before."""
+        """Puts a message into the outbox; durable after its next commit. False if it was told before, or if there is no
+        room for it, which is counted."""
+        try:
+            return self._put(message, known_as)
+        except TryLater:
+            self.tally.note(f"outbox.not_accepted.{message.message_class}")
+            return False
+
+    def _put(self, message: Message, known_as: str) -> bool:
+        """The same for what somebody else has to be told of: raises TryLater if there is no room."""
         if not self._gate.lets_out(message):
             return False
         message_class = message.message_class
@@ -633,7 +695,14 @@ class Agent:
             except Refused as why:
                 self.tally.note(f"refused.{why.reason}")
                 log.warning("refused %s: %s", arrival.topic, why)
+            except TryLater as error:  # an acknowledgement comes again after the resend
+                self.tally.note("uplink.not_taken")
+                log.warning("%s comes too early: %s", arrival.topic, error)
             self._link.acknowledge(arrival)
+
+    def _settle(self, ack: Ack) -> int:
+        """The server's word on what it has, whichever way it came."""
+        return sum(self._outbox.settle(lane, told) for lane, told in ack.classes.items())
 
     def _take_word(self, arrival: Arrival) -> None:
         topic = Topic.parse(arrival.topic, self._settings.root)
@@ -658,7 +727,10 @@ class Agent:
         if done and command.name == HEARTBEAT:
             self._heartbeat_s = -1e9
         elif done and command.name == NOTE:
-            self._take_note(decode(bytes(command.arguments), Note))
+            try:
+                self._take_note(decode(bytes(command.arguments), Note))
+            except TryLater as error:
+                done, reason = False, f"{Reason.QUEUE_FULL}: {error}"
         elif done:
             self._learn_from(decode(bytes(command.arguments), Feedback))
             self.tally.note("feedback.from_server")
@@ -746,9 +818,11 @@ class Agent:
             self._heartbeat_s = now_s
             self._notebook.keep()
             self._send(self._heartbeat())
+            self.tally.note("dead_letters.put_back", self._outbox.take_back())
         if int(now_s * 2) != int(self._status_s * 2):
             self._status_s = now_s
             self._write_status()
+            self._carried.look()
         if now_s - self._reported_s >= REPORTED_S:
             self._reported_s = now_s
             self._say_reported()
@@ -798,6 +872,7 @@ class Agent:
             **self.tally,
             "intake.late": self._grid.late,
             "buckets.closed": self._buckets,
+            **self._uplink.counters(),
         }
 
     def _waiting(self) -> int:
@@ -842,8 +917,10 @@ class Agent:
                 "lanes": lanes,
                 "plant_connected": self._plant.connected,
                 "uplink_connected": self._link.connected,
+                "server_answers": self._uplink.server_answers,
+                "disk_full": self._outbox.tight or self._history.tight,
                 "bytes_up": self._uplink.bytes_sent,
-                "dead_letters": len(self._outbox.dead_letters()),
+                "dead_letters": self._outbox.dead_letters(),
                 "identity": None if self._keeper is None else self._keeper.told(),
             },
         )

@@ -1,7 +1,8 @@
 """One MQTT connection that a single thread reads. The only file that imports paho.
 
 What arrives waits in a queue; it is acknowledged to the broker when the caller says so (after its own commit), so a
-process that dies in between gets it again. A lost connection comes back by itself and subscribes again."""
+process that dies in between gets it again. A lost connection comes back by itself, after a delay with full jitter, and
+subscribes again."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ from typing import Any, Protocol
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent.flow import full_jitter
 from protocol.errors import TryLater
 
 log = logging.getLogger(__name__)
+FIRST_RECONNECT_S, MOST_RECONNECT_S = 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,6 @@ class PahoLink:
         )
         client.max_inflight_messages_set(200)
         client.max_queued_messages_set(10_000)
-        client.reconnect_delay_set(1, 30)
         if self._username:
             client.username_pw_set(self._username, self._password)
         if self._tls is not None:
@@ -84,6 +86,9 @@ class PahoLink:
         client.on_connect = self._on_connect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
+        client.on_disconnect = lambda mine, *_: self._wait_before_reconnecting(mine)
+        client.on_connect_fail = lambda mine, *_: self._wait_before_reconnecting(mine)
+        self._attempts = 0
         client.connect_async(*self._place, keepalive=20)
         client.loop_start()
         return client
@@ -143,10 +148,17 @@ class PahoLink:
         if reason.is_failure:
             log.warning("broker refused the connection: %s", reason)
             return
+        self._attempts = 0
         if self._filters:
             client.subscribe(list(self._filters.items()))
         if self._announce is not None:
             self._announce()
+
+    def _wait_before_reconnecting(self, client: mqtt.Client) -> None:
+        """paho doubles its delay without jitter; this gives it the next one each time, as minimum and maximum."""
+        delay_s = full_jitter(self._attempts, FIRST_RECONNECT_S, MOST_RECONNECT_S)
+        self._attempts += 1
+        client.reconnect_delay_set(delay_s, delay_s)  # type: ignore[arg-type]  # it takes any number
 
     def _on_publish(self, _client: mqtt.Client, _user: Any, _mid: int, _reason: Any, _properties: Any) -> None:
         self._confirmed += 1

@@ -35,8 +35,10 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class UplinkSettings(LinkSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The server's broker. identity: once the gateway is enrolled, its own certificate is shown there."""
+    """The server's broker. identity: once the gateway is enrolled, its own certificate is shown there. transport: "https"
+    sends the same batches to [server] url instead, where no MQTT gets out."""
 
+    transport: Literal["mqtt", "https"] = "mqtt"
     identity: bool = True
 
 
@@ -98,6 +100,14 @@ class WriteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     mode: Mode = Mode.STRICT
 
 
+class ReplaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How fast the gateway sends what waited while the link was down, beside what is new (0: as fast as the server
+    acknowledges it). burst: messages that may go at once."""
+
+    messages_per_s: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 2000.0
+    burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 2000
+
+
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What runs graphs. engines: those that may, the preferred one first, or "fastest": whichever answers a bundle's golden
     vectors soonest. providers: onnxruntime's execution providers, the preferred one first; the processor is always the last
@@ -141,6 +151,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     schedule: ScheduleSettings = ScheduleSettings()
     write: WriteSettings = WriteSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+    replay: ReplaySettings = ReplaySettings()
 
     @property
     def identity_folder(self) -> Path:

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from edge_agent.intake import Row
-from edge_agent.storage import open_store
+from edge_agent.storage import disk_full, open_bounded
 from protocol.covariates import KnownInput
-from protocol.errors import BadSettings, Refused
+from protocol.errors import BadSettings, Refused, TryLater
 from protocol.sync import decode, encode
 from protocol.windows import Floats, resample
 
@@ -33,6 +34,10 @@ CREATE TABLE IF NOT EXISTS known_input (
     id TEXT, machine TEXT, known_ms INTEGER, end_ms INTEGER, body BLOB, PRIMARY KEY (machine, id, known_ms));
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, n INTEGER);
 """
+T = TypeVar("T")
+UNBOUNDED_BYTES = 1 << 40
+"""`history_days` bounds this file, not its size."""
+TRANSACTION_BYTES = 1_000_000
 MAX_QUARANTINE_ROWS = 10_000
 MAX_QUARANTINE_PAYLOAD_BYTES = 4096
 
@@ -50,12 +55,10 @@ class History:
     """Owner of history.db. Not thread-safe: the agent's thread writes, `series_values` opens its own reader."""
 
     def __init__(self, path: Path) -> None:
-        self._db = open_store(path, _SCHEMA)
+        self._db, self._room = open_bounded(path, _SCHEMA, UNBOUNDED_BYTES, TRANSACTION_BYTES)
         self._ids: dict[Key, int] = {}
         self.units: dict[Key, str] = {}
-        for number, machine, signal, unit in self._db.execute("SELECT id, machine, signal, unit FROM series"):
-            self._ids[machine, signal] = number
-            self.units[machine, signal] = unit
+        self._read_series()
         self._quarantined = self._db.execute("SELECT count(*) FROM quarantine").fetchone()[0]
 
     def store(
@@ -65,7 +68,16 @@ class History:
         counted: Callable[[Stored], dict[str, int]],
     ) -> Stored:
         """One transaction: observations, quarantined messages (topic, payload, why, time_ms) and, with them, the
-        counters that `counted` derives from the outcome, so that no restart can make the books disagree."""
+        counters that `counted` derives from the outcome, so that no restart can make the books disagree. On a full disk
+        the oldest observations make room; raises TryLater when even that does not help."""
+        return self._in_room(lambda: self._store(rows, refused, counted))
+
+    def _store(
+        self,
+        rows: list[Row],
+        refused: list[tuple[str, bytes, Refused, int]],
+        counted: Callable[[Stored], dict[str, int]],
+    ) -> Stored:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -87,7 +99,9 @@ class History:
             )
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._read_series()
             raise
         return stored
 
@@ -98,7 +112,8 @@ class History:
     def remember_input(self, known: KnownInput) -> bool:
         """Whether this version of a known input is new here; keeps it."""
         row = (known.id, known.machine, known.known_ms, known.end_ms, encode(known))
-        return self._db.execute("INSERT OR IGNORE INTO known_input VALUES (?,?,?,?,?)", row).rowcount == 1
+        sql = "INSERT OR IGNORE INTO known_input VALUES (?,?,?,?,?)"
+        return self._in_room(lambda: self._db.execute(sql, row).rowcount == 1)
 
     def known_inputs(self) -> list[KnownInput]:
         """Every version that is kept, in the order in which they became known."""
@@ -120,7 +135,7 @@ class History:
 
     def newest_ms(self) -> int:
         """Time of the newest observation, 0 for none."""
-        return max((self._newest(i) for i in self._ids.values()), default=0)
+        return max((self._edge(i, "max") for i in self._ids.values()), default=0)
 
     def oldest_ms(self, key: Key) -> int:
         """Time of a signal's oldest observation, 0 for none."""
@@ -155,14 +170,60 @@ class History:
         """Drops observations older than time_ms; returns how many."""
         return self._db.execute("DELETE FROM observation WHERE time_ms < ?", (time_ms,)).rowcount
 
-    def close(self) -> None:
-        """Checkpoints and closes."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+    @property
+    def tight(self) -> bool:
+        """Whether the disk is so full that the file is held at the size it has."""
+        return self._room.tight
 
-    def _newest(self, series: int) -> int:
-        newest = self._db.execute("SELECT max(time_ms) FROM observation WHERE series = ?", (series,)).fetchone()[0]
-        return int(newest or 0)
+    def close(self) -> None:
+        """Checkpoints, as far as there is room, and closes."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            if not disk_full(error):
+                raise
+        finally:
+            self._db.close()
+
+    def _in_room(self, change: Callable[[], T]) -> T:
+        """`change`, again after each thing that made room for it."""
+        while True:
+            try:
+                done = change()
+            except sqlite3.OperationalError as error:
+                if not disk_full(error):
+                    raise
+                if not self._room.tighten() and not self._forget_some():
+                    raise TryLater(f"no room in the history: {error}") from error
+            else:
+                self._room.hold()
+                return done
+
+    def _forget_some(self) -> bool:
+        """The oldest fiftieth of the time that is kept goes. False where that would not help: the file has pages to
+        spare, and what lacks room is its WAL."""
+        oldest = min((self._edge(i, "min") for i in self._ids.values()), default=0)
+        newest = self.newest_ms()
+        if self._room.spare_bytes() > TRANSACTION_BYTES or oldest >= newest:
+            return False
+        try:
+            self.forget_before(oldest + max((newest - oldest) // 50, 1))
+        except sqlite3.OperationalError as error:
+            if not disk_full(error):
+                raise
+            return False
+        return True
+
+    def _read_series(self) -> None:
+        """Number and unit of every signal, as the file has them."""
+        self._ids.clear()
+        for number, machine, signal, unit in self._db.execute("SELECT id, machine, signal, unit FROM series"):
+            self._ids[machine, signal] = number
+            self.units[machine, signal] = unit
+
+    def _edge(self, series: int, of: Literal["min", "max"]) -> int:
+        found = self._db.execute(f"SELECT {of}(time_ms) FROM observation WHERE series = ?", (series,)).fetchone()[0]  # noqa: S608
+        return int(found or 0)
 
     def _id(self, row: Row) -> int:
         key = (row[0], row[1])
@@ -180,8 +241,7 @@ class History:
         db = self._db
         db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
-        self._ids.clear()
-        self._ids.update({(m, s): i for i, m, s in db.execute("SELECT id, machine, signal FROM series")})
+        self._read_series()
         fresh: list[Row] = []
         conflicts: list[Row] = []
         duplicates = 0

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from edge_agent.updates import write_durably
-from protocol.errors import BadSettings
+from protocol.errors import BadIdentity, BadSettings, Reason
 
 KEY, CERTIFICATE, AUTHORITY, TOKEN = "key.pem", "cert.pem", "ca.pem", "token"
 FILES = (KEY, CERTIFICATE, AUTHORITY, TOKEN)
@@ -84,6 +84,33 @@ class Identity:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise BadSettings(f"{self.folder / KEY} is no P-256 key; enrol this gateway again")
         return key.sign(payload, ec.ECDSA(hashes.SHA256()))
+
+
+def vouched(authority_pem: bytes, certificate_pem: bytes, signature: bytes, payload: bytes) -> str:
+    """The name in a certificate that `authority_pem` issued, whose key signed `payload` (ECDSA P-256 with SHA-256, DER).
+    Raises BadIdentity. Dates are not looked at: this gateway's clock may be the one that is wrong."""
+    try:
+        from cryptography import x509
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import NameOID
+    except ModuleNotFoundError as error:
+        raise BadSettings(NEEDS) from error
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
+        (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise BadIdentity(Reason.BAD_CERTIFICATE, "no certificate of this gateway's authority") from error
+    key = certificate.public_key()
+    try:
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise InvalidSignature
+        key.verify(signature, payload, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as error:
+        raise BadIdentity(Reason.UNSIGNED, "altered: the signature is not of what it says") from error
+    return str(name.value)
 
 
 def replace(folder: Path, *, key: bytes, certificate: bytes, authority: bytes, token: str) -> None:

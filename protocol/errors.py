@@ -40,6 +40,7 @@ class Reason(StrEnum):
     UNKNOWN_TARGET = "unknown_target"
     CONFLICTING_DUPLICATE = "conflicting_duplicate"
     QUEUE_FULL = "queue_full"
+    NEVER_ACKNOWLEDGED = "never_acknowledged"
     EXPIRED = "expired"
     STALE_VERSION = "stale_version"
     DIGEST_MISMATCH = "digest_mismatch"

@@ -85,19 +85,22 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages of one class, ascending by mwseq. `shed` are ranges the gateway gave up by rule when its disk was full:
-    they will never come, and the server counts them instead of waiting."""
-
-    envelopes: Annotated[list[Envelope], msgspec.Meta(max_length=MAX_BATCH_MESSAGES)]
-    shed: Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)] = []
-
-
 class Refusal(msgspec.Struct, frozen=True):
-    """One message that the server will never store as what it claims to be; it was quarantined, do not send it again."""
+    """One message that will never be stored as what it claims to be. From the server: it was quarantined, do not send it
+    again. From a gateway: it was given up after many attempts over a live link, do not wait for it."""
 
     seq: Sequence
     reason: Name
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages of one class, ascending by mwseq. `shed` are ranges the gateway gave up by rule when its disk was full,
+    `dead` single messages that no attempt brought across: they will never come, and the server counts them instead of
+    waiting. A batch with nothing in it is a canary: it is answered like any other, and so proves the way there and back."""
+
+    envelopes: Annotated[list[Envelope], msgspec.Meta(max_length=MAX_BATCH_MESSAGES)]
+    shed: Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)] = []
+    dead: Annotated[list[Refusal], msgspec.Meta(max_length=MAX_BATCH_MESSAGES)] = []
 
 
 class ClassAck(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +114,11 @@ class ClassAck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
-    """The server's answer on `dn/ack`. Classes that are absent are unchanged."""
+    """The server's answer on `dn/ack`. Classes that are absent are unchanged. `rate` is how many messages per second the
+    server offers this gateway from now on; null: no limit."""
 
     classes: dict[MessageClass, ClassAck]
+    rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 class Resend(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,7 @@ def keys(settings: Settings, root_key: Path | None) -> int:
 def ready_to_sign(settings: Settings) -> None:
     """At the first start there are no keys yet; later they must fit their root."""
     from server import signing
+    from server.seal import Seal
 
     folder = settings.key_folder
     if not (folder / signing.ROOT_FILE).exists():
@@ -76,6 +77,7 @@ def ready_to_sign(settings: Settings) -> None:
     if (folder / "root.key").exists():
         log.warning("%s lies on the server: move it to a safe place that no network reaches", folder / "root.key")
     signing.SignedList(folder, settings.artifact_folder / "trust")
+    Seal.of(folder)
 
 
 def migrate(settings: Settings) -> None:
@@ -95,10 +97,12 @@ def serve(settings: Settings) -> int:
 
     from server.app import create_app
     from server.broker import Intake
+    from server.refusals import Refusals
 
     database = Database(settings.database)
-    intake = Intake(settings, database) if settings.intake else None
-    app = create_app(settings, database, intake)
+    refusals = Refusals()
+    intake = Intake(settings, database, refusals) if settings.intake else None
+    app = create_app(settings, database, intake, refusals)
     uvicorn.run(
         app,
         host=settings.host,

@@ -14,15 +14,20 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from server.config import Settings
 from server.console import console_routes
 from server.database import Database
+from server.refusals import Refusals
 from server.routes.access import Denied
 from server.routes.api import api_routes
 from server.routes.edits import edit_routes
 from server.routes.identity import identity_routes
+from server.routes.ledger import ledger_routes
+from server.routes.status import status_routes
+from server.routes.sync import sync_routes
 from server.routes.trust import trust_routes
 
 
-def create_app(settings: Settings, database: Database, intake: Any = None) -> FastAPI:
-    """The application; `intake` (start, stop, connected) lives as long as the application does."""
+def create_app(settings: Settings, database: Database, intake: Any = None, refusals: Refusals | None = None) -> FastAPI:
+    """The application; `intake` (start, stop, connected) lives as long as the application does. `refusals` counts what this
+    process refuses, `intake` included."""
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -36,8 +41,12 @@ def create_app(settings: Settings, database: Database, intake: Any = None) -> Fa
     app.state.settings = settings
     app.state.database = database
     app.state.intake = intake
+    app.state.refusals = refusals or Refusals()
     app.include_router(api_routes(database, settings))
     app.include_router(edit_routes(database, settings))
+    app.include_router(ledger_routes(database, settings))
+    app.include_router(status_routes(database))
+    app.include_router(sync_routes(database, settings))
     app.include_router(trust_routes(database, settings))
     app.include_router(identity_routes(database, settings))
     app.include_router(console_routes(database, settings))

@@ -20,26 +20,28 @@ from protocol.errors import BadTopic, Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.reading.notes import Note
-from protocol.sync import ANSWER, NOTE, Ack, ClassAck, Command, encode
+from protocol.sync import Ack, ClassAck, encode
 from protocol.topics import Channel, Topic
 from server import feedback as answers
-from server import intake, notes, rollouts
+from server import intake, leases, notes, rollouts
 from server.broker_tls import server_context
 from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, Gateway
+from server.handed_down import LASTS_MS, command
+from server.refusals import Refusals
 from server.retention import forget_old_forecasts
 
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
-ANSWER_LASTS_MS = 7 * 86_400_000
+DUTY = "gateways"
 HEARD = [*(Channel.up(c) for c in MessageClass), Channel.STATE, Channel.TWIN_REPORTED]
 
 
 class Intake:
     """One thread from broker to database. `stop` ends it after the transaction in progress."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, refusals: Refusals | None = None) -> None:
         self._settings = settings
         self._database = database
         self._catalogues = Catalogues(settings.artifact_folder)
@@ -48,7 +50,8 @@ class Intake:
         self._told: dict[str, int] = {}
         self._answers_told = self._notes_told = 0
         self._forgot_s = time.monotonic()
-        self.refused = 0
+        self._refusals = refusals or Refusals()
+        self._holder = leases.new_holder()
         self.failures = 0
         broker = settings.broker
         client = mqtt.Client(
@@ -82,6 +85,7 @@ class Intake:
         """Ends cleanly; unacknowledged messages come again."""
         self._stop.set()
         self._thread.join(10)
+        self._leave_duty()
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -100,13 +104,28 @@ class Intake:
                 self._take_some()
                 if time.monotonic() - looked_s >= 0.5:
                     looked_s = time.monotonic()
-                    self._look_after_twins()
-                    self._tell_gateways()
+                    if self._on_duty():
+                        self._look_after_twins()
+                        self._tell_gateways()
             except SQLAlchemyError:
                 # nothing was acknowledged: gateways send again when the database is back
                 self.failures += 1
                 log.exception("the database did not take a transaction; trying again")
                 self._stop.wait(1.0)
+
+    def _on_duty(self) -> bool:
+        """Whether this process is the one that tells gateways and looks after twins. One without a broker cannot."""
+        if not self.connected:
+            return False
+        with self._database.begin() as session:
+            return leases.hold(session, DUTY, self._holder, time.time_ns() // 1_000_000)
+
+    def _leave_duty(self) -> None:
+        try:
+            with self._database.begin() as session:
+                leases.give_back(session, DUTY, self._holder)
+        except SQLAlchemyError:
+            log.warning("the lease %r is not given back; it runs out by itself", DUTY)
 
     def _take_some(self) -> None:
         try:
@@ -131,8 +150,8 @@ class Intake:
         payload = bytes(message.payload)
         try:
             topic = Topic.parse(message.topic, self._settings.root)
-        except BadTopic:
-            self.refused += 1
+        except BadTopic as why:
+            self._refusals.note("mqtt", why.reason)
             return
         try:
             lane = topic.channel.message_class
@@ -140,6 +159,8 @@ class Intake:
                 told = intake.store_batch(session, topic.site, topic.gateway, lane, payload, now_ms, self._catalogues)
                 classes = acks.setdefault(topic.sibling(Channel.DOWN_ACK), {})
                 before = classes.get(lane)
+                for refusal in told.nack:
+                    self._refusals.note("mqtt", refusal.reason)
                 nack = [*(before.nack if before else []), *told.nack][:500]
                 classes[lane] = ClassAck(upto=told.upto, beyond=told.beyond, gaps=told.gaps, nack=nack)
             elif topic.channel is Channel.STATE:
@@ -147,7 +168,7 @@ class Intake:
             elif topic.channel is Channel.TWIN_REPORTED:
                 intake.take_reported(session, topic.site, topic.gateway, payload)
         except Refused as why:
-            self.refused += 1
+            self._refusals.note("mqtt", why.reason)
             intake.quarantine(session, topic.gateway, topic.channel.value, None, why, payload, now_ms)
 
     def _look_after_twins(self) -> None:
@@ -173,23 +194,20 @@ class Intake:
         now_ms = time.time_ns() // 1_000_000
         with self._database.begin() as session:
             sites = {g.id: g.site for g in session.scalars(select(Gateway))}
-            rows = answers.from_console(session, now_ms - ANSWER_LASTS_MS, self._answers_told)
+            rows = answers.from_console(session, now_ms - LASTS_MS, self._answers_told)
             told = [(row.id, row.gateway, answers.as_told(row)) for row in rows]
-            waiting = notes.from_console(session, now_ms - ANSWER_LASTS_MS, self._notes_told)
+            waiting = notes.from_console(session, now_ms - LASTS_MS, self._notes_told)
             written = [(row.id, row.gateway, msgspec.convert(row.body, Note)) for row in waiting]
         for number, gateway, feedback in told:
-            self._command(sites[gateway], gateway, ANSWER, feedback, now_ms)
+            self._command(sites[gateway], gateway, feedback, now_ms)
             self._answers_told = number
         for number, gateway, note in written:
-            self._command(sites[gateway], gateway, NOTE, note, now_ms)
+            self._command(sites[gateway], gateway, note, now_ms)
             self._notes_told = number
 
-    def _command(self, site: str, gateway: str, name: str, what: Feedback | Note, now_ms: int) -> None:
-        command = Command(
-            id=what.id, name=name, expires_ms=now_ms + ANSWER_LASTS_MS, arguments=msgspec.Raw(encode(what))
-        )
+    def _command(self, site: str, gateway: str, what: Feedback | Note, now_ms: int) -> None:
         topic = Topic(site, gateway, Channel.DOWN_COMMAND, self._settings.root)
-        self._client.publish(topic.text, encode(command), qos=1)
+        self._client.publish(topic.text, encode(command(what, now_ms)), qos=1)
 
 
 def encode_json(document: dict[str, Any]) -> bytes:

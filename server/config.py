@@ -99,7 +99,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """keys: folder of the keys that sign models and gateways, readable by the server alone (empty: `keys` beside the
-    artifacts). tls_cert, tls_key: the API speaks HTTPS with these."""
+    artifacts). tls_cert, tls_key: the API speaks HTTPS with these. metrics_token: what Prometheus reads /metrics with (empty:
+    the admin token alone opens it)."""
 
     database: str = "sqlite:///millwright.db"
     artifacts: str = "artifacts"
@@ -108,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gateway_token_file: str = ""
     admin_token: str = ""
     gateway_token: str = ""
+    metrics_token_file: str = ""
+    metrics_token: str = ""
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8420
     root: str = DEFAULT_ROOT
@@ -140,10 +143,10 @@ def load(path: Path | None, environment: dict[str, str] | None = None) -> Settin
     env = dict(os.environ) if environment is None else environment
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8")) if path is not None else {}
-        for key in ("database", "artifacts", "keys", "admin_token", "gateway_token"):
+        for key in ("database", "artifacts", "keys", "admin_token", "gateway_token", "metrics_token"):
             if f"MILLWRIGHT_{key.upper()}" in env:
                 told[key] = env[f"MILLWRIGHT_{key.upper()}"]
-        for key in ("admin_token", "gateway_token"):
+        for key in ("admin_token", "gateway_token", "metrics_token"):
             if not told.get(key) and told.get(f"{key}_file"):
                 told[key] = Path(told[f"{key}_file"]).read_text(encoding="utf-8").strip()
         settings = msgspec.convert(told, Settings)
@@ -153,6 +156,8 @@ def load(path: Path | None, environment: dict[str, str] | None = None) -> Settin
         raise BadSettings(f"{path}: {error}") from error
     check_token(settings.admin_token, "admin_token")
     check_token(settings.gateway_token, "gateway_token")
+    if settings.metrics_token:
+        check_token(settings.metrics_token, "metrics_token")
     return settings
 
 

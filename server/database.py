@@ -36,8 +36,9 @@ class Gateway(Table):
     heartbeat: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
-class Ledger(Table):
-    """Per gateway and class: committed up to and including `upto`, plus committed ranges beyond a gap, plus shed ranges."""
+class LedgerRow(Table):
+    """Per gateway and class: told of up to and including `upto`, plus ranges beyond a gap. Of these numbers the gateway gave
+    up those in `shed` [first, last] and in `dead` [first, last, reason]; the others are stored or in quarantine."""
 
     __tablename__ = "ledger"
     gateway: Mapped[str] = mapped_column(primary_key=True)
@@ -45,6 +46,7 @@ class Ledger(Table):
     upto: Mapped[int] = mapped_column(default=0)
     beyond: Mapped[list[Any]] = mapped_column(default=list)
     shed: Mapped[list[Any]] = mapped_column(default=list)
+    dead: Mapped[list[Any]] = mapped_column(default=list)
     stored: Mapped[int] = mapped_column(default=0)
     duplicates: Mapped[int] = mapped_column(default=0)
     quarantined: Mapped[int] = mapped_column(default=0)
@@ -214,6 +216,7 @@ class QuarantineRow(Table):
     """What could not be stored as what it claims to be, kept with its reason. `payload` is cut at 64 KiB."""
 
     __tablename__ = "quarantine"
+    __table_args__ = (Index("ix_quarantine_seq", "gateway", "message_class", "seq"),)
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     gateway: Mapped[str] = mapped_column(index=True)
     message_class: Mapped[str]
@@ -291,6 +294,15 @@ class Job(Table):
     created_ms: Mapped[int]
     started_ms: Mapped[int | None]
     finished_ms: Mapped[int | None]
+
+
+class LeaseRow(Table):
+    """What one process does alone, and until when nobody else may."""
+
+    __tablename__ = "lease"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    until_ms: Mapped[int]
 
 
 class EnrolTokenRow(Table):

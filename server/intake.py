@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from protocol.catalogue import ItemCard
 from protocol.covariates import KnownInput
-from protocol.errors import Refused
+from protocol.errors import BadMessage, Reason, Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
@@ -39,7 +39,7 @@ from server.database import (
     EventRow,
     ForecastRow,
     Gateway,
-    Ledger,
+    LedgerRow,
     QuarantineRow,
     RecommendationRow,
     ReportRow,
@@ -47,6 +47,7 @@ from server.database import (
     StatementRow,
     WorkOrderRow,
 )
+from server.given_up import GivenUp
 
 MAX_QUARANTINED_BYTES = 64 * 1024
 BUILT_IN_ONLY = Catalogues()
@@ -62,18 +63,22 @@ def store_batch(
     catalogues: Catalogues = BUILT_IN_ONLY,
 ) -> ClassAck:
     """Stores what is new of one batch; the answer holds once the session has committed. Raises BadMessage if the batch
-    itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A report that does not say what
+    itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A message that comes after its number
+    was given up is stored. A report that does not say what
     its facts say is refused; `catalogues` are those it may have been written with."""
     batch = decode(payload, Batch)
+    if any(first > last for first, last in batch.shed):
+        raise BadMessage(Reason.WRONG_TYPE, "Batch: a shed range ends before it begins")
     row = heard_of(session, site, gateway)
     row.last_data_ms = now_ms
     ledger = _ledger(session, gateway, message_class)
     beyond = [(int(a), int(b)) for a, b in ledger.beyond]
-    arrived: list[ranges.Range] = []
+    given_up = GivenUp.of(ledger)
+    arrived: set[int] = set()
     nack: list[Refusal] = []
     for envelope in batch.envelopes:
         seq = envelope.mwseq
-        if ranges.holds(seq, ledger.upto, beyond) or any(a == seq for a, _ in arrived):
+        if seq in arrived or (ranges.holds(seq, ledger.upto, beyond) and not given_up.holds(seq)):
             ledger.duplicates += 1
             continue
         try:
@@ -85,11 +90,13 @@ def store_batch(
             quarantine(session, gateway, message_class.value, seq, why, msgspec.json.encode(envelope), now_ms)
             ledger.quarantined += 1
             nack.append(Refusal(seq, why.reason.value))
-        arrived.append((seq, seq))
-    shed = ranges.union([*((int(a), int(b)) for a, b in ledger.shed), *batch.shed])
-    ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *arrived, *batch.shed])
+        arrived.add(seq)
+    here = [(seq, seq) for seq in sorted(arrived)]
+    given_up.settle(ranges.told(ledger.upto, beyond), here, batch.shed, batch.dead)
+    dead = [(one.seq, one.seq) for one in batch.dead]
+    ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *here, *batch.shed, *dead])
     ledger.beyond = [list(r) for r in left]
-    ledger.shed = [list(r) for r in shed]
+    given_up.keep(ledger)
     ledger.bytes += len(payload)
     return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
 
@@ -302,15 +309,16 @@ def take_reported(session: Session, site: str, gateway: str, payload: bytes) -> 
     heard_of(session, site, gateway).reported = msgspec.to_builtins(reported)
 
 
-def _ledger(session: Session, gateway: str, message_class: MessageClass) -> Ledger:
-    row = session.get(Ledger, (gateway, message_class.value), with_for_update=True)
+def _ledger(session: Session, gateway: str, message_class: MessageClass) -> LedgerRow:
+    row = session.get(LedgerRow, (gateway, message_class.value), with_for_update=True)
     if row is None:
-        row = Ledger(
+        row = LedgerRow(
             gateway=gateway,
             message_class=message_class.value,
             upto=0,
             beyond=[],
             shed=[],
+            dead=[],
             stored=0,
             duplicates=0,
             quarantined=0,

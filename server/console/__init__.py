@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from protocol.feedback import Feedback
 from protocol.reports import ForecastExplanation
-from server import edits, notes
+from server import edits, ledger, notes
 from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import (
@@ -51,6 +51,7 @@ from server.routes.api import (
 HERE = Path(__file__).parent
 POINTS = 240
 AROUND_MS = 3 * 3_600_000
+MOST_QUARANTINED = 500
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -191,6 +192,7 @@ def overview(session: Session, now_ms: int, known: Catalogues) -> dict[str, Any]
             for r in reports
         ],
         "cards": _numbers(session, gateways),
+        "ledger": ledger.state(session, now_ms, most_quarantined=MOST_QUARANTINED).gateways,
         "wordings": edits.proposals(session, known, most=20),
         "models": [_model(m) for m in session.scalars(select(Model).order_by(Model.id.desc()).limit(12))],
         "rollouts": [

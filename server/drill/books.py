@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from protocol.names import MessageClass
-from server.database import Database, FeedbackRow, Ledger, QuarantineRow, ReportRow, SignalBlockRow
+from server.database import Database, FeedbackRow, LedgerRow, QuarantineRow, ReportRow, SignalBlockRow
 from server.drill.machines import A_STEP, SIGNALS, STEP_MS, T0_MS, bucket_mean, reading, time_of
 
 MOST_TOLD = 5
@@ -59,7 +59,7 @@ def history_holds(books: Books, history: Path, ticks: int) -> None:
 def ledger_holds(books: Books, lanes: dict[str, dict[str, int]], database: Database, gateway: str) -> None:
     """Every message that the gateway numbered is committed on the server, still on the gateway's disk, or shed and named."""
     with database.begin() as session:
-        rows = {row.message_class: row for row in session.scalars(select(Ledger).where(Ledger.gateway == gateway))}
+        rows = {row.message_class: row for row in session.scalars(select(LedgerRow).where(LedgerRow.gateway == gateway))}
         for name, lane in lanes.items():
             row = rows.get(name)
             numbered, upto = lane["next"] - 1, row.upto if row else 0

@@ -48,6 +48,13 @@ def gateway_or_admin(request: Request) -> None:
         raise Denied
 
 
+def watcher_or_admin(request: Request) -> None:
+    """Dependency of what Prometheus reads: it has a token of its own, which opens nothing else."""
+    token = request.app.state.settings.metrics_token
+    if not is_admin(request) and not (token and _bearer_is(request, token)):
+        raise Denied
+
+
 def gateway_named(request: Request) -> str | None:
     """The gateway that asks, by the token that it was given with its certificate; None for everybody else."""
     database: Database = request.app.state.database

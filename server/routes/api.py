@@ -34,7 +34,7 @@ from server.database import (
     ForecastRow,
     Gateway,
     Job,
-    Ledger,
+    LedgerRow,
     Model,
     QuarantineRow,
     RecommendationRow,
@@ -125,11 +125,6 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             if row is None:
                 raise missing("gateway", name)
             return plain(row)
-
-    @guarded.get("/ledger", summary="What has arrived, per gateway and class, to the message")
-    def ledger() -> list[dict[str, Any]]:
-        with database.begin() as session:
-            return [plain(r) for r in session.scalars(select(Ledger).order_by(Ledger.gateway, Ledger.message_class))]
 
     @guarded.get("/counters", summary="The loop's counters")
     def counters() -> dict[str, Any]:
@@ -346,7 +341,10 @@ def count_everything(session: Session) -> dict[str, Any]:
     )
     made: dict[str, Any] = {t.__tablename__: session.scalar(select(func.count()).select_from(t)) for t in tables}
     sums = select(
-        func.sum(Ledger.stored), func.sum(Ledger.duplicates), func.sum(Ledger.quarantined), func.sum(Ledger.bytes)
+        func.sum(LedgerRow.stored),
+        func.sum(LedgerRow.duplicates),
+        func.sum(LedgerRow.quarantined),
+        func.sum(LedgerRow.bytes),
     )
     names = ("messages_stored", "messages_duplicate", "messages_quarantined", "bytes_up")
     made |= {n: int(v or 0) for n, v in zip(names, session.execute(sums).one(), strict=True)}

@@ -16,18 +16,16 @@ import pytest
 from edge_agent.agent import Agent, build_agent
 from edge_agent.config import AgentSettings, ClockSettings, ForecastSettings, ShareSettings
 from edge_agent.explain import Labels
-from edge_agent.outbox import Outbox
 from edge_agent.runtimes import load
 from edge_agent.skills.write_report import Facts, write
 from edge_agent.updates import Change
 from protocol.bundles import digest
 from protocol.covariates import EVERY_MACHINE, KnownInput, Source
-from protocol.errors import TryLater
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
 from protocol.reports import Evidence, FaultEvent, Forecast, Recommendation, Report, Severity
-from protocol.sync import ANSWER, Ack, Batch, ClassAck, Command, Message, Refusal, decode, decode_message, encode
+from protocol.sync import ANSWER, Ack, Batch, ClassAck, Command, Message, decode, decode_message, encode
 from protocol.twin import Role
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.verify import verify
@@ -50,52 +48,6 @@ def _factory() -> ModuleType:
 
 
 factory = _factory()
-
-
-def test_only_the_servers_word_frees_a_message_and_numbers_are_never_reused(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "outbox.db", 10_000_000)
-    for i in range(5):
-        outbox.add(EVENT, b"e%d" % i)
-    outbox.commit()
-    assert outbox.settle(EVENT, ClassAck(upto=3, beyond=[(5, 5)], nack=[Refusal(2, "unknown_type")])) == 4
-    outbox.close()
-    again = Outbox(tmp_path / "outbox.db", 10_000_000)
-    assert [seq for seq, _ in again.read(EVENT, 0, 10, 1000)] == [4]
-    assert again.dead_letters() == [("event", 2, "unknown_type")]
-    again.settle(EVENT, ClassAck(upto=5))
-    again.add(EVENT, b"next")
-    again.commit()
-    assert [seq for seq, _ in again.read(EVENT, 0, 10, 1000)] == [6]
-    again.close()
-
-
-def test_what_was_not_committed_is_not_there_after_a_kill(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "outbox.db", 10_000_000)
-    outbox.add(REPORT, b"safe", known_as="report-1")
-    outbox.commit()
-    outbox.add(REPORT, b"lost", known_as="report-2")
-    outbox._db.close()  # as a killed process leaves it: the open transaction is gone
-    again = Outbox(tmp_path / "outbox.db", 10_000_000)
-    assert [e for _, e in again.read(REPORT, 0, 10, 1000)] == [b"safe"]
-    assert not again.add(REPORT, b"twice", known_as="report-1")
-    assert again.add(REPORT, b"now", known_as="report-2")
-    again.close()
-
-
-def test_a_full_outbox_sheds_bulk_first_and_tells_the_ranges(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "outbox.db", 100_000)
-    for _ in range(80):
-        outbox.add(BULK, b"b" * 1000)
-    for _ in range(95):
-        outbox.add(REPORT, b"r" * 1000)
-    outbox.commit()
-    assert outbox.lanes[REPORT].waiting == 95
-    assert outbox.shed_ranges(BULK) == [(1, outbox.lanes[BULK].shed)]
-    while outbox.lanes[REPORT].bytes < 99_500:
-        outbox.add(REPORT, b"r" * 500)
-    with pytest.raises(TryLater):
-        outbox.add(REPORT, b"r" * 1000)
-    outbox.close()
 
 
 class Gateway:

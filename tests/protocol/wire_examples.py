@@ -319,6 +319,8 @@ EXAMPLES: dict[str, msgspec.Struct] = {
             MessageClass.EVENT: ClassAck(upto=7, beyond=[(9, 9)], gaps=[(8, 8)], nack=[Refusal(7, "unknown_type")])
         }
     ),
+    "batch_dead": Batch(envelopes=[], dead=[Refusal(6, "never_acknowledged")]),
+    "ack_rate": Ack(classes={MessageClass.EVENT: ClassAck(upto=7)}, rate=250.0),
     "resend": Resend(classes={MessageClass.EVENT: [(8, 8)]}),
     "command": Command(id="c-1", name="say_hello", expires_ms=T0, arguments=msgspec.Raw(b"{}")),
     "reply": Reply(id="c-1", done=True, result=msgspec.Raw(b"null")),

@@ -27,7 +27,7 @@ from server import config, datasets, intake, ranges
 from server.__main__ import migrate
 from server.broker import Intake
 from server.config import BrokerSettings, Settings
-from server.database import Database, FeedbackRow, Gateway, Ledger, QuarantineRow, StatementRow, Table, WorkOrderRow
+from server.database import Database, FeedbackRow, Gateway, LedgerRow, QuarantineRow, StatementRow, Table, WorkOrderRow
 
 NOW = 1_790_000_000_000
 TOKEN = "k3Jx9QmW2vLs8RtZ5yBn7CdF"
@@ -77,7 +77,7 @@ def test_a_batch_seen_twice_is_acknowledged_twice_and_stored_once(database: Data
     assert send(database, *batch).upto == 3
     assert stored(database) == ["WO-1", "WO-2", "WO-3"]
     with database.begin() as session:
-        ledger = session.get_one(Ledger, ("g", "event"))
+        ledger = session.get_one(LedgerRow, ("g", "event"))
         assert (ledger.stored, ledger.duplicates) == (3, 3)
 
 

@@ -8,6 +8,7 @@ import { editButton, editedTag, editing, editorOf, issuedTitle, sectionsOf, wait
 import { each, el } from "./elements.js";
 import { engineOf } from "./engines.js";
 import { criticalSentence, gantt, noSchedule, scheduleSentence, scheduleTitle, windowSentences } from "./gantt.js";
+import { ledgerTitle, ledgers } from "./ledger.js";
 import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
 import { meanings, noteLines, noteWords, weighed } from "./notes.js";
 import { passages, planLine, planTitle, planWords } from "./plans.js";
@@ -243,6 +244,7 @@ function showRollouts() {
 function showRest() {
   put("events", state.events.map((e) => [e.id, e.end_ms]), () => state.events.length ? table([{ text: "" }, { text: t("machines") }, { text: t("events") }, { text: "UTC" }], state.events.slice(0, 12).map((e) => [tag(e.severity), e.machine, `${e.signal} ${t(e.kind === "silent" ? "noValue" : e.kind)}`, `${moment(e.start_ms)}${e.end_ms ? " – " + moment(e.end_ms).slice(6) : " …"}`])) : empty(t("none")));
   put("gateways", state.gateways.map((g) => [g.id, g.alive, g.rss_mib, g.outbox, g.quarantine]), () => state.gateways.length ? state.gateways.map((g) => el("p", { class: "small" }, el("b", {}, g.id), " ", g.alive ? tag("done", t("alive")) : tag("stopped", `${t("silent")} ${number(g.last_data_s)} s`), ` ${number(g.rss_mib)} MiB · ${g.outbox} ${t("outbox")}`, el("br"), el("span", { class: "muted" }, `${t("quarantine")}: ${Object.entries(g.quarantine).map(([why, n]) => `${why} ${n}`).join(", ") || "0"}`))) : empty(t("none")));
+  put("ledger", state.ledger, () => ledgers(state.ledger));
   $("site").textContent = [...new Set(state.gateways.map((g) => g.site))].join(", ");
 }
 
@@ -250,6 +252,7 @@ function show() {
   for (const heading of document.querySelectorAll("[data-t]")) heading.textContent = t(heading.dataset.t);
   $("buying-title").textContent = buyingTitle();
   $("schedules-title").textContent = scheduleTitle();
+  $("ledger-title").textContent = ledgerTitle();
   $("language").textContent = lang() === "zh" ? "English" : "中文";
   if (!state) return;
   showLoop(); showMachines(); showSchedules(); showReports(); showPlans(); showNotes(); showWordings($("wordings-title"), $("wordings"), state.wordings, poll); showBuying(); showModels(); showRollouts(); showRest();
