@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -131,13 +132,15 @@ class PahoLink:
 
     def close(self) -> None:
         """Disconnects cleanly, so the broker keeps the Will to itself."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        _end(self._client)
 
     def reconnect(self) -> None:
         """Leaves cleanly and comes back, with whatever the TLS context holds by now. The broker keeps the session; what it
         has not taken yet is in the outbox."""
-        self.close()
+        if self.connected:
+            self.close()
+        else:  # paho may sleep for half a minute before it sees that it shall not try again
+            threading.Thread(target=_end, args=(self._client,), name="old link", daemon=True).start()
         self._sent = self._confirmed = 0
         self._client = self._opened()
 
@@ -163,3 +166,8 @@ class PahoLink:
     def _on_message(self, _client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
         token = (message.mid, message.qos) if message.qos else None
         self._arrivals.put(Arrival(message.topic, bytes(message.payload), bool(message.retain), token))
+
+
+def _end(client: mqtt.Client) -> None:
+    client.disconnect()
+    client.loop_stop()

@@ -25,6 +25,7 @@ from protocol.sync import Ack, ClassAck, encode
 from protocol.topics import Channel, Topic
 from server import feedback as answers
 from server import intake, leases, notes, rollouts
+from server.broker_tls import server_context
 from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, Gateway
@@ -32,7 +33,6 @@ from server.handed_down import LASTS_MS, command
 from server.many_rows import refuses
 from server.refusals import Refusals
 from server.retention import forget_old_forecasts
-from server.revocation import server_context
 
 log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50

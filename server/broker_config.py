@@ -16,7 +16,7 @@ from protocol.topics import Channel
 from server import enrolment
 from server.config import Settings
 from server.database import Database
-from server.identity import CA, CA_FILE, CRL_FILE, OURS, write_key
+from server.identity import CA, CA_FILE, CRL_FILE, server_name, write_key
 from server.registry import write_artifact
 
 TLS_PORT = 8883
@@ -41,10 +41,7 @@ def write(
     now = datetime.now(UTC)
     if not hosts:
         raise BadSettings("say by which names and addresses gateways reach the broker: --host broker.example")
-    names = list(users) or [settings.broker.client_id]
-    for name in names:
-        if not name.startswith(OURS):
-            raise BadSettings(f"the server's client id {name!r} must begin with {OURS!r}, which no gateway's name can")
+    names = [server_name(name) for name in users or [settings.broker.client_id]]
     ca, folder = CA.load(settings.authority_folder), folder.resolve()
     with database.begin() as session:
         revoked = ca.revocations(enrolment.revoked(session, now), now)

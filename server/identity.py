@@ -255,6 +255,17 @@ def gateway_name(name: str) -> str:
     return name
 
 
+def server_name(name: str) -> str:
+    """Returns `name` if a process of the server can be known by it: no gateway's name is like it. Raises BadSettings."""
+    try:
+        strict_name(name, "client id")
+    except BadName as error:
+        raise BadSettings(error.detail) from error
+    if not name.startswith(OURS):
+        raise BadSettings(f"the server's client id {name!r} must begin with {OURS!r}, which no gateway's name can")
+    return name
+
+
 def name_of(certificate: x509.Certificate) -> str:
     """The gateway that a certificate names. Raises BadIdentity if it names none."""
     names = list(certificate.subject)

@@ -22,15 +22,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol.errors import BadSettings, TryLater
 from server import enrolment
+from server.broker_tls import context
 from server.config import Settings
 from server.database import CertificateRow, Database
-from server.identity import CA, CA_FILE, CRL_FILE, OURS, SERVER_LIVES, Terms, write_key
+from server.identity import CA, CA_FILE, CRL_FILE, OURS, Terms, write_key
 from server.registry import write_artifact
 
 CANARY = f"{OURS}canary"
 MOMENT = timedelta(minutes=10)
 RELOAD_TIMEOUT_S, BROKER_TIMEOUT_S = 30.0, 10.0
-SERVER_KEY, SERVER_FILE = "server.key", "server.pem"
 
 
 def terms(settings: Settings) -> Terms:
@@ -79,26 +79,7 @@ def reload(settings: Settings) -> None:
         raise BadSettings(f"[identity] reload ended with {done.returncode}: {done.stderr.strip()[:300]}")
 
 
-def server_context(settings: Settings, now: datetime) -> ssl.SSLContext | None:
-    """How this server speaks TLS to its broker; None where it does not. With `[broker] identity` it makes itself a
-    certificate in the name of its client id. Raises BadSettings for files that cannot be used, or another name."""
-    broker = settings.broker
-    if not broker.identity:
-        return _context(broker.tls_ca, broker.tls_cert, broker.tls_key) if broker.tls_ca else None
-    if not broker.client_id.startswith(OURS):
-        raise BadSettings(
-            f"[broker] client_id {broker.client_id!r} must begin with {OURS!r}: it is the certificate's name"
-        )
-    ca, folder = CA.load(settings.authority_folder), settings.authority_folder / broker.client_id
-    folder.mkdir(exist_ok=True, mode=0o700)
-    key = ec.generate_private_key(ec.SECP256R1())
-    write_key(folder / SERVER_KEY, key)
-    write_artifact(folder, SERVER_FILE, ca.client(key.public_key(), broker.client_id, now, SERVER_LIVES).pem)
-    authority = broker.tls_ca or str(settings.authority_folder / CA_FILE)
-    return _context(authority, str(folder / SERVER_FILE), str(folder / SERVER_KEY))
-
-
-def connects(settings: Settings, context: ssl.SSLContext, client_id: str) -> bool:
+def connects(settings: Settings, tls: ssl.SSLContext, client_id: str) -> bool:
     """Whether the broker takes somebody in, who then leaves. Raises TryLater if no broker answers at all."""
     broker = settings.broker
     try:
@@ -110,7 +91,7 @@ def connects(settings: Settings, context: ssl.SSLContext, client_id: str) -> boo
     rest = b"\x00\x04MQTT\x04\x02\x00\x0a" + len(name).to_bytes(2, "big") + name
     with plain:
         try:
-            with context.wrap_socket(plain, server_hostname=broker.host) as line:
+            with tls.wrap_socket(plain, server_hostname=broker.host) as line:
                 line.sendall(b"\x10" + bytes([len(rest)]) + rest)
                 accepted = line.recv(4) == b"\x20\x02\x00\x00"
                 if accepted:
@@ -147,16 +128,6 @@ def _moment(settings: Settings, database: Database, ca: CA, name: str, now: date
     write_key(folder / f"{name}.key", key)
     write_artifact(folder, f"{name}.pem", issued.pem)
     write_artifact(folder, CA_FILE, ca.pem)
-    return _context(
+    return context(
         settings.broker.tls_ca or str(folder / CA_FILE), str(folder / f"{name}.pem"), str(folder / f"{name}.key")
     )
-
-
-def _context(authority: str, certificate: str, key: str) -> ssl.SSLContext:
-    try:
-        made = ssl.create_default_context(cafile=authority)
-        if certificate:
-            made.load_cert_chain(certificate, key or None)
-    except (OSError, ssl.SSLError) as error:
-        raise BadSettings(f"cannot use {authority}, {certificate} for TLS: {error}") from error
-    return made

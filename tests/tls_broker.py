@@ -61,7 +61,9 @@ class Client:
     ) -> None:
         self.heard: list[tuple[str, bytes]] = []
         self.accepted, self.ended = False, 0
-        self._client = client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id)
+        self._client = client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id=client_id, reconnect_on_failure=False
+        )
         if files is not None:
             client.tls_set_context(context(*files))
         else:
@@ -70,7 +72,6 @@ class Client:
             client.username_pw_set(username, "x")
         if will:
             client.will_set(will, b"will", qos=1)
-        client.reconnect_delay_set(30, 30)
         client.on_connect = lambda _c, _u, _f, reason, _p: setattr(self, "accepted", not reason.is_failure)
         client.on_disconnect = lambda *_: setattr(self, "ended", self.ended + 1)
         client.on_message = lambda _c, _u, m: self.heard.append((m.topic, bytes(m.payload)))

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,24 @@ def in_words(told: dict[str, Any], age_s: float) -> str:
     lines += [f"  {what:9} {said}" for what, said in links.items()]
     if told["uplink_connected"] and told["server_answers"] is False:
         lines.append("  connected to the broker, but the server does not answer")
+    lines += certificate(told.get("identity"))
     lines += [f"  waiting   {lane} {n}" for lane, n in told["outbox"].items() if n]
     lines += [f"  {name:40} {n}" for name, n in sorted(told["counters"].items())]
     lines += [
         f"  model {m['slot']} v{m['version']} {m['status']} {m['error'] or m.get('engine', '')}" for m in told["models"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def certificate(identity: dict[str, Any] | None) -> list[str]:
+    """How long the gateway's certificate holds, and why there is no new one yet; nothing where it has none."""
+    if identity is None:
+        return []
+    until = datetime.fromtimestamp(identity["not_after_ms"] / 1000, UTC)
+    lines = [f"  certificate until {until:%Y-%m-%d %H:%M} UTC"]
+    if identity["last_error"]:
+        lines.append(f"  certificate NOT renewed, {identity['failures']} time(s): {identity['last_error']}")
+    return lines
 
 
 def families(told: dict[str, Any], age_s: float) -> list[Family]:
@@ -95,4 +108,7 @@ def families(told: dict[str, Any], age_s: float) -> list[Family]:
             refused.add(n, where=where, reason=reason)
         else:
             counted.add(n, name=name)
-    return [age, up, memory, links, waiting, shed, dead, refused, counted]
+    ends = Family("millwright_agent_certificate_ends_seconds", "gauge", "When the certificate ends, since 1970.")
+    if told.get("identity") is not None:
+        ends.add(told["identity"]["not_after_ms"] / 1000)
+    return [age, up, memory, links, ends, waiting, shed, dead, refused, counted]

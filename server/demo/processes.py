@@ -106,4 +106,4 @@ def start_broker(processes: Processes, folder: Path, port: int, name: str = "bro
                 return "mosquitto" if program else "amqtt"
         processes.check()
         time.sleep(0.05)
-    raise TryLater(f"the broker does not listen: {processes.tail('broker')}")
+    raise TryLater(f"the broker does not listen: {processes.tail(name)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import millwright
+from edge_agent.once.status import certificate
 from tests.edge_agent.test_outbox_and_agent import Gateway
 
 
@@ -37,3 +38,13 @@ def test_the_command_says_what_the_agent_knows(tmp_path: Path, capsys: pytest.Ca
     assert any(line.startswith('millwright_agent_outbox_messages{class="metric"} ') for line in lines)
     assert millwright.main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gateway"] == "g"
+
+
+def test_the_command_says_until_when_the_certificate_holds_and_why_there_is_no_new_one() -> None:
+    told = {"not_after_ms": 1_790_000_000_000, "renewals": 0, "failures": 3, "last_error": "the server is away"}
+    assert certificate(told) == [
+        "  certificate until 2026-09-21 14:13 UTC",
+        "  certificate NOT renewed, 3 time(s): the server is away",
+    ]
+    assert certificate({**told, "last_error": ""}) == ["  certificate until 2026-09-21 14:13 UTC"]
+    assert certificate(None) == []

@@ -250,6 +250,25 @@ def test_a_new_certificate_in_the_middle_of_a_session_loses_nothing(plant: Plant
         link.close()
 
 
+def test_a_new_certificate_for_a_link_that_was_refused_holds_nobody_up(plant: Plant) -> None:
+    now, key = datetime.now(UTC), p256()
+    old = plant.ca.client(key.public_key(), "gw-n", now - timedelta(days=60), timedelta(days=30))
+    authority, certificate, place = plant.written(old.pem, key)
+    tls = context(authority, certificate, place)
+    link = PahoLink(host=HOST, port=plant.port, client_id="x", tls=tls)
+    try:
+        time.sleep(3.5)  # refused, and refused again: the next try is seconds away
+        assert not link.connected
+        _, new_certificate, new_key = plant.files("gw-n")
+        tls.load_cert_chain(new_certificate, new_key)
+        before = time.monotonic()
+        link.reconnect()
+        assert time.monotonic() - before < 0.5
+        assert until(lambda: link.connected)
+    finally:
+        link.close()
+
+
 def test_a_gateway_whose_clock_says_1970_still_knows_the_broker(plant: Plant) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
-from protocol.enrolment import TokenFile, to_sign
+from protocol.enrolment import Renewal, TokenFile, to_sign
 from protocol.errors import BadIdentity, Reason
 from server import enrolment
 from server.__main__ import main, migrate
@@ -115,6 +119,34 @@ def test_a_token_works_once_for_its_name_and_not_for_long(database: Database, ca
         made.enrol(token, key=p256())
     made.enrol(token, NOW + timedelta(minutes=5))  # the same key again: the answer was lost on its way
     assert made.known_by_token(NOW) == "gw-1"
+
+
+def test_of_two_machines_with_one_token_only_one_gets_in(database: Database, ca: CA) -> None:
+    token = Member(database, ca).invited()
+
+    def attempt(_: int) -> Reason | None:
+        try:
+            Member(database, ca).enrol(token)
+        except BadIdentity as refused:
+            return refused.reason
+        return None
+
+    with ThreadPoolExecutor(8) as machines:
+        answers = list(machines.map(attempt, range(8)))
+    assert answers.count(None) == 1
+    assert answers.count(Reason.TOKEN_USED) == 7
+
+
+@given(st.text(max_size=400))
+def test_a_text_that_is_no_token_file_is_refused(text: str) -> None:
+    with pytest.raises(BadIdentity):
+        TokenFile.read(text)
+
+
+@given(st.binary(max_size=400) | st.text(max_size=200).map(str.encode))
+def test_bytes_that_are_no_renewal_are_refused(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(body, type=Renewal)
 
 
 def test_the_database_holds_no_token(settings: Settings, database: Database, ca: CA, tmp_path: Path) -> None:
@@ -281,8 +313,6 @@ def test_a_gateway_enrols_and_its_own_token_opens_what_agents_fetch(
 def test_with_identities_required_the_shared_token_opens_nothing(
     settings: Settings, database: Database, ca: CA
 ) -> None:
-    import msgspec
-
     strict = msgspec.structs.replace(settings, identity=IdentitySettings(required=True))
     make_keys(settings.key_folder)
     with TestClient(create_app(strict, database)) as client:
