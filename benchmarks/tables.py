@@ -65,15 +65,22 @@ GENERATING = {
     "notes_chinese": None,
 }
 """The generation table, likewise."""
-SYNCING = {"outbox": None}
-"""The table of what is sent and kept, likewise."""
-DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **SYNCING}
+EXPORTING: dict[str, str | None] = {
+    "latency": None,
+}
+"""The table of small models and what they cost a gateway, likewise."""
+SYNCING: dict[str, str | None] = {
+    "outbox": None,
+}
+"""The table of what is kept and sent, likewise."""
+DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **EXPORTING, **SYNCING}
 MOST_ROWS = 20
 TABLES: dict[str, tuple[str, ...]] = {
     **PLAIN,
     "forecasting": tuple(FORECASTING),
     "recommending": tuple(RECOMMENDING),
     "generating": tuple(GENERATING),
+    "exporting": tuple(EXPORTING),
     "syncing": tuple(SYNCING),
 }
 
