@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -376,3 +377,46 @@ def test_the_next_list_knows_an_answer_with_the_cable_pulled_and_after_a_restart
     assert wrong not in [one.item for one in second.items]
     assert [(out.item, out.reason) for out in second.left_out] == [(wrong, "rejected")]
     assert gateway.agent.tally["recommendations.made"] == 1
+
+
+def test_a_full_outbox_stops_neither_readings_nor_alarms_and_says_what_it_did_not_take(gateway: Gateway) -> None:
+    calm(gateway, 80)
+    outbox = gateway.agent._outbox
+    outbox._max_bytes = 1
+    outbox._group_most = 2_000
+    gateway.uplink.connected = False
+    for _ in range(12):
+        gateway.tell(26.0)
+    answer = Feedback(id="f-9", target="r-1", verdict=Verdict.REJECTED, time_ms=gateway.time_ms, via="shop")
+    gateway.broker.deliver("mw/v1/s/g/shop/feedback", encode(answer), False)
+    calm(gateway, 40)
+    counters = gateway.agent.counters()
+    assert counters["intake.stored"] == 132
+    assert [t for t, _ in gateway.broker.published if t.endswith("/shop/report")], "people on the floor hear of it"
+    assert counters["outbox.no_room"] > 0
+    assert counters["quarantine.queue_full.other"] == 1, "the answer was not accepted, and that is told"
+    assert all(outbox.lanes[c].shed == 0 for c in (MessageClass.ALARM, MessageClass.FEEDBACK, REPORT))
+    outbox._max_bytes = 256_000_000
+    gateway.uplink.connected = True
+    calm(gateway, 10)
+    assert gateway.agent._unkept == []
+    assert gateway.sent(REPORT) == [1]
+
+
+def test_readings_that_find_no_room_are_not_acknowledged_and_come_in_when_there_is_some(gateway: Gateway) -> None:
+    calm(gateway, 10)
+    before = len(gateway.plant.acknowledged)
+    store = gateway.agent._history._store
+    full: Any = sqlite3.OperationalError("database or disk is full")
+
+    def no_room(*_: object) -> Any:
+        raise full
+
+    gateway.agent._history._store = no_room  # type: ignore[method-assign]
+    calm(gateway, 5)
+    assert len(gateway.plant.acknowledged) == before
+    assert gateway.agent.tally["history.no_room"] > 0
+    gateway.agent._history._store = store  # type: ignore[method-assign]
+    calm(gateway, 5)
+    assert gateway.agent.counters()["intake.stored"] == 20
+    assert len(gateway.plant.acknowledged) == 20
