@@ -90,7 +90,7 @@ class Processes:
 
 def start_broker(processes: Processes, folder: Path, port: int, name: str = "broker") -> str:
     """A Mosquitto if there is one, else the embedded broker; returns which."""
-    program = shutil.which("mosquitto", path=SBIN)
+    program = mosquitto()
     if program is not None:
         conf = folder / f"{name}.conf"
         conf.write_text(
@@ -99,11 +99,22 @@ def start_broker(processes: Processes, folder: Path, port: int, name: str = "bro
         processes.start(name, [program, "-c", str(conf)])
     else:
         processes.python(name, "server.demo.embedded_broker", str(port))
-    until = time.monotonic() + 15
+    wait_until_listening(processes, name, port)
+    return "mosquitto" if program else "amqtt"
+
+
+def mosquitto() -> str | None:
+    """A Mosquitto on this machine."""
+    return shutil.which("mosquitto", path=SBIN)
+
+
+def wait_until_listening(processes: Processes, name: str, port: int, patience_s: float = 15.0) -> None:
+    """Returns when a program of ours takes connections; raises TryLater with what it said if it does not."""
+    until = time.monotonic() + patience_s
     while time.monotonic() < until:
         with socket.socket() as s:
             if s.connect_ex(("127.0.0.1", port)) == 0:
-                return "mosquitto" if program else "amqtt"
+                return
         processes.check()
         time.sleep(0.05)
-    raise TryLater(f"the broker does not listen: {processes.tail(name)}")
+    raise TryLater(f"{name} does not listen: {processes.tail(name)}")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -21,6 +22,7 @@ from protocol.topics import Channel
 from server.drill import books, models
 from server.drill.full_disk import SmallDisk
 from server.drill.proxy import Faults
+from server.drill.secure import SecureSite
 from server.drill.site import AGENT, SERVER, UPLINK, Site
 
 DISK_MIB = 24
@@ -239,6 +241,33 @@ def disk_full(site: Site) -> Outcome:
     return Outcome(not wrong, evidence, wrong)
 
 
+def expired_certificate(site: Site) -> Outcome:
+    """A gateway that was away for so long that its certificate ended. It works on; when the line is back the broker refuses
+    it, it has its certificate renewed over HTTPS by itself, and everything arrives."""
+    with SecureSite(site.folder / "secure") as secure:
+        secure.machines.publish(200)
+        secure.settle()
+        with secure.link.with_faults(Faults(refused=True)):
+            secure.link.reset()
+            secure.kill(AGENT)
+            secure.let_certificate_expire(timedelta(days=40))
+            ended = secure.certificate().not_valid_after_utc
+            secure.start(AGENT)
+            with secure.at_work():
+                time.sleep(3)
+            forecasts = secure.status()["counters"].get("forecasts.issued", 0)
+        took = secure.settle()
+        renewed = secure.certificate().not_valid_after_utc
+        read = secure.books()
+    wrong = list(read.wrong)
+    if not forecasts:
+        wrong.append("no forecast was issued while the certificate was expired")
+    if renewed <= ended:
+        wrong.append("the certificate was not renewed")
+    evidence = {"ended": ended.isoformat(), "renewed_until": renewed.isoformat(), "forecasts_meanwhile": forecasts}
+    return Outcome(not wrong, {**evidence, "seconds_to_catch_up": round(took, 1), **read.counts}, wrong)
+
+
 CASES: dict[str, Callable[[Site], Outcome]] = {
     case.__name__.replace("_", "-"): case
     for case in (
@@ -250,6 +279,7 @@ CASES: dict[str, Callable[[Site], Outcome]] = {
         poison_message,
         half_a_bundle,
         disk_full,
+        expired_certificate,
     )
 }
 """In the order in which they are played."""

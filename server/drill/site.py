@@ -7,17 +7,18 @@ import json
 import os
 import secrets
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from protocol.errors import TryLater
+from protocol.errors import NeedsPerson, TryLater
 from protocol.topics import Channel, Topic
 from server.database import Database
 from server.demo.processes import Processes, free_port, start_broker
@@ -37,6 +38,9 @@ class Site:
     """A context manager. `database_url`: a database of one's own, else SQLite in the folder. `agent_lines`: more of
     agent.toml. `data_dir`: where the gateway keeps its files, else in the folder."""
 
+    scheme = "http"
+    api_context: ssl.SSLContext | None = None
+
     def __init__(
         self, folder: Path, database_url: str = "", agent_lines: str = "", data_dir: Path | None = None
     ) -> None:
@@ -50,15 +54,16 @@ class Site:
         self._admin_token, self._gateway_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         self._parts = ExitStack()
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> Self:
         try:
             self.processes = self._parts.enter_context(Processes(self.folder))
             start_broker(self.processes, self.folder, self.plant_port, PLANT)
-            start_broker(self.processes, self.folder, self._uplink_port, UPLINK)
             self.link = self._parts.enter_context(FaultProxy(self._uplink_port))
             self.download = self._parts.enter_context(FaultProxy(self.http_port))
             self._configure()
+            self._start_uplink_broker()
             self.start(SERVER)
+            self._before_agent()
             self.start(AGENT)
             self.machines = Machines(self.plant_port, self.topic)
             self._parts.callback(self.machines.close)
@@ -88,10 +93,16 @@ class Site:
         (folder / "agent.toml").write_text(
             f'site = "{SITE}"\ngateway = "{GATEWAY}"\ndata_dir = "{self.data}"\nstep_ms = {STEP_MS}\n'
             f"{self._agent_lines}\n[clock]\nsimulated = true\n[plant]\nport = {self.plant_port}\n"
-            f'[uplink]\nport = {self.link.port}\n[server]\nurl = "http://127.0.0.1:{self.download.port}"\n'
+            f'[uplink]\nport = {self.link.port}\n[server]\nurl = "{self.scheme}://127.0.0.1:{self.download.port}"\n'
             f'token_file = "{folder}/gateway.token"\nroot = "{folder}/keys/root.json"\n'
             "[forecast]\nhorizon_steps = 4\nevery_steps = 8\n[share]\nblock_steps = 8\n"
         )
+
+    def _start_uplink_broker(self) -> None:
+        start_broker(self.processes, self.folder, self._uplink_port, UPLINK)
+
+    def _before_agent(self) -> None:
+        """What there is to do on a new gateway, once the server runs."""
 
     # parts ------------------------------------------------------------------------------------------------------------
 
@@ -113,7 +124,13 @@ class Site:
             config = str(self.folder / "agent.toml")
             self.processes.python(AGENT, "edge_agent", "run", "--config", config, "--log-level", "WARNING")
         else:
-            start_broker(self.processes, self.folder, self._uplink_port, UPLINK)
+            self._start_uplink_broker()
+
+    def run(self, what: str, module: str, *arguments: str) -> None:
+        """A command of ours, to its end. Raises NeedsPerson with what it said if it fails."""
+        self.processes.python(what, module, *arguments)
+        if self.processes.running.pop(what).wait(60):
+            raise NeedsPerson(f"{what}: {self.processes.tail(what)}")
 
     def kill(self, part: str) -> None:
         """kill -9, as a power cut or the kernel's memory killer does it."""
@@ -127,10 +144,11 @@ class Site:
 
     def api(self, path: str) -> Any:
         """One GET of the admin API."""
-        request = Request(
-            f"http://127.0.0.1:{self.http_port}/api/v1/{path}", headers={"Authorization": f"Bearer {self._admin_token}"}
+        request = Request(  # noqa: S310 - our own loopback address
+            f"{self.scheme}://127.0.0.1:{self.http_port}/api/v1/{path}",
+            headers={"Authorization": f"Bearer {self._admin_token}"},
         )
-        with urlopen(request, timeout=10) as answer:  # noqa: S310
+        with urlopen(request, timeout=10, context=self.api_context) as answer:  # noqa: S310
             return json.load(answer)
 
     def status(self) -> dict[str, Any]:
