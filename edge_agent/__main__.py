@@ -8,13 +8,15 @@ import json
 import logging
 import signal
 import sys
+import uuid
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from edge_agent import config, mapping
-from edge_agent.agent import SystemClock, build_agent
+from edge_agent.agent import build_agent
 from edge_agent.broker import PahoLink
+from edge_agent.clock import SystemClock, Timekeeper
 from edge_agent.config import AgentSettings, LinkSettings
 from edge_agent.trust import fetch_root, only_signed, read_root, signed_list
 from edge_agent.updates import http_fetch, write_durably
@@ -54,7 +56,10 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: AgentSettings) -> int:
     """Connects, serves until SIGTERM or SIGINT, and leaves cleanly."""
     clock = SystemClock()
-    birth_ms, boot_id = clock.now_ms(), f"{clock.now_ms():x}"
+    birth_ms = Timekeeper(
+        clock, Path(settings.data_dir) / "clock.json"
+    ).now_ms()  # in order, also where the clock says 1970
+    boot_id = uuid.uuid4().hex[:12]
     try:
         version = installed_version("millwright")
     except PackageNotFoundError:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
 
 from edge_agent import mapping as mapping_file
 from edge_agent.broker import Arrival, Link
+from edge_agent.clock import Clock, Timekeeper, correction
 from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
 from edge_agent.explain import explain_shown
@@ -33,6 +32,7 @@ from edge_agent.privacy import Gate
 from edge_agent.reporting import SLOT as WRITER
 from edge_agent.reporting import Beside, Reporting
 from edge_agent.runtimes import LoadedModel
+from edge_agent.sharing import Sharing
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
@@ -40,12 +40,12 @@ from edge_agent.skills.watch import Watch, WatchSettings, WatchState
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
 from protocol.catalogue import ItemCard
+from protocol.clocks import ClockConfidence
 from protocol.correction import Correction
 from protocol.covariates import KnownInput, from_answer, from_event, from_reading, from_work_order
 from protocol.demand_windows import SPARE_PARTS
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
-from protocol.observations import SignalBlock
 from protocol.plans import Asked
 from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reading.notes import Note, NoteReading
@@ -56,7 +56,6 @@ from protocol.sync import (
     HEARTBEAT,
     NOTE,
     Ack,
-    ClockConfidence,
     Command,
     Message,
     Reply,
@@ -83,25 +82,6 @@ NOTE_COUNTS_MS = 12 * 3_600_000
 """A note written so long before an event still speaks of it."""
 
 
-class Clock(Protocol):
-    """Wall time and a clock that never jumps."""
-
-    def now_ms(self) -> int: ...
-    def monotonic_s(self) -> float: ...
-
-
-class SystemClock:
-    """The machine's own clocks."""
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970 UTC."""
-        return time.time_ns() // 1_000_000
-
-    def monotonic_s(self) -> float:
-        """Seconds since some moment."""
-        return time.monotonic()
-
-
 class Agent:
     """One gateway. `step` does what there is to do and returns; `run` repeats it until `stop`."""
 
@@ -118,7 +98,6 @@ class Agent:
         birth_ms: int,
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._plant = plant
         self._link = uplink
         self._version = version
@@ -127,6 +106,7 @@ class Agent:
         self._mapping = mapping_file.load(Path(settings.mapping))
         self._topic = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
         self._history = History(self._folder / "history.db")
+        self._clock = clock = Timekeeper(clock, self._folder / "clock.json", self._history.newest_stamped_ms())
         self._outbox = Outbox(self._folder / "outbox.db", settings.max_outbox_bytes)
         simulated = settings.clock.simulated
         self._intake = Intake(self._mapping, clock.now_ms, None if simulated else settings.clock.accept_future_s)
@@ -154,6 +134,7 @@ class Agent:
         )
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
+        self._sharing = Sharing(settings.share, settings.step_ms, self._history, self._gate, self._send)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
@@ -173,7 +154,6 @@ class Agent:
         self._demand_model: LoadedModel | None = None
         self._batch: list[Arrival] = []
         self._batch_since_s = 0.0
-        self._blocks: dict[Key, tuple[int, list[float | None]]] = {}
         self._buckets = 0
         self._forecasts: dict[Key, Forecast] = {}
         self._open_events: dict[Key, str] = {}
@@ -197,7 +177,7 @@ class Agent:
             self._send(card, known_as=f"{card.id}@{card.issued_ms}")
 
     def _refill_grid(self) -> None:
-        """The newest buckets from disk, so that a restart costs no history."""
+        """The newest buckets from disk, so that neither a restart nor a corrected clock costs history."""
         newest = min(self._history.newest_ms(), self._now_ms())
         until = newest - newest % self._settings.step_ms
         if until:
@@ -205,6 +185,7 @@ class Agent:
             for key in sorted(self._history.keys()):
                 self._grid.series[key] = self._history.buckets(key, start, self._settings.step_ms, self._grid.keep)
             self._grid.closed_until_ms = until
+            self._grid.add(self._history.rows_since(until))
 
     def _remember(self) -> None:
         """What the forecaster had learned before the restart; a memory that does not fit is left, and told."""
@@ -265,9 +246,11 @@ class Agent:
         """Takes in what waits, commits when it is time, closes buckets, answers, sends."""
         self._hear_plant(wait_s)
         self._hear_uplink(0.0)
+        self._look_at_clock()
         if self._batch and self._due():
             self._commit_batch()
         self._close_buckets()
+        self._sharing.pump(self._now_ms())
         self._install_changes()
         self._look_after_updates()
         self._keep_time()
@@ -326,12 +309,16 @@ class Agent:
                 refused.append(
                     (arrival.topic, arrival.payload, _NotASample(why.reason, why.detail), self._clock.now_ms())
                 )
-        stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused))
+        here = self._intake.stamped_here
+        stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused), here)
         self._outbox.commit()
         self._keep_births()
         for arrival in batch:
             self._plant.acknowledge(arrival)
         self._grid.add(stored.fresh)
+        for row in stored.fresh:
+            if not self._intake.clock_known and not row[6] and row[:2] not in here:
+                self._clock.plant_says(row[2])
         if self._simulated_ms is not None:
             self._simulated_ms = max([self._simulated_ms, *(r[2] for r in stored.fresh if not r[6])])
 
@@ -440,6 +427,24 @@ class Agent:
     def _now_ms(self) -> int:
         return self._clock.now_ms() if self._simulated_ms is None else self._simulated_ms
 
+    def _look_at_clock(self) -> None:
+        """When the time turns out to be another one, what was stamped here is moved, and windows begin anew from the disk."""
+        if self._simulated_ms is not None:
+            return
+        shifts = self._clock.check()
+        self._clock.keep()
+        known = self._clock.confidence is not ClockConfidence.UNKNOWN
+        self._intake.clock_known = known
+        if shifts is None:
+            return
+        self.tally.note("clock.corrected")
+        self.tally.note("clock.observations_moved", self._history.retime(shifts, self.boot_id))
+        for shift in shifts:
+            self._send(correction(shift, self.boot_id, self._clock.now_ms()))
+        self._grid = Grid(self._settings.step_ms, self._grid.keep)
+        self._refill_grid()
+        self._sharing.late(shifts)
+
     def _close_buckets(self) -> None:
         lateness_ms = (
             self._settings.step_ms // 3 if self._simulated_ms is not None else min(self._settings.step_ms, 5000)
@@ -458,7 +463,7 @@ class Agent:
             self._save_watch()
         self._decide(end_ms)
         self._life.observe(start_ms, means, {m: self._mapping.machine_type(m) for m, _ in means})
-        self._share(start_ms, means)
+        self._sharing.closed(start_ms, means, waits=not self._intake.clock_known)
         if self._buckets % self._settings.forecast.every_steps == 0:
             lives = list(self._life.issue(end_ms))
             self._decisions.hear_lives(lives)
@@ -522,6 +527,7 @@ class Agent:
             self._know(known)
         if event.end_ms is not None:
             self._open_events.pop((event.machine, event.signal), None)
+            self._sharing.around(event)
             self._send(event)
             self.tally.note("events.closed")
             self._show(Channel.SHOP_EVENT, event)
@@ -558,32 +564,6 @@ class Agent:
         made = self._lists.for_life(life, open_symptoms, kind, now_ms)
         self._tell_list(made, Asked.RISK, life.issued_ms)
 
-    def _share(self, start_ms: int, means: dict[Key, float]) -> None:
-        for key, mean in means.items():
-            if not self._gate.shares(key[1]):
-                continue
-            block = self._blocks.get(key)
-            if block is None:
-                block = self._blocks[key] = (start_ms, [])
-            gap = (start_ms - block[0]) // self._settings.step_ms - len(block[1])
-            block[1].extend([None] * min(gap, 10_000))
-            block[1].append(mean)
-            if len(block[1]) >= self._settings.share.block_steps:
-                self._send_block(key)
-
-    def _send_block(self, key: Key) -> None:
-        start, values = self._blocks.pop(key)
-        self._send(
-            SignalBlock(
-                machine=key[0],
-                signal=key[1],
-                unit=self._history.units.get(key, ""),
-                start_ms=start,
-                step_ms=self._settings.step_ms,
-                values=values[-10_000:],
-            )
-        )
-
     # out --------------------------------------------------------------------------------------------------------------
 
     def _send(self, message: Message, known_as: str = "") -> bool:
@@ -597,8 +577,9 @@ class Agent:
             gateway=self._settings.gateway,
             seq=self._outbox.next_seq(message_class),
             boot=self.boot_id,
-            clock=ClockConfidence.SYNCED if self._simulated_ms is None else ClockConfidence.HOLDOVER,
+            clock=self._clock.confidence if self._simulated_ms is None else ClockConfidence.HOLDOVER,
             time_ms=self._clock.now_ms(),
+            monotonic_ms=round(self._clock.monotonic_s() * 1000),
         )
         return self._outbox.add(message_class, encode(wrapped), known_as)
 
@@ -635,7 +616,10 @@ class Agent:
         if (topic.site, topic.gateway) != (self._settings.site, self._settings.gateway):
             return  # some brokers hand a newcomer every retained message
         if topic.channel is Channel.DOWN_ACK:
-            self.tally.note("outbox.acked", self._uplink.acknowledged(decode(arrival.payload, Ack)))
+            ack = decode(arrival.payload, Ack)
+            self.tally.note("outbox.acked", self._uplink.acknowledged(ack))
+            if ack.time is not None:
+                self._clock.heard_server(ack.time)
         elif topic.channel is Channel.DOWN_RESEND:
             self._uplink.send_again(decode(arrival.payload, Resend))
         elif topic.channel is Channel.TWIN_DESIRED:
@@ -839,6 +823,7 @@ class Agent:
                 "uplink_connected": self._link.connected,
                 "bytes_up": self._uplink.bytes_sent,
                 "dead_letters": len(self._outbox.dead_letters()),
+                "clock": self._clock.status(),
             },
         )
 

@@ -61,11 +61,23 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     untaught_buckets: Annotated[int, msgspec.Meta(ge=0, le=96)] = 0
 
 
+class EventWindows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Finer bucket means around events, of these signals of the event's machine: what training learns from most."""
+
+    signals: tuple[str, ...] = ("*",)
+    before_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 600
+    after_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 600
+    step_ms: Annotated[int, msgspec.Meta(ge=1, le=86_400_000)] = 1000
+
+
 class ShareSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What leaves the gateway: bucket means of these signals, in blocks of so many buckets."""
+    """What leaves the gateway: means of these signals per bucket of bucket_ms (0: of step_ms), in blocks of so many buckets;
+    around events, as declared."""
 
     signals: tuple[str, ...] = ("*",)
     block_steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 24
+    bucket_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 0
+    events: EventWindows | None = None
 
 
 class RecommendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +165,8 @@ def load(path: Path) -> AgentSettings:
         strict_name(settings.gateway, "gateway")
     except BadName as error:
         raise BadSettings(f"{path}: {error.detail}") from error
+    if settings.share.bucket_ms % settings.step_ms:
+        raise BadSettings(f"{path}: [share] bucket_ms must be a multiple of step_ms ({settings.step_ms})")
     folder = path.resolve().parent
     return msgspec.structs.replace(
         settings,

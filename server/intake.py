@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from protocol.catalogue import ItemCard
+from protocol.clocks import ClockCorrection
 from protocol.covariates import KnownInput
 from protocol.errors import Refused
 from protocol.feedback import Feedback
@@ -213,6 +214,8 @@ def _keep(session: Session, message: Message, arrived: dict[str, object]) -> boo
             return _keep_statement(session, message, about, message.issued_ms, arrived)
         case Design():
             return _keep_statement(session, message, message.family, message.issued_ms, arrived)
+        case ClockCorrection():
+            return _keep_statement(session, message, message.boot, message.issued_ms, arrived)
         case Heartbeat():
             row = session.get_one(Gateway, gateway)
             row.heartbeat = msgspec.to_builtins(message)
