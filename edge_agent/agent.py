@@ -27,12 +27,12 @@ from edge_agent.lists import Lists
 from edge_agent.notebook import SLOT as READER
 from edge_agent.notebook import Notebook, note_of
 from edge_agent.outbox import Outbox
+from edge_agent.outgoing import Outgoing
 from edge_agent.plans import Made, Plans
 from edge_agent.privacy import Gate
 from edge_agent.reporting import SLOT as WRITER
 from edge_agent.reporting import Beside, Reporting
 from edge_agent.runtimes import LoadedModel
-from edge_agent.sharing import Sharing
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
@@ -134,7 +134,8 @@ class Agent:
         )
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
-        self._sharing = Sharing(settings.share, settings.step_ms, self._history, self._gate, self._send)
+        self._outgoing = Outgoing(self._folder, settings.step_ms, settings.share, self._history, self._gate, self._send)
+        self._say_whether_clock_is_known()
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
@@ -173,6 +174,7 @@ class Agent:
         for change in self._updates.restore():
             self._install(change)
         self._remember()
+        self._outgoing.resume(self._grid.closed_until_ms)
         for card in self._decisions.catalogue.card:
             self._send(card, known_as=f"{card.id}@{card.issued_ms}")
 
@@ -199,6 +201,13 @@ class Agent:
 
     def _save_learned(self) -> None:
         self._save("forecast.state", self._forecast.state())
+
+    def _keep_sharing(self) -> None:
+        try:
+            self._outgoing.keep()
+        except OSError as error:  # the next start reads the history further back, and the outbox takes a name once
+            self.tally.note("not_saved.sharing.json")
+            log.warning("how far signals were shared was not saved: %s", error)
 
     def _save(self, file: str, payload: bytes) -> bool:
         """Durably, or not at all: a full disk costs what was learned since the last time, not the gateway."""
@@ -250,11 +259,12 @@ class Agent:
         if self._batch and self._due():
             self._commit_batch()
         self._close_buckets()
-        self._sharing.pump(self._now_ms())
+        self._outgoing.pump(self._now_ms())
         self._install_changes()
         self._look_after_updates()
         self._keep_time()
         self._outbox.commit()
+        self._keep_sharing()
         self._uplink.pump()
 
     # the plant --------------------------------------------------------------------------------------------------------
@@ -427,14 +437,17 @@ class Agent:
     def _now_ms(self) -> int:
         return self._clock.now_ms() if self._simulated_ms is None else self._simulated_ms
 
+    def _say_whether_clock_is_known(self) -> None:
+        known = self._simulated_ms is not None or self._clock.confidence is not ClockConfidence.UNKNOWN
+        self._intake.clock_known = self._outgoing.clock_known = known
+
     def _look_at_clock(self) -> None:
         """When the time turns out to be another one, what was stamped here is moved, and windows begin anew from the disk."""
         if self._simulated_ms is not None:
             return
         shifts = self._clock.check()
         self._clock.keep()
-        known = self._clock.confidence is not ClockConfidence.UNKNOWN
-        self._intake.clock_known = known
+        self._say_whether_clock_is_known()
         if shifts is None:
             return
         self.tally.note("clock.corrected")
@@ -443,7 +456,7 @@ class Agent:
             self._send(correction(shift, self.boot_id, self._clock.now_ms()))
         self._grid = Grid(self._settings.step_ms, self._grid.keep)
         self._refill_grid()
-        self._sharing.late(shifts)
+        self._outgoing.corrected(shifts, self._grid.closed_until_ms)
 
     def _close_buckets(self) -> None:
         lateness_ms = (
@@ -463,7 +476,7 @@ class Agent:
             self._save_watch()
         self._decide(end_ms)
         self._life.observe(start_ms, means, {m: self._mapping.machine_type(m) for m, _ in means})
-        self._sharing.closed(start_ms, means, waits=not self._intake.clock_known)
+        self._outgoing.closed(start_ms, means)
         if self._buckets % self._settings.forecast.every_steps == 0:
             lives = list(self._life.issue(end_ms))
             self._decisions.hear_lives(lives)
@@ -527,7 +540,7 @@ class Agent:
             self._know(known)
         if event.end_ms is not None:
             self._open_events.pop((event.machine, event.signal), None)
-            self._sharing.around(event)
+            self._outgoing.around(event)
             self._send(event)
             self.tally.note("events.closed")
             self._show(Channel.SHOP_EVENT, event)

@@ -135,6 +135,20 @@ class History:
         """Time of the newest observation, 0 for none."""
         return max((self._newest(i) for i in self._ids.values()), default=0)
 
+    def oldest_ms(self, key: Key) -> int:
+        """Time of a signal's oldest observation, 0 for none."""
+        query = "SELECT min(time_ms) FROM observation WHERE series = ?"
+        return int(self._db.execute(query, (self._ids.get(key, -1),)).fetchone()[0] or 0)
+
+    def rows_since(self, time_ms: int) -> list[Row]:
+        """Every observation from a time on, signal by signal."""
+        query = "SELECT time_ms, value, quality, initial FROM observation WHERE series = ? AND time_ms >= ?"
+        return [
+            (*key, at, value, quality, self.units[key], bool(initial))
+            for key, number in self._ids.items()
+            for at, value, quality, initial in self._db.execute(query, (number, time_ms))
+        ]
+
     def values(self, key: Key, start_ms: int, end_ms: int) -> tuple[np.ndarray, Floats]:
         """(times int64 [n], values float64 [n]) of good and uncertain observations in [start, end), by time."""
         rows = self._db.execute(
@@ -149,18 +163,6 @@ class History:
         """Bucket means [count] from disk, NaN where nothing was observed."""
         times, values = self.values(key, start_ms, start_ms + step_ms * count)
         return resample(times, values, start_ms, step_ms, count)
-
-    def rows_since(self, time_ms: int) -> list[Row]:
-        """Every observation from time_ms on, as it was stored."""
-        found: list[Row] = []
-        for (machine, signal), number in self._ids.items():
-            rows = self._db.execute(
-                "SELECT time_ms, value, quality, initial FROM observation WHERE series = ? AND time_ms >= ?",
-                (number, time_ms),
-            )
-            unit = self.units[machine, signal]
-            found += [(machine, signal, at, value, quality, unit, bool(new)) for at, value, quality, new in rows]
-        return found
 
     def forget_before(self, time_ms: int) -> int:
         """Drops observations older than time_ms; returns how many."""

@@ -4,11 +4,9 @@ results. Raw observations never pass."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from edge_agent.config import ShareSettings
-from edge_agent.history import Key
 from protocol.observations import SignalBlock
 from protocol.reports import Forecast
 from protocol.sync import Message
@@ -30,10 +28,6 @@ class Gate:
         """Whether a signal's finer means around events may leave."""
         events = self._share.events
         return events is not None and any(fnmatchcase(signal, pattern) for pattern in events.signals)
-
-    def aggregate(self, key: Key, raw: Callable[[], list[float]], means: list[float]) -> float | None:
-        """What is said of a bucket: the mean of the means in it. raw: its values, read where they are needed."""
-        return sum(means) / len(means)
 
     def lets_out(self, message: Message) -> bool:
         """Whether this message may leave."""

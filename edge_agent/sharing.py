@@ -1,135 +1,131 @@
-"""What a signal tells the server: bucket means in blocks, on the declared grid, and finer windows around events.
+"""Bucket means on their way to the server: blocks of so many buckets per signal, each bucket in exactly one block.
 
-Signals whose values got their time here wait while the clock knows nothing; when it is back, `late` reads them from the disk,
-where their times are right by then."""
+How far each signal was told is kept in a file beside the outbox, written after the outbox's commit. A process that dies in
+between tells the same block under the same name again, and the outbox takes a name once. After a restart the buckets that
+had closed, but were in no block yet, are read from the history."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from edge_agent.clock import Shift
-from edge_agent.config import ShareSettings
-from edge_agent.history import History, Key
-from edge_agent.privacy import Gate
+import msgspec
+import numpy as np
+
+from edge_agent.updates import write_durably
 from protocol.observations import SignalBlock
-from protocol.reports import FaultEvent
+from protocol.windows import Floats
 
-MOST_WINDOWS = 100
+log = logging.getLogger(__name__)
+Key = tuple[str, str]
+MOST_AT_ONCE = 50_000
+"""Buckets read from the history at a time."""
 
 
-@dataclass
+class Told(msgspec.Struct, frozen=True):
+    """Up to where a signal's buckets were put into blocks."""
+
+    machine: str
+    signal: str
+    until_ms: int
+
+
+@dataclass(slots=True)
 class _Block:
-    """Values so far; what waits for the rest of its bucket is in `inside`."""
-
     start_ms: int
-    values: list[float | None]
-    inside: list[float]
+    values: list[float | None] = field(default_factory=list)
 
 
 class Sharing:
-    """`send` puts a block into the outbox. Not thread-safe: the agent's thread only."""
+    """Makes blocks of what `shares(signal)` lets out. step_ms: width of a bucket; steps: buckets in a block."""
 
-    def __init__(
-        self, share: ShareSettings, step_ms: int, history: History, gate: Gate, send: Callable[[SignalBlock], object]
-    ) -> None:
-        self._share, self._step_ms, self._bucket_ms = share, step_ms, share.bucket_ms or step_ms
-        self._history, self._gate, self._send = history, gate, send
-        self._blocks: dict[Key, _Block] = {}
-        self._windows: list[FaultEvent] = []
+    def __init__(self, path: Path, step_ms: int, steps: int, shares: Callable[[str], bool]) -> None:
+        self._path = path
+        self._step_ms = step_ms
+        self._steps = steps
+        self._shares = shares
+        self._open: dict[Key, _Block] = {}
+        self._until = _read(path)
+        self._changed = False
 
-    def closed(self, start_ms: int, means: dict[Key, float], waits: bool) -> None:
-        """Takes a closed bucket of the gateway's own grid. waits: the clock knows nothing."""
+    def closed(self, start_ms: int, means: Mapping[Key, float], units: Mapping[Key, str]) -> Iterator[SignalBlock]:
+        """A bucket closed; the blocks that are full with it, or that it comes too late for."""
         for key, mean in means.items():
-            if self._gate.shares(key[1]) and not (waits and key in self._history.stamped_here):
-                self._take(key, start_ms, mean)
+            if not self._shares(key[1]) or start_ms < self._until.get(key, 0):
+                continue
+            block = self._open.get(key)
+            if block is not None and start_ms >= block.start_ms + self._steps * self._step_ms:
+                yield self._finish(key, units)
+                block = None
+            if block is None:
+                block = self._open[key] = _Block(start_ms)
+            missing = (start_ms - block.start_ms) // self._step_ms - len(block.values)
+            block.values += [*[None] * missing, mean]
+            if len(block.values) >= self._steps:
+                yield self._finish(key, units)
 
-    def around(self, event: FaultEvent) -> None:
-        """An event that closed: its window goes up when its last value is there."""
-        if self._share.events is not None and len(self._windows) < MOST_WINDOWS:
-            self._windows.append(event)
+    def resume(
+        self,
+        keys: Iterable[Key],
+        oldest_ms: Callable[[Key], int],
+        read: Callable[[Key, int, int], Floats],
+        until_ms: int,
+        units: Mapping[Key, str],
+    ) -> Iterator[SignalBlock]:
+        """After a restart: everything of the history that closed before `until_ms` and is in no block yet. oldest_ms: time
+        of a signal's first observation; read: its bucket means from a time on, so many, NaN for none."""
+        for key in keys:
+            if not self._shares(key[1]):
+                continue
+            start = self._until.get(key) or oldest_ms(key)
+            start -= start % self._step_ms
+            for at in range(start, until_ms, MOST_AT_ONCE * self._step_ms):
+                means = read(key, at, min(MOST_AT_ONCE, (until_ms - at) // self._step_ms))
+                for i in np.flatnonzero(np.isfinite(means)):
+                    yield from self.closed(at + int(i) * self._step_ms, {key: float(means[i])}, units)
 
-    def pump(self, now_ms: int) -> None:
-        """Sends the windows that are complete."""
-        events = self._share.events
-        if events is None:
-            return
-        due = [e for e in self._windows if (e.end_ms or e.detected_ms) + events.after_s * 1000 <= now_ms]
-        for event in due:
-            self._windows.remove(event)
-            first_ms = event.start_ms - events.before_s * 1000
-            until_ms = (event.end_ms or event.detected_ms) + events.after_s * 1000
-            for key in sorted(self._history.keys()):
-                if key[0] == event.machine and self._gate.shares_window(key[1]):
-                    self._from_disk(key, first_ms, until_ms, events.step_ms)
+    def rewind(self, until_ms: int) -> None:
+        """The time was put right: what was told from there on is told again, and nothing waits in a block."""
+        self._open.clear()
+        self._until = {key: min(until, until_ms) for key, until in self._until.items()}
+        self._changed = True
 
-    def late(self, shifts: list[Shift]) -> None:
-        """What was moved goes up with its right times; what waits in a block had the wrong ones."""
-        for key in sorted(self._history.stamped_here):
-            self._blocks.pop(key, None)
-            if self._gate.shares(key[1]):
-                for s in shifts:
-                    self._from_disk(key, s.first_ms + s.shift_ms, s.until_ms + s.shift_ms, self._bucket_ms)
+    def keep(self) -> None:
+        """Notes how far everything was told. Call after the outbox's commit. Raises OSError."""
+        if self._changed:
+            told = [Told(machine, signal, until) for (machine, signal), until in self._until.items()]
+            write_durably(self._path, msgspec.json.encode(told))
+            self._changed = False
 
-    def _take(self, key: Key, start_ms: int, mean: float) -> None:
-        bucket_ms = start_ms - start_ms % self._bucket_ms
-        block = self._blocks.get(key)
-        if block is not None and bucket_ms < block.start_ms:
-            self._blocks.pop(key)  # the time went back
-            block = None
-        if block is None:
-            block = self._blocks[key] = _Block(bucket_ms, [], [])
-        place = (bucket_ms - block.start_ms) // self._bucket_ms
-        if place > len(block.values) + self._share.block_steps:  # a long silence is no row of empty values
-            self._fill(key, block, len(block.values) + bool(block.inside))
-            self._tell(key, block.start_ms, self._bucket_ms, block.values)
-            block, place = _Block(bucket_ms, [], []), 0
-            self._blocks[key] = block
-        elif place > len(block.values):
-            self._fill(key, block, place)
-        block.inside.append(mean)
-        if start_ms + self._step_ms >= bucket_ms + self._bucket_ms:
-            self._fill(key, block, place + 1)
-        if len(block.values) >= self._share.block_steps:
-            self._blocks.pop(key)
-            self._tell(key, block.start_ms, self._bucket_ms, block.values)
-
-    def _fill(self, key: Key, block: _Block, length: int) -> None:
-        """The bucket that is open gets its mean, those after it up to `length` nothing."""
-        if block.inside:
-            start_ms = block.start_ms + len(block.values) * self._bucket_ms
-            block.values.append(self._gate.aggregate(key, self._raw(key, start_ms), block.inside))
-            block.inside = []
-        block.values.extend([None] * (length - len(block.values)))
-
-    def _raw(self, key: Key, start_ms: int) -> Callable[[], list[float]]:
-        return lambda: self._history.values(key, start_ms, start_ms + self._bucket_ms)[1].tolist()
-
-    def _from_disk(self, key: Key, first_ms: int, until_ms: int, step_ms: int) -> None:
-        start_ms = first_ms - first_ms % step_ms
-        count = max(-(-(until_ms - start_ms) // step_ms), 1)
-        for at in range(0, count, self._share.block_steps):
-            size = min(self._share.block_steps, count - at)
-            block_ms = start_ms + at * step_ms
-            means = self._history.buckets(key, block_ms, step_ms, size).tolist()
-            values: list[float | None] = []
-            for i, mean in enumerate(means):
-                bucket_ms = block_ms + i * step_ms
-                raw = self._history.values(key, bucket_ms, bucket_ms + step_ms)[1].tolist
-                values.append(None if math.isnan(mean) else self._gate.aggregate(key, raw, [mean]))
-            if any(v is not None for v in values):
-                self._tell(key, block_ms, step_ms, values)
-
-    def _tell(self, key: Key, start_ms: int, step_ms: int, values: list[float | None]) -> None:
-        unit = self._history.units.get(key, "")
-        self._send(
-            SignalBlock(
-                machine=key[0],
-                signal=key[1],
-                unit=unit,
-                start_ms=start_ms,
-                step_ms=step_ms,
-                values=values,
-            )
+    def _finish(self, key: Key, units: Mapping[Key, str]) -> SignalBlock:
+        block = self._open.pop(key)
+        self._until[key] = block.start_ms + len(block.values) * self._step_ms
+        self._changed = True
+        return SignalBlock(
+            machine=key[0],
+            signal=key[1],
+            unit=units.get(key, ""),
+            start_ms=block.start_ms,
+            step_ms=self._step_ms,
+            values=block.values,
         )
+
+
+def name_of(block: SignalBlock) -> str:
+    """What the outbox knows a block as."""
+    return f"{block.machine}/{block.signal}@{block.start_ms}"
+
+
+def _read(path: Path) -> dict[Key, int]:
+    """How far everything was told; without a readable file everything that the history has is told again, and the outbox
+    takes what it does not know."""
+    try:
+        told = msgspec.json.decode(path.read_bytes(), type=list[Told])
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, OSError) as error:
+        log.warning("%s is not readable, what is shared is looked up in the history: %s", path, error)
+        return {}
+    return {(t.machine, t.signal): t.until_ms for t in told}
