@@ -133,7 +133,8 @@ class Agent:
             ),
         )
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
-        self._gate = Gate(settings.share)
+        self._gate = Gate(settings.share, self._folder, self._now_ms, self._history.readings)
+        self._gate.knows(machines=[*self._mapping.file.machines, *{key[0] for key in self._history.units}])
         self._outgoing = Outgoing(self._folder, settings.step_ms, settings.share, self._history, self._gate, self._send)
         self._say_whether_clock_is_known()
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
@@ -142,6 +143,7 @@ class Agent:
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
         self._lists = Lists(self._folder, self._decisions.catalogue, settings.recommend, self.tally.note)
         self._notebook = Notebook(self._folder, self.tally.note)
+        self._gate.knows(people=self._notebook.authors())
         self._reporting = Reporting(
             self._history,
             self._mapping.labels,
@@ -325,6 +327,7 @@ class Agent:
         self._keep_births()
         for arrival in batch:
             self._plant.acknowledge(arrival)
+        self._gate.knows(machines={row[0] for row in stored.fresh})
         self._grid.add(stored.fresh)
         for row in stored.fresh:
             if not self._intake.clock_known and not row[6] and row[:2] not in here:
@@ -547,11 +550,12 @@ class Agent:
             return
         self._open_events[event.machine, event.signal] = event.id
         recommendation = self._lists.for_event(event, self._watch.open_symptoms(event.machine), end_ms)
+        reading = self._notebook.about(event.machine, event.start_ms - NOTE_COUNTS_MS)
         beside = Beside(
             forecast=self._forecasts.get((event.machine, event.signal)),
             recommendation=recommendation,
             life=self._decisions.life(event.machine),
-            reading=self._notebook.about(event.machine, event.start_ms - NOTE_COUNTS_MS),
+            reading=None if reading is None else self._gate.worded(reading),
         )
         report = self._reporting.report(event, beside, end_ms)
         self._send(event)
@@ -581,11 +585,12 @@ class Agent:
 
     def _send(self, message: Message, known_as: str = "") -> bool:
         """Puts a message into the outbox; durable after its next commit. False if it was told before."""
-        if not self._gate.lets_out(message):
+        released = self._gate.out(message)
+        if released is None:
             return False
         message_class = message.message_class
         wrapped = envelope(
-            message,
+            released,
             site=self._settings.site,
             gateway=self._settings.gateway,
             seq=self._outbox.next_seq(message_class),
@@ -650,7 +655,8 @@ class Agent:
         if done and command.name == HEARTBEAT:
             self._heartbeat_s = -1e9
         elif done and command.name == NOTE:
-            self._take_note(decode(bytes(command.arguments), Note))
+            note = decode(bytes(command.arguments), Note)
+            self._take_note(msgspec.structs.replace(note, machine=self._gate.own_name(note.machine)))
         elif done:
             self._learn_from(decode(bytes(command.arguments), Feedback))
             self.tally.note("feedback.from_server")

@@ -159,6 +159,10 @@ class History:
         table = np.array(rows, dtype=np.float64).reshape(-1, 2)
         return table[:, 0].astype(np.int64), table[:, 1]
 
+    def readings(self, key: Key, start_ms: int, end_ms: int) -> list[float]:
+        """Good and uncertain values in [start, end), by time."""
+        return list(self.values(key, start_ms, end_ms)[1])
+
     def buckets(self, key: Key, start_ms: int, step_ms: int, count: int) -> Floats:
         """Bucket means [count] from disk, NaN where nothing was observed."""
         times, values = self.values(key, start_ms, start_ms + step_ms * count)

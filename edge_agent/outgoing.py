@@ -1,7 +1,7 @@
 """What signals tell the server: bucket means on the declared grid, and finer windows around events.
 
-Signals whose values got their time here wait while the clock knows nothing; once it is back, what waited is read from the disk,
-where its times are right by then."""
+Signals whose values got their time here wait while the clock knows nothing; once it is back, what waited is read from the
+disk, where its times are right by then."""
 
 from __future__ import annotations
 
