@@ -1,4 +1,4 @@
-"""`millwright agent run | check | status | trust`."""
+"""`millwright agent run | check | status | sent | trust`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import uuid
+from datetime import date
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -31,15 +32,18 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the agent is not running (status), 2 wrong settings."""
     parser = argparse.ArgumentParser(prog="millwright agent", description="The agent of this gateway.")
-    parser.add_argument("command", choices=["run", "check", "status", "trust"])
+    parser.add_argument("command", choices=["run", "check", "status", "sent", "trust"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")
-    parser.add_argument("--json", action="store_true", help="status as JSON")
+    parser.add_argument("--json", action="store_true", help="status or sent as JSON")
+    parser.add_argument("--since", type=_day, default="", help="sent: from this day on (UTC), 2026-01-31")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args(argv)
     try:
         settings = config.load(options.config)
         if options.command == "status":
             return status(settings, options.json)
+        if options.command == "sent":
+            return sent(settings, options.since, options.json)
         if options.command == "trust":
             return trust(settings)
         file = mapping.load(Path(settings.mapping))
@@ -84,6 +88,8 @@ def run(settings: AgentSettings) -> int:
         boot_id=boot_id,
         birth_ms=birth_ms,
     )
+    if settings.panel.port:
+        _show_panel(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.stop())
     agent.run()
@@ -134,6 +140,42 @@ def status(settings: AgentSettings, as_json: bool) -> int:
             for m in told["models"]
         )
     return 0 if age_s < 30 else 1
+
+
+def sent(settings: AgentSettings, since_day: str, as_json: bool) -> int:
+    """What left this gateway, and what stayed."""
+    from edge_agent.panel import what_we_sent
+
+    told = what_we_sent(settings, since_day)
+    if as_json:
+        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+        return 0
+    span = f"{told['days'][0]} to {told['days'][-1]} (UTC)" if told["days"] else "nothing yet"
+    sys.stdout.write(f"{told['gateway']}: {span}\n")
+    sys.stdout.writelines(
+        f"  {row['lane']:9} {row['type']:40} {row['count']:>9} messages {row['bytes']:>12} bytes\n"
+        for row in told["sent"]
+    )
+    sys.stdout.writelines(
+        f"  kept here {row['type']:40} {row['count']:>9} messages: {row['reason']}\n" for row in told["kept"]
+    )
+    return 0
+
+
+def _show_panel(settings: AgentSettings) -> None:
+    """The gateway's page; one that cannot be shown stops nothing."""
+    from edge_agent.panel import Panel
+
+    try:
+        panel = Panel(settings, settings.panel.host, settings.panel.port)
+    except OSError as error:
+        log.warning("no page on %s:%d: %s", settings.panel.host, settings.panel.port, error.strerror)
+    else:
+        log.info("what this gateway sent: http://%s:%d/", settings.panel.host, panel.port)
+
+
+def _day(text: str) -> str:
+    return date.fromisoformat(text).isoformat()
 
 
 if __name__ == "__main__":

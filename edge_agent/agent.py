@@ -33,6 +33,7 @@ from edge_agent.privacy import Gate
 from edge_agent.reporting import SLOT as WRITER
 from edge_agent.reporting import Beside, Reporting
 from edge_agent.runtimes import LoadedModel
+from edge_agent.sent import NO_LANE, SentLog
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
@@ -133,7 +134,8 @@ class Agent:
             ),
         )
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
-        self._gate = Gate(settings.share, self._folder, self._now_ms, self._history.readings)
+        self._sent = SentLog(self._folder / "sent", clock.now_ms, clock.monotonic_s)
+        self._gate = Gate(settings.share, self._folder, self._now_ms, self._history.readings, self._stays)
         self._gate.knows(machines=[*self._mapping.file.machines, *{key[0] for key in self._history.units}])
         self._outgoing = Outgoing(self._folder, settings.step_ms, settings.share, self._history, self._gate, self._send)
         self._say_whether_clock_is_known()
@@ -204,12 +206,15 @@ class Agent:
     def _save_learned(self) -> None:
         self._save("forecast.state", self._forecast.state())
 
-    def _keep_sharing(self) -> None:
-        try:
-            self._outgoing.keep()
-        except OSError as error:  # the next start reads the history further back, and the outbox takes a name once
-            self.tally.note("not_saved.sharing.json")
-            log.warning("how far signals were shared was not saved: %s", error)
+    def _keep_accounts(self, *, at_once: bool = False) -> None:
+        """How far signals were shared, what was sent. Without it the next start looks further back, and counts are
+        missing."""
+        for file, keep in (("sharing.json", self._outgoing.keep), ("sent", lambda: self._sent.keep(at_once=at_once))):
+            try:
+                keep()
+            except OSError as error:
+                self.tally.note(f"not_saved.{file}")
+                log.warning("%s was not saved: %s", file, error)
 
     def _save(self, file: str, payload: bytes) -> bool:
         """Durably, or not at all: a full disk costs what was learned since the last time, not the gateway."""
@@ -243,6 +248,7 @@ class Agent:
                 break
             self._uplink.pump()
             self._hear_uplink(0.05)
+        self._keep_accounts(at_once=True)
         self._write_status()
         self._save_learned()
         if self._link.connected:
@@ -266,7 +272,7 @@ class Agent:
         self._look_after_updates()
         self._keep_time()
         self._outbox.commit()
-        self._keep_sharing()
+        self._keep_accounts()
         self._uplink.pump()
 
     # the plant --------------------------------------------------------------------------------------------------------
@@ -445,7 +451,8 @@ class Agent:
         self._intake.clock_known = self._outgoing.clock_known = known
 
     def _look_at_clock(self) -> None:
-        """When the time turns out to be another one, what was stamped here is moved, and windows begin anew from the disk."""
+        """When the time turns out to be another one, what was stamped here is moved, and windows begin anew from the
+        disk."""
         if self._simulated_ms is not None:
             return
         shifts = self._clock.check()
@@ -599,7 +606,15 @@ class Agent:
             time_ms=self._clock.now_ms(),
             monotonic_ms=round(self._clock.monotonic_s() * 1000),
         )
-        return self._outbox.add(message_class, encode(wrapped), known_as)
+        payload = encode(wrapped)
+        added = self._outbox.add(message_class, payload, known_as)
+        if added:
+            self._sent.sent(message_class, message.type_name, payload)
+        return added
+
+    def _stays(self, type_name: str, reason: str) -> None:
+        self._sent.kept(type_name, reason)
+        self.tally.note(f"kept_here.{reason}")
 
     def _show(self, channel: Channel, message: msgspec.Struct) -> None:
         """For HMIs on the plant's broker; what nobody hears there is still in the outbox."""
@@ -611,6 +626,7 @@ class Agent:
     def _say(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
         try:
             self._link.publish(self._topic.sibling(channel).text, payload, retain=retain)
+            self._sent.sent(NO_LANE, channel.value, payload)
         except TryLater:
             self.tally.note("uplink.not_said")
 

@@ -147,6 +147,13 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return self.engines == FASTEST or engine in self.engines
 
 
+class PanelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The gateway's own page; port 0: none. It knows no passwords: whoever reaches the address reads what was sent."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+
+
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     site: str
     gateway: str
@@ -170,6 +177,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     schedule: ScheduleSettings = ScheduleSettings()
     write: WriteSettings = WriteSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+    panel: PanelSettings = PanelSettings()
 
 
 def read_toml(path: Path, into: type[T]) -> T:

@@ -98,7 +98,3 @@ class Budget:
         write_durably(self._path, msgspec.json.encode(after))
         self._spent = after
         return True
-
-    def status(self) -> dict[str, float]:
-        """Spent today, by signal."""
-        return dict(self._spent.spent)

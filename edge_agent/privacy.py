@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -37,18 +36,24 @@ Raw = Callable[[tuple[str, str], int, int], list[float]]
 
 class Gate:
     """Lets a message pass, changed where the policy says so, or keeps it here. folder: where the key and the budget
-    lie. Raises BadSettings for a policy, a key or a budget that cannot be kept."""
+    lie. kept(type, reason) is called for what stays. Raises BadSettings for a policy, a key or a budget that cannot be
+    kept."""
 
-    def __init__(self, share: ShareSettings, folder: Path, now_ms: Callable[[], int], raw: Raw) -> None:
+    def __init__(
+        self,
+        share: ShareSettings,
+        folder: Path,
+        now_ms: Callable[[], int],
+        raw: Raw,
+        kept: Callable[[str, str], None],
+    ) -> None:
         checked(share)
-        self._share, self._now_ms, self._raw = share, now_ms, raw
+        self._share, self._now_ms, self._raw, self._kept = share, now_ms, raw, kept
         self._redactor = Redactor([Private(kind) for kind in share.remove], _people(share.people_file))
         self._pseudonyms = Pseudonyms(Path(share.key_file) if share.key_file else folder / "privacy.key")
         self._noise = share.noise
         self._budget = Budget(folder / "budget.json", share.noise.epsilon_per_day) if share.noise else None
         self._machines: dict[str, str] = {}
-        self.kept: Counter[tuple[str, str]] = Counter()
-        """(type, reason) -> how many messages stayed here."""
 
     def shares(self, signal: str) -> bool:
         """Whether a signal may leave at all, as bucket means or as a forecast."""
@@ -75,9 +80,9 @@ class Gate:
         reason = self._stays(message)
         if not reason and isinstance(message, SignalBlock):
             noisy = self._with_noise(message)
-            message, reason = (message, "privacy budget is spent") if noisy is None else (noisy, "")
+            message, reason = (message, "privacy_budget_spent") if noisy is None else (noisy, "")
         if reason:
-            self.kept[message.type_name, reason] += 1
+            self._kept(message.type_name, reason)
             return None
         match message:
             case Note() | Feedback() | WorkOrder() | NoteReading():
@@ -111,24 +116,19 @@ class Gate:
                 changed |= {"normalised": self._text(written.normalised), "like": like}
         return msgspec.structs.replace(written, **changed)
 
-    def status(self) -> dict[str, object]:
-        """What was kept back and why, what was spent."""
-        kept = [{"type": name, "reason": why, "count": n} for (name, why), n in sorted(self.kept.items())]
-        return {"kept": kept, "epsilon_spent_today": self._budget.status() if self._budget else {}}
-
     def _stays(self, message: Message) -> str:
         if isinstance(message, SignalBlock | Forecast | ForecastExplanation):
             declared = self.shares(message.signal) or (
                 isinstance(message, SignalBlock) and self.shares_window(message.signal)
             )
             if not declared:
-                return "signal is not shared"
+                return "signal_not_shared"
             if not isinstance(message, SignalBlock) and self._bounds(message) is not None:
-                return "would tell what noise hides"
+                return "noise_would_tell"
         if isinstance(message, Report) and self._share.reports == NONE:
-            return "reports are not shared"
+            return "reports_not_shared"
         if isinstance(message, Note) and self._share.notes == NONE:
-            return "notes are not shared"
+            return "notes_not_shared"
         return ""
 
     def _text(self, text: str) -> str:

@@ -74,8 +74,9 @@ _CHINESE = [
 _CAPITAL = r"[A-ZÀ-ÖØ-Þ][a-zà-öø-ÿ'’]+(?:-[A-Z][a-z]+)?"
 _BY = "reported|signed|approved|checked|done|performed|completed|repaired|replaced|inspected|noted|found|fitted|seen"
 _ROLE_CUE = (
-    "operators?|technicians?|electricians?|fitters?|welders?|mechanics?|supervisors?|foreman|engineer|colleague|"
-    "contact person|contact|trainee|apprentice|signed|spoke to|spoke with|talk to|talked to|talked with|ask|asked|tell|told|thanks to|phoned"
+    "operators?|technicians?|electricians?|fitters?|welders?|mechanics?|supervisors?|foreman|engineer|colleague|trainee|"
+    "contact person|contact|apprentice|signed|spoke to|spoke with|talk to|talked to|talked with|ask|asked|tell|told|phoned|"
+    "thanks to"
 )
 _SURE_CUE = rf"(?i:{_ROLE_CUE}|(?:{_BY}) by)"
 _CUE = rf"(?i:{_ROLE_CUE}|(?:{_BY}) by|called|rang|lead|manager|handed to|handed over to|per|attn|call|get|by|with)"
