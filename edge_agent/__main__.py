@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", choices=["run", "check", "status", "sent", "trust"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")
     parser.add_argument("--json", action="store_true", help="status or sent as JSON")
-    parser.add_argument("--since", type=_day, default="", help="sent: from this day on (UTC), 2026-01-31")
+    parser.add_argument("--since", type=date.fromisoformat, help="sent: from this day on (UTC), 2026-01-31")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args(argv)
     try:
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.command == "status":
             return status(settings, options.json)
         if options.command == "sent":
-            return sent(settings, options.since, options.json)
+            return sent(settings, options.since.isoformat() if options.since else "", options.json)
         if options.command == "trust":
             return trust(settings)
         file = mapping.load(Path(settings.mapping))
@@ -172,10 +172,6 @@ def _show_panel(settings: AgentSettings) -> None:
         log.warning("no page on %s:%d: %s", settings.panel.host, settings.panel.port, error.strerror)
     else:
         log.info("what this gateway sent: http://%s:%d/", settings.panel.host, panel.port)
-
-
-def _day(text: str) -> str:
-    return date.fromisoformat(text).isoformat()
 
 
 if __name__ == "__main__":

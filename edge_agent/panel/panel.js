@@ -42,6 +42,7 @@ function element(name, text = "", ...children) {
   return made;
 }
 const number = (n) => n.toLocaleString(language === "zh" ? "zh-CN" : "en-GB");
+const short = (type) => type.replace(/^millwright\./, "").replace(/\.v1$/, "").replaceAll("_", " ");
 const moment = (ms) => (ms ? new Date(ms).toISOString().slice(0, 19).replace("T", " ") : "–");
 
 function table(into, columns, rows) {
@@ -68,9 +69,9 @@ function show() {
   if (!told) return;
   one("where").textContent = `${told.site} · ${told.gateway}`;
   one("span").textContent = told.days.length ? w.span(told.days[0], told.days[told.days.length - 1]) : w.nothing;
-  table(one("sent"), [["type", (r) => r.type, ""], ["lane", (r) => r.lane, ""], ["count", (r) => number(r.count), "n"],
+  table(one("sent"), [["type", (r) => short(r.type), ""], ["lane", (r) => r.lane, "phone-off"], ["count", (r) => number(r.count), "n"],
     ["bytes", (r) => number(r.bytes), "n"], ["last", (r) => moment(r.last_ms), "n phone-off"]], told.sent);
-  table(one("kept"), [["type", (r) => r.type, ""], ["reason", (r) => w.reasons[r.reason] ?? r.reason, ""], ["count", (r) => number(r.count), "n"]], told.kept);
+  table(one("kept"), [["type", (r) => short(r.type), ""], ["reason", (r) => w.reasons[r.reason] ?? r.reason, ""], ["count", (r) => number(r.count), "n"]], told.kept);
   table(one("lanes"), [["lane", ([name]) => name, ""], ["acked", ([, l]) => number(l.acked), "n"], ["waiting", ([, l]) => number(l.waiting), "n"],
     ["shed", ([, l]) => number(l.shed), "n"]], Object.entries(told.lanes));
   const rows = Object.entries(w.policy_rows).filter(([key]) => key in told.policy);
