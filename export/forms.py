@@ -15,10 +15,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from export.blocks import weight_only
 from export.bounds import Bound
-from export.quantize import bare, halved, quantize, static, weight_only
+from export.compact import bare
+from export.quantize import quantize, static
 from export.strain import strained_error
 from export.trials import Run, Trial
+from export.widened import halved
 from protocol.bundles import Form, Parity
 from protocol.errors import BadBundle, BadSettings, Reason
 
@@ -214,8 +217,8 @@ class _Tries:
         return f"within its bound; {name} is {'faster' if len(self.made[other]) < len(self.made[name]) else 'smaller'}"
 
 
-def latencies(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Microseconds of each call, the least of ROUNDS in turn (of fewer where MOST_S seconds have gone)."""
+def latencies(calls: Mapping[str, Callable[[], object]], most_s: float = MOST_S) -> dict[str, float]:
+    """Microseconds of each call, the least of ROUNDS in turn (of fewer where so many seconds have gone)."""
     for call in calls.values():
         call()
     least = dict.fromkeys(calls, np.inf)
@@ -225,7 +228,7 @@ def latencies(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
             started = time.perf_counter()
             call()
             least[name] = min(least[name], time.perf_counter() - started)
-        if time.perf_counter() - began > MOST_S:
+        if time.perf_counter() - began > most_s:
             break
     return {name: 1e6 * float(spent) for name, spent in least.items()}
 
