@@ -59,10 +59,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: AgentSettings) -> int:
     """Connects, serves until SIGTERM or SIGINT, and leaves cleanly."""
-    clock = SystemClock()
-    birth_ms = Timekeeper(
-        clock, Path(settings.data_dir) / "clock.json"
-    ).now_ms()  # in order, also where the clock says 1970
+    clock = Timekeeper(SystemClock(), Path(settings.data_dir) / "clock.json")
+    birth_ms = clock.now_ms()  # in order, also where the machine says 1970
     boot_id = uuid.uuid4().hex[:12]
     try:
         version = installed_version("millwright")
@@ -81,8 +79,8 @@ def run(settings: AgentSettings) -> int:
     agent = build_agent(
         settings,
         clock=clock,
-        plant=connect(settings.plant, f"{settings.gateway}-plant", None),
-        uplink=connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will))),
+        plant=connect(settings.plant, f"{settings.gateway}-plant", None, clock),
+        uplink=connect(settings.uplink, f"{settings.gateway}-uplink", (state.text, encode(will)), clock),
         fetch=fetch,
         version=version,
         boot_id=boot_id,
@@ -108,7 +106,7 @@ def trust(settings: AgentSettings) -> int:
     return 0
 
 
-def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None) -> PahoLink:
+def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None, clock: Timekeeper) -> PahoLink:
     """A connection that comes up by itself when the broker does."""
     return PahoLink(
         host=link.host,
@@ -117,6 +115,7 @@ def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None) 
         username=link.username,
         password=config.secret(link.password_file, "MILLWRIGHT_BROKER_PASSWORD") if link.username else "",
         tls_ca=link.tls_ca,
+        time=clock,
         will=will,
     )
 

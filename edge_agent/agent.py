@@ -90,7 +90,7 @@ class Agent:
         self,
         settings: AgentSettings,
         *,
-        clock: Clock,
+        clock: Timekeeper,
         plant: Link,
         uplink: Link,
         fetch: Fetch,
@@ -107,7 +107,8 @@ class Agent:
         self._mapping = mapping_file.load(Path(settings.mapping))
         self._topic = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
         self._history = History(self._folder / "history.db")
-        self._clock = clock = Timekeeper(clock, self._folder / "clock.json", self._history.newest_stamped_ms())
+        self._clock = clock
+        clock.not_before(self._history.newest_stamped_ms())
         self._outbox = Outbox(self._folder / "outbox.db", settings.max_outbox_bytes)
         simulated = settings.clock.simulated
         self._intake = Intake(self._mapping, clock.now_ms, None if simulated else settings.clock.accept_future_s)
@@ -447,26 +448,28 @@ class Agent:
         return self._clock.now_ms() if self._simulated_ms is None else self._simulated_ms
 
     def _say_whether_clock_is_known(self) -> None:
-        known = self._simulated_ms is not None or self._clock.confidence is not ClockConfidence.UNKNOWN
+        known = self._simulated_ms is not None or self._clock.known
         self._intake.clock_known = self._outgoing.clock_known = known
 
     def _look_at_clock(self) -> None:
-        """When the time turns out to be another one, what was stamped here is moved, and windows begin anew from the
-        disk."""
+        """When the time turns out to be another one, or is known at last, what was stamped here is moved, windows begin
+        anew from the disk, and what waited goes up."""
         if self._simulated_ms is not None:
             return
+        was_known = self._clock.known
         shifts = self._clock.check()
-        self._clock.keep()
         self._say_whether_clock_is_known()
-        if shifts is None:
-            return
-        self.tally.note("clock.corrected")
-        self.tally.note("clock.observations_moved", self._history.retime(shifts, self.boot_id))
-        for shift in shifts:
-            self._send(correction(shift, self.boot_id, self._clock.now_ms()))
-        self._grid = Grid(self._settings.step_ms, self._grid.keep)
-        self._refill_grid()
-        self._outgoing.corrected(shifts, self._grid.closed_until_ms)
+        if shifts is not None:
+            self.tally.note("clock.corrected")
+            self.tally.note("clock.observations_moved", self._history.retime(shifts, self.boot_id))
+            for shift in shifts:
+                self._send(correction(shift, self.boot_id, self._clock.now_ms()))
+        self._clock.keep()
+        if shifts is not None or self._clock.known != was_known:
+            self._link.time_is_known()
+            self._grid = Grid(self._settings.step_ms, self._grid.keep)
+            self._refill_grid()
+            self._outgoing.corrected(shifts or [], self._grid.closed_until_ms)
 
     def _close_buckets(self) -> None:
         lateness_ms = (
@@ -908,10 +911,11 @@ def build_agent(
     boot_id: str = "",
     birth_ms: int = 0,
 ) -> Agent:
-    """An agent from its parts; nothing runs before `step` or `run`. Raises BadSettings for a bad mapping file."""
+    """An agent from its parts; nothing runs before `step` or `run`. clock: the machine's, or what keeps the time.
+    Raises BadSettings for a bad mapping file."""
     return Agent(
         settings,
-        clock=clock,
+        clock=clock if isinstance(clock, Timekeeper) else Timekeeper(clock, Path(settings.data_dir) / "clock.json"),
         plant=plant,
         uplink=uplink,
         fetch=fetch,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent.tls_dates import DatedContext, OwnTime, dated_context
 from protocol.errors import TryLater
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Link(Protocol):
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None: ...
     def receive(self, timeout_s: float) -> Arrival | None: ...
     def acknowledge(self, arrival: Arrival) -> None: ...
+    def time_is_known(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -53,12 +55,14 @@ class PahoLink:
         username: str = "",
         password: str = "",
         tls_ca: str = "",
+        time: OwnTime | None = None,
         will: tuple[str, bytes] | None = None,
         on_connect: Callable[[], None] | None = None,
         clean: bool = False,
     ) -> None:
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._filters: dict[str, int] = {}
+        self._tls: DatedContext | None = None
         self._announce = on_connect
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, manual_ack=True)
         client.max_inflight_messages_set(200)
@@ -67,7 +71,8 @@ class PahoLink:
         if username:
             client.username_pw_set(username, password)
         if tls_ca:
-            client.tls_set(ca_certs=tls_ca)
+            self._tls = dated_context(tls_ca, time)
+            client.tls_set_context(self._tls)
         if will is not None:
             client.will_set(will[0], will[1], qos=1, retain=True)
         client.on_connect = self._on_connect
@@ -114,6 +119,11 @@ class PahoLink:
         """Tells the broker that a QoS 1 message is safe with us."""
         if arrival.token is not None:
             self._client.ack(*arrival.token)
+
+    def time_is_known(self) -> None:
+        """A connection whose certificate could not be judged is judged now."""
+        if self._tls is not None:
+            self._tls.judge_again()
 
     def close(self) -> None:
         """Disconnects cleanly, so the broker keeps the Will to itself."""

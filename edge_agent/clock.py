@@ -4,13 +4,14 @@ Inside, only monotonic time drives things. `Timekeeper` adds to it how far it is
 that is:
 
 - synced: the kernel says that something disciplines its clock, or the server's time, seen live over the uplink, agrees;
-- holdover: nothing does at the moment; time runs on from what was known;
-- unknown: the clock was before the last good time (kept on disk) or before this release. Time then runs on from the last good
-  time, so that nothing is stored in front of what is there, and is provisional until the clock is back.
+- holdover: nothing does at the moment; time runs on from what was known; - unknown: the clock was before the last good
+time (kept on disk) or before this release. Time then runs on from the last good time, so that nothing is stored in
+front of what is there, and is provisional until the clock is back.
 
-A jump that neither the kernel nor the server confirms is not followed. When the right time is known, what was stamped here
-since the wrong one began is told as `Shift`s. Small differences forward are taken at once, backward ones by running slower:
-time never stands still and never goes back, but for a confirmed correction of more than five seconds."""
+A jump that neither the kernel nor the server confirms is not followed. When the right time is known, what was stamped
+here since the wrong one began is told as `Shift`s. Small differences forward are taken at once, backward ones by
+running slower: time never stands still and never goes back, but for a confirmed correction of more than five
+seconds."""
 
 from __future__ import annotations
 
@@ -37,6 +38,8 @@ ASKED_EVERY_S = 5.0
 CONFIRMED_AFTER_S = 30.0
 """A synced clock that contradicts what it said before is believed when it has said so for this long."""
 SERVER_COUNTS_S = 600.0
+AGREES_MS = 3_600_000
+"""So far apart the machine's clock can still judge the dates of certificates."""
 LIVE_MS = 2_000
 """Two words of the server are live if they came as far apart as they were said, within this."""
 MOST_UNSETTLED = 100
@@ -93,8 +96,8 @@ class Stretch(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """clock.json. good_ms: the last time that was not provisional; reached_ms: the last time given out, provisional ones too;
-    unsettled: stretches of earlier starts that no right time was ever known for."""
+    """clock.json. good_ms: the last time that was not provisional; reached_ms: the last time given out, provisional
+    ones too; unsettled: stretches of earlier starts that no right time was ever known for."""
 
     good_ms: int = 0
     reached_ms: int = 0
@@ -111,20 +114,20 @@ class _Segment:
 
 
 class Timekeeper:
-    """A `Clock` that only goes wrong where it says so. Owner of clock.json at `path`. stamped_ms: the newest time given here
-    that is on disk. One thread changes it; `now_ms` and `monotonic_s` change nothing."""
+    """A `Clock` that only goes wrong where it says so. Owner of clock.json at `path`. One thread changes it; `now_ms`,
+    `monotonic_s`, `known` and `machine_agrees` change nothing."""
 
-    def __init__(self, clock: Clock, path: Path, stamped_ms: int = 0) -> None:
+    def __init__(self, clock: Clock, path: Path) -> None:
         self._clock, self._path = clock, path
         kept = _restored(path)
-        floor_ms = max(kept.good_ms, kept.reached_ms, stamped_ms, RELEASED_MS)
+        floor_ms = max(kept.good_ms, kept.reached_ms, RELEASED_MS)
         system_ms, since_ms = clock.now_ms(), self._monotonic_ms()
         known = system_ms >= floor_ms - SMALL_MS
         first_ms = system_ms if known else floor_ms + 1
         self.confidence = ClockConfidence.HOLDOVER if known else ClockConfidence.UNKNOWN
         self._segments = [_Segment(max(first_ms, floor_ms + 1), first_ms - since_ms)]
         self._ahead_ms, self._ahead_since_ms = max(floor_ms + 1 - first_ms, 0), since_ms
-        self._good_ms, self._unsettled = kept.good_ms, _lengthened(kept, floor_ms)
+        self._good_ms, self._unsettled = kept.good_ms, kept.unsettled
         self._asked_s = self._kept_s = -1e9
         self._disciplined = False
         self._contradicted_s: float | None = None
@@ -149,9 +152,35 @@ class Timekeeper:
         """Whether the time is confirmed now."""
         return self.confidence is ClockConfidence.SYNCED
 
+    @property
+    def known(self) -> bool:
+        """Whether the time is more than provisional."""
+        return self.confidence is not ClockConfidence.UNKNOWN
+
+    @property
+    def machine_agrees(self) -> bool:
+        """Whether the machine's own clock says about the same."""
+        return abs(self._clock.now_ms() - self.now_ms()) <= AGREES_MS
+
+    def not_before(self, stamped_ms: int) -> None:
+        """At the start: a value that is on disk has this time, so it is later now."""
+        now_ms, monotonic_ms = self.now_ms(), self._monotonic_ms()
+        if stamped_ms < now_ms:
+            return
+        if self.known and stamped_ms - now_ms <= SMALL_MS:
+            self._ahead_ms = stamped_ms + 1 - monotonic_ms - self._segments[-1].offset_ms
+            self._ahead_since_ms = monotonic_ms
+            return
+        if self._unsettled:  # the start before stamped more than it could note
+            *before, last = self._unsettled
+            self._unsettled = [*before, Stretch(last.first_ms, max(last.until_ms, stamped_ms + 1))]
+        self.confidence = ClockConfidence.UNKNOWN
+        self._segments = [_Segment(stamped_ms + 1, stamped_ms + 1 - monotonic_ms)]
+        self._ahead_ms = 0
+
     def heard_server(self, time_ms: int) -> None:
-        """The server's time, as it stood in an answer. It counts once two answers came as far apart as they were said: one
-        that waited in a broker says what time it was."""
+        """The server's time, as it stood in an answer. It counts once two answers came as far apart as they were said:
+        one that waited in a broker says what time it was."""
         here_ms = self._monotonic_ms()
         if self._first_word is not None:
             said_ms, came_ms = self._first_word
@@ -162,13 +191,14 @@ class Timekeeper:
         self._first_word = (time_ms, here_ms)
 
     def plant_says(self, time_ms: int) -> None:
-        """The plant stamps its values with this time. While nothing is known here, time runs on from there if it is later."""
+        """The plant stamps its values with this time. While nothing is known here, time runs on from there if it is
+        later."""
         if self.confidence is ClockConfidence.UNKNOWN and time_ms > self.now_ms() + SMALL_MS:
             self._segments.append(_Segment(time_ms, time_ms - self._monotonic_ms()))
 
     def check(self) -> list[Shift] | None:
-        """Looks at the evidence, at every step. None: nothing to correct. Else the time is another one from now on, and what
-        was stamped since the wrong one began is to be moved (nothing, where that had been confirmed)."""
+        """Looks at the evidence, at every step. None: nothing to correct. Else the time is another one from now on, and
+        what was stamped since the wrong one began is to be moved (nothing, where that had been confirmed)."""
         now_s = self.monotonic_s()
         if now_s - self._asked_s >= ASKED_EVERY_S:
             self._asked_s, self._disciplined = now_s, self._clock.synced()
@@ -196,10 +226,9 @@ class Timekeeper:
             return
         self._kept_s = now_s
         reached_ms = self.now_ms()
-        known = self.confidence is not ClockConfidence.UNKNOWN
-        if known:
+        if self.known:
             self._good_ms = reached_ms
-        now_open = [] if known else [Stretch(self._segments[0].first_ms, reached_ms + 1)]
+        now_open = [] if self.known else [Stretch(self._segments[0].first_ms, reached_ms + 1)]
         kept = Kept(
             good_ms=self._good_ms, reached_ms=reached_ms, unsettled=[*self._unsettled, *now_open][-MOST_UNSETTLED:]
         )
@@ -302,11 +331,3 @@ def _restored(path: Path) -> Kept:
     except (msgspec.DecodeError, OSError) as error:
         log.warning("%s is not readable, the last good time is not known: %s", path, error)
         return Kept()
-
-
-def _lengthened(kept: Kept, floor_ms: int) -> list[Stretch]:
-    """The stretches of earlier starts; the last of them went on until the last value that is on disk."""
-    if not kept.unsettled or kept.reached_ms <= kept.good_ms:
-        return kept.unsettled
-    *before, last = kept.unsettled
-    return [*before, Stretch(last.first_ms, max(last.until_ms, floor_ms + 1))]

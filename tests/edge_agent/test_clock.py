@@ -28,7 +28,9 @@ def keeper_at(
     path: Path, ms: int = NOW_MS, *, disciplined: bool = False, stamped_ms: int = 0
 ) -> tuple[Any, Timekeeper]:
     clock = factory.FakeClock(ms=ms, disciplined=disciplined)
-    return clock, Timekeeper(clock, path / "clock.json", stamped_ms)
+    keeper = Timekeeper(clock, path / "clock.json")
+    keeper.not_before(stamped_ms)
+    return clock, keeper
 
 
 def wait(clock: Any, keeper: Timekeeper, seconds: float) -> None:
