@@ -15,14 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.config import EventWindows, NoiseSettings, ShareSettings
+from edge_agent.explain import Labels
 from edge_agent.noise import DAY_MS, Budget, discrete_laplace, noisy_mean
 from edge_agent.privacy import Gate
 from edge_agent.pseudonyms import Pseudonyms
+from edge_agent.skills.write_report import FaultCase, write
 from protocol.errors import BadSettings
 from protocol.feedback import Feedback, Verdict
 from protocol.observations import SignalBlock, WorkOrder
-from protocol.reading.notes import LikeNote, Note, NoteReading
-from protocol.reports import Forecast, ModelRef
+from protocol.reading.notes import About, Class, Judged, LikeNote, Note, NoteReading
+from protocol.reports import Evidence, FaultEvent, Forecast, ModelRef, Severity
+from protocol.writing.clauses import FAULT_REPORT
+from protocol.writing.verify import verify
 
 T0 = 1_790_000_000_000
 MODEL = ModelRef("notes.reader", "x", 1)
@@ -92,6 +96,31 @@ def test_words_on_orders_answers_and_readings_follow_the_same_policy(tmp_path: P
     silent = gate(tmp_path, notes="none")
     said = msgspec.json.encode([silent.out(order), silent.out(answer), silent.out(reading)]).decode()
     assert not any(word in said for word in ("换", "ask", "called", "bearing"))
+
+
+def test_a_report_made_of_a_reading_with_names_holds_none_and_reads_back(tmp_path: Path) -> None:
+    seen = Evidence(
+        machine="P-101", signal="v", start_ms=T0, end_ms=T0 + 60_000, samples=60, statistic="max", value=13.8,
+        unit="mm/s", expected_low=1.0, expected_high=4.5, model=MODEL,
+    )  # fmt: skip
+    event = FaultEvent(
+        id="e", machine="P-101", signal="v", kind="above_expected", severity=Severity.ALARM, start_ms=T0,
+        detected_ms=T0 + 60_000, score=6.0, evidence=[seen],
+    )  # fmt: skip
+    leak = Judged(about=About.FAILURE, classes=[Class("leak", 0.9), Class("wear", 0.1)], sure=True)
+    like = LikeNote(
+        case="WO-17", similarity=0.8, text="王工换了密封 13800138000", fixed_by=["action:王工", "action:replace-seal"]
+    )
+    reading = NoteReading(
+        id="r", note="n", machine="P-101", issued_ms=T0, judged=[leak], normalised="张师傅", like=[like], model=MODEL
+    )
+    report = write(FaultCase(event=event, extreme=seen, reading=gate(tmp_path).worded(reading)), Labels(), T0 + 60_000)
+    assert verify(report, FAULT_REPORT) == []
+    said = msgspec.json.encode(report).decode()
+    assert "leak" in said
+    assert "13.8" in said
+    assert not any(name in said for name in ("王", "张", "13800138000"))
+    assert gate(tmp_path).out(report) == report  # as it was made, to the letter
 
 
 def test_the_author_of_a_note_is_a_name_from_then_on(tmp_path: Path) -> None:
