@@ -1,20 +1,24 @@
-"""`millwright agent run | check | status | trust | enrol | dead-letters`."""
+"""`millwright agent run | check | status | sent | trust | enrol | dead-letters`."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import logging
 import signal
 import ssl
 import sys
+import uuid
+from datetime import date
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from edge_agent import config, enrolment, mapping
-from edge_agent.agent import SystemClock, build_agent
+from edge_agent.agent import build_agent
 from edge_agent.broker import PahoLink
+from edge_agent.clock import SystemClock, Timekeeper
 from edge_agent.config import AgentSettings, LinkSettings
 from edge_agent.https_link import HttpsLink
 from edge_agent.once import dead_letters
@@ -41,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         description="The agent of this gateway.",
         epilog="dead-letters list | retry: what could not be delivered (dead-letters --help)",
     )
-    parser.add_argument("command", choices=["run", "check", "status", "trust", "enrol"])
+    parser.add_argument("command", choices=["run", "check", "status", "sent", "trust", "enrol"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")
-    parser.add_argument("--json", action="store_true", help="status as JSON")
+    parser.add_argument("--json", action="store_true", help="status or sent as JSON")
+    parser.add_argument("--since", type=date.fromisoformat, help="sent: from this day on (UTC), 2026-01-31")
     parser.add_argument("--server", help="enrol: the server's https:// address (default: [server] url)")
     parser.add_argument("--token-file", type=Path, help="enrol: the file that `millwright server enrol-token` wrote")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
@@ -52,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         settings = config.load(options.config)
         if options.command == "status":
             return show(settings, "json" if options.json else "words")
+        if options.command == "sent":
+            return sent(settings, options.since.isoformat() if options.since else "", options.json)
         if options.command == "trust":
             return trust(settings)
         if options.command == "enrol":
@@ -69,13 +76,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: AgentSettings) -> int:
     """Connects, serves until SIGTERM or SIGINT, and leaves cleanly."""
-    clock = SystemClock()
-    birth_ms, boot_id = clock.now_ms(), f"{clock.now_ms():x}"
+    clock = Timekeeper(SystemClock(), Path(settings.data_dir) / "clock.json")
+    birth_ms = clock.now_ms()  # in order, also where the machine says 1970
+    boot_id = uuid.uuid4().hex[:12]
     try:
         version = installed_version("millwright")
     except PackageNotFoundError:
         version = "0"
-    shown = Shown(settings)
+    shown = Shown(settings, clock)
     state = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
     will = State(online=False, timestamp=birth_ms, boot_id=boot_id, agent_version=version)
     uplink: PahoLink | HttpsLink
@@ -90,7 +98,7 @@ def run(settings: AgentSettings) -> int:
     agent = build_agent(
         settings,
         clock=clock,
-        plant=connect(settings.plant, f"{settings.gateway}-plant", None, link_context(settings.plant)),
+        plant=connect(settings.plant, f"{settings.gateway}-plant", None, link_context(settings.plant, clock)),
         uplink=uplink,
         fetch=fetcher(settings, shown),
         keeper=shown.keeper(clock, uplink.reconnect),
@@ -98,6 +106,8 @@ def run(settings: AgentSettings) -> int:
         boot_id=boot_id,
         birth_ms=birth_ms,
     )
+    if settings.panel.port:
+        _show_panel(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.stop())
     agent.run()
@@ -163,6 +173,38 @@ def connect(link: LinkSettings, client_id: str, will: tuple[str, bytes] | None, 
         tls=tls,
         will=will,
     )
+
+
+def sent(settings: AgentSettings, since_day: str, as_json: bool) -> int:
+    """What left this gateway, and what stayed."""
+    from edge_agent.panel import what_we_sent
+
+    told = what_we_sent(settings, since_day)
+    if as_json:
+        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+        return 0
+    span = f"{told['days'][0]} to {told['days'][-1]} (UTC)" if told["days"] else "nothing yet"
+    sys.stdout.write(f"{told['gateway']}: {span}\n")
+    sys.stdout.writelines(
+        f"  {row['lane']:9} {row['type']:40} {row['count']:>9} messages {row['bytes']:>12} bytes\n"
+        for row in told["sent"]
+    )
+    sys.stdout.writelines(
+        f"  kept here {row['type']:40} {row['count']:>9} messages: {row['reason']}\n" for row in told["kept"]
+    )
+    return 0
+
+
+def _show_panel(settings: AgentSettings) -> None:
+    """The gateway's page; one that cannot be shown stops nothing."""
+    from edge_agent.panel import Panel
+
+    try:
+        panel = Panel(settings, settings.panel.host, settings.panel.port)
+    except OSError as error:
+        log.warning("no page on %s:%d: %s", settings.panel.host, settings.panel.port, error.strerror)
+    else:
+        log.info("what this gateway sent: http://%s:%d/", settings.panel.host, panel.port)
 
 
 if __name__ == "__main__":

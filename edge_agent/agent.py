@@ -8,10 +8,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-import time
 import uuid
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -19,6 +17,7 @@ import numpy as np
 from edge_agent import mapping as mapping_file
 from edge_agent.broker import Arrival, Link
 from edge_agent.carried import Inbox
+from edge_agent.clock import Clock, Timekeeper, correction
 from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
 from edge_agent.enrolment import Keeper
@@ -32,12 +31,13 @@ from edge_agent.lists import Lists
 from edge_agent.notebook import SLOT as READER
 from edge_agent.notebook import Notebook, note_of
 from edge_agent.outbox import Outbox
+from edge_agent.outgoing import Outgoing
 from edge_agent.plans import Made, Plans
 from edge_agent.privacy import Gate
 from edge_agent.reporting import SLOT as WRITER
 from edge_agent.reporting import Beside, Reporting
 from edge_agent.runtimes import LoadedModel
-from edge_agent.sharing import Sharing, name_of
+from edge_agent.sent import NO_LANE, SentLog
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
@@ -46,6 +46,7 @@ from edge_agent.storage import disk_full
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
 from protocol.catalogue import ItemCard
+from protocol.clocks import ClockConfidence
 from protocol.correction import Correction
 from protocol.covariates import KnownInput, from_answer, from_event, from_reading, from_work_order
 from protocol.demand_windows import SPARE_PARTS
@@ -61,7 +62,6 @@ from protocol.sync import (
     HEARTBEAT,
     NOTE,
     Ack,
-    ClockConfidence,
     Command,
     Message,
     Reply,
@@ -88,25 +88,6 @@ NOTE_COUNTS_MS = 12 * 3_600_000
 """A note written so long before an event still speaks of it."""
 
 
-class Clock(Protocol):
-    """Wall time and a clock that never jumps."""
-
-    def now_ms(self) -> int: ...
-    def monotonic_s(self) -> float: ...
-
-
-class SystemClock:
-    """The machine's own clocks."""
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970 UTC."""
-        return time.time_ns() // 1_000_000
-
-    def monotonic_s(self) -> float:
-        """Seconds since some moment."""
-        return time.monotonic()
-
-
 class Agent:
     """One gateway. `step` does what there is to do and returns; `run` repeats it until `stop`."""
 
@@ -114,7 +95,7 @@ class Agent:
         self,
         settings: AgentSettings,
         *,
-        clock: Clock,
+        clock: Timekeeper,
         plant: Link,
         uplink: Link,
         fetch: Fetch,
@@ -124,7 +105,6 @@ class Agent:
         keeper: Keeper | None = None,
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._plant = plant
         self._link = uplink
         self._keeper = keeper
@@ -134,6 +114,8 @@ class Agent:
         self._mapping = mapping_file.load(Path(settings.mapping))
         self._topic = Topic(settings.site, settings.gateway, Channel.STATE, settings.root)
         self._history = History(self._folder / "history.db")
+        self._clock = clock
+        clock.not_before(self._history.newest_stamped_ms())
         self._outbox = Outbox(self._folder / "outbox.db", settings.max_outbox_bytes)
         simulated = settings.clock.simulated
         self._intake = Intake(self._mapping, clock.now_ms, None if simulated else settings.clock.accept_future_s)
@@ -160,17 +142,20 @@ class Agent:
             ),
         )
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
-        self._gate = Gate(settings.share)
+        self._sent = SentLog(self._folder / "sent", clock.now_ms, clock.monotonic_s)
+        self._gate = Gate(settings.share, self._folder, self._now_ms, self._history.readings, self._stays)
+        self._gate.knows(machines=[*self._mapping.file.machines, *{key[0] for key in self._history.units}])
+        self._outgoing = Outgoing(self._folder, settings.step_ms, settings.share, self._history, self._gate, self._send)
+        self._say_whether_clock_is_known()
         replay = TokenBucket(settings.replay.messages_per_s or None, settings.replay.burst)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s, replay=replay)
-        share_file = self._folder / "sharing.json"
-        self._sharing = Sharing(share_file, settings.step_ms, settings.share.block_steps, self._gate.shares)
         self._carried = Inbox(self._folder, self._topic, self._settle, self._take_word, lambda *n: self.tally.note(*n))
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
         self._lists = Lists(self._folder, self._decisions.catalogue, settings.recommend, self.tally.note)
         self._notebook = Notebook(self._folder, self.tally.note)
+        self._gate.knows(people=self._notebook.authors())
         self._reporting = Reporting(
             self._history,
             self._mapping.labels,
@@ -204,12 +189,12 @@ class Agent:
         for change in self._updates.restore():
             self._install(change)
         self._remember()
-        self._share_the_rest()
+        self._outgoing.resume(self._grid.closed_until_ms)
         for card in self._decisions.catalogue.card:
             self._send(card, known_as=f"{card.id}@{card.issued_ms}")
 
     def _refill_grid(self) -> None:
-        """The newest buckets from disk, so that a restart costs no history."""
+        """The newest buckets from disk, so that neither a restart nor a corrected clock costs history."""
         newest = min(self._history.newest_ms(), self._now_ms())
         until = newest - newest % self._settings.step_ms
         if until:
@@ -232,12 +217,15 @@ class Agent:
     def _save_learned(self) -> None:
         self._save("forecast.state", self._forecast.state())
 
-    def _keep_sharing(self) -> None:
-        try:
-            self._sharing.keep()
-        except OSError as error:  # the next start reads the history further back, and the outbox takes a name once
-            self.tally.note("not_saved.sharing.json")
-            log.warning("how far signals were shared was not saved: %s", error)
+    def _keep_accounts(self, *, at_once: bool = False) -> None:
+        """How far signals were shared, what was sent. Without it the next start looks further back, and counts are
+        missing."""
+        for file, keep in (("sharing.json", self._outgoing.keep), ("sent", lambda: self._sent.keep(at_once=at_once))):
+            try:
+                keep()
+            except OSError as error:
+                self.tally.note(f"not_saved.{file}")
+                log.warning("%s was not saved: %s", file, error)
 
     def _save(self, file: str, payload: bytes) -> bool:
         """Durably, or not at all: a full disk costs what was learned since the last time, not the gateway."""
@@ -271,6 +259,7 @@ class Agent:
                 break
             self._uplink.pump()
             self._hear_uplink(0.05)
+        self._keep_accounts(at_once=True)
         self._write_status()
         self._save_learned()
         if self._link.connected:
@@ -295,16 +284,18 @@ class Agent:
     def _step(self, wait_s: float) -> None:
         self._hear_plant(wait_s)
         self._hear_uplink(0.0)
+        self._look_at_clock()
         if self._batch and self._due():
             self._commit_batch()
         self._close_buckets()
+        self._outgoing.pump(self._now_ms())
         self._install_changes()
         self._look_after_updates()
         if self._keeper is not None:
             self._keeper.look(self._link.connected, self.tally.note)
         self._keep_time()
         if self._keep():
-            self._keep_sharing()
+            self._keep_accounts()
         self._uplink.pump()
 
     # the plant --------------------------------------------------------------------------------------------------------
@@ -366,8 +357,9 @@ class Agent:
                 no_room = _NotASample(Reason.QUEUE_FULL, str(why))
                 refused.append((arrival.topic, arrival.payload, no_room, self._clock.now_ms()))
         words = [id(word) for word in self._unkept]
+        here = self._intake.stamped_here
         try:
-            stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused))
+            stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused), here)
         except TryLater as error:
             self.tally.note("history.no_room")
             log.warning("readings are not taken in: %s", error)
@@ -379,7 +371,11 @@ class Agent:
         for arrival in batch:
             if id(arrival) not in words:
                 self._plant.acknowledge(arrival)
+        self._gate.knows(machines={row[0] for row in stored.fresh})
         self._grid.add(stored.fresh)
+        for row in stored.fresh:
+            if not self._intake.clock_known and not row[6] and row[:2] not in here:
+                self._clock.plant_says(row[2])
         if self._simulated_ms is not None:
             self._simulated_ms = max([self._simulated_ms, *(r[2] for r in stored.fresh if not r[6])])
 
@@ -509,6 +505,30 @@ class Agent:
     def _now_ms(self) -> int:
         return self._clock.now_ms() if self._simulated_ms is None else self._simulated_ms
 
+    def _say_whether_clock_is_known(self) -> None:
+        known = self._simulated_ms is not None or self._clock.known
+        self._intake.clock_known = self._outgoing.clock_known = known
+
+    def _look_at_clock(self) -> None:
+        """When the time turns out to be another one, or is known at last, what was stamped here is moved, windows begin
+        anew from the disk, and what waited goes up."""
+        if self._simulated_ms is not None:
+            return
+        was_known = self._clock.known
+        shifts = self._clock.check()
+        self._say_whether_clock_is_known()
+        if shifts is not None:
+            self.tally.note("clock.corrected")
+            self.tally.note("clock.observations_moved", self._history.retime(shifts, self.boot_id))
+            for shift in shifts:
+                self._send(correction(shift, self.boot_id, self._clock.now_ms()))
+        self._clock.keep()
+        if shifts is not None or self._clock.known != was_known:
+            self._link.time_is_known()
+            self._grid = Grid(self._settings.step_ms, self._grid.keep)
+            self._refill_grid()
+            self._outgoing.corrected(shifts or [], self._grid.closed_until_ms)
+
     def _close_buckets(self) -> None:
         lateness_ms = (
             self._settings.step_ms // 3 if self._simulated_ms is not None else min(self._settings.step_ms, 5000)
@@ -527,7 +547,7 @@ class Agent:
             self._save_watch()
         self._decide(end_ms)
         self._life.observe(start_ms, means, {m: self._mapping.machine_type(m) for m, _ in means})
-        self._share(start_ms, means)
+        self._outgoing.closed(start_ms, means)
         if self._buckets % self._settings.forecast.every_steps == 0:
             lives = list(self._life.issue(end_ms))
             self._decisions.hear_lives(lives)
@@ -591,17 +611,19 @@ class Agent:
             self._know(known)
         if event.end_ms is not None:
             self._open_events.pop((event.machine, event.signal), None)
+            self._outgoing.around(event)
             self._send(event)
             self.tally.note("events.closed")
             self._show(Channel.SHOP_EVENT, event)
             return
         self._open_events[event.machine, event.signal] = event.id
         recommendation = self._lists.for_event(event, self._watch.open_symptoms(event.machine), end_ms)
+        reading = self._notebook.about(event.machine, event.start_ms - NOTE_COUNTS_MS)
         beside = Beside(
             forecast=self._forecasts.get((event.machine, event.signal)),
             recommendation=recommendation,
             life=self._decisions.life(event.machine),
-            reading=self._notebook.about(event.machine, event.start_ms - NOTE_COUNTS_MS),
+            reading=None if reading is None else self._gate.worded(reading),
         )
         report = self._reporting.report(event, beside, end_ms)
         self._send(event)
@@ -627,21 +649,6 @@ class Agent:
         made = self._lists.for_life(life, open_symptoms, kind, now_ms)
         self._tell_list(made, Asked.RISK, life.issued_ms)
 
-    def _share(self, start_ms: int, means: dict[Key, float]) -> None:
-        for block in self._sharing.closed(start_ms, means, self._history.units):
-            self._send(block, known_as=name_of(block))
-
-    def _share_the_rest(self) -> None:
-        """What had closed before the restart and was in no block yet."""
-        step, until = self._settings.step_ms, self._grid.closed_until_ms
-
-        def read(key: Key, start_ms: int, buckets: int) -> np.ndarray:
-            return self._history.buckets(key, start_ms, step, buckets)
-
-        oldest, units = self._history.oldest_ms, self._history.units
-        for block in self._sharing.resume(self._history.keys(), oldest, read, until, units):
-            self._send(block, known_as=name_of(block))
-
     # out --------------------------------------------------------------------------------------------------------------
 
     def _send(self, message: Message, known_as: str = "") -> bool:
@@ -655,19 +662,29 @@ class Agent:
 
     def _put(self, message: Message, known_as: str) -> bool:
         """The same for what somebody else has to be told of: raises TryLater if there is no room."""
-        if not self._gate.lets_out(message):
+        released = self._gate.out(message)
+        if released is None:
             return False
         message_class = message.message_class
         wrapped = envelope(
-            message,
+            released,
             site=self._settings.site,
             gateway=self._settings.gateway,
             seq=self._outbox.next_seq(message_class),
             boot=self.boot_id,
-            clock=ClockConfidence.SYNCED if self._simulated_ms is None else ClockConfidence.HOLDOVER,
+            clock=self._clock.confidence if self._simulated_ms is None else ClockConfidence.HOLDOVER,
             time_ms=self._clock.now_ms(),
+            monotonic_ms=round(self._clock.monotonic_s() * 1000),
         )
-        return self._outbox.add(message_class, encode(wrapped), known_as)
+        payload = encode(wrapped)
+        added = self._outbox.add(message_class, payload, known_as)
+        if added:
+            self._sent.sent(message_class, message.type_name, payload)
+        return added
+
+    def _stays(self, type_name: str, reason: str) -> None:
+        self._sent.kept(type_name, reason)
+        self.tally.note(f"kept_here.{reason}")
 
     def _show(self, channel: Channel, message: msgspec.Struct) -> None:
         """For HMIs on the plant's broker; what nobody hears there is still in the outbox."""
@@ -679,6 +696,7 @@ class Agent:
     def _say(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
         try:
             self._link.publish(self._topic.sibling(channel).text, payload, retain=retain)
+            self._sent.sent(NO_LANE, channel.value, payload)
         except TryLater:
             self.tally.note("uplink.not_said")
 
@@ -709,7 +727,10 @@ class Agent:
         if (topic.site, topic.gateway) != (self._settings.site, self._settings.gateway):
             return  # some brokers hand a newcomer every retained message
         if topic.channel is Channel.DOWN_ACK:
-            self.tally.note("outbox.acked", self._uplink.acknowledged(decode(arrival.payload, Ack)))
+            ack = decode(arrival.payload, Ack)
+            self.tally.note("outbox.acked", self._uplink.acknowledged(ack))
+            if ack.time is not None:
+                self._clock.heard_server(ack.time)
         elif topic.channel is Channel.DOWN_RESEND:
             self._uplink.send_again(decode(arrival.payload, Resend))
         elif topic.channel is Channel.TWIN_DESIRED:
@@ -727,8 +748,9 @@ class Agent:
         if done and command.name == HEARTBEAT:
             self._heartbeat_s = -1e9
         elif done and command.name == NOTE:
+            note = decode(bytes(command.arguments), Note)
             try:
-                self._take_note(decode(bytes(command.arguments), Note))
+                self._take_note(msgspec.structs.replace(note, machine=self._gate.own_name(note.machine)))
             except TryLater as error:
                 done, reason = False, f"{Reason.QUEUE_FULL}: {error}"
         elif done:
@@ -922,6 +944,7 @@ class Agent:
                 "bytes_up": self._uplink.bytes_sent,
                 "dead_letters": self._outbox.dead_letters(),
                 "identity": None if self._keeper is None else self._keeper.told(),
+                "clock": self._clock.status(),
             },
         )
 
@@ -972,10 +995,11 @@ def build_agent(
     birth_ms: int = 0,
     keeper: Keeper | None = None,
 ) -> Agent:
-    """An agent from its parts; nothing runs before `step` or `run`. Raises BadSettings for a bad mapping file."""
+    """An agent from its parts; nothing runs before `step` or `run`. clock: the machine's, or what keeps the time.
+    Raises BadSettings for a bad mapping file."""
     return Agent(
         settings,
-        clock=clock,
+        clock=clock if isinstance(clock, Timekeeper) else Timekeeper(clock, Path(settings.data_dir) / "clock.json"),
         plant=plant,
         uplink=uplink,
         fetch=fetch,

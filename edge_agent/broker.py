@@ -18,6 +18,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.flow import full_jitter
+from edge_agent.tls_dates import DatedContext
 from protocol.errors import TryLater
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Link(Protocol):
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None: ...
     def receive(self, timeout_s: float) -> Arrival | None: ...
     def acknowledge(self, arrival: Arrival) -> None: ...
+    def time_is_known(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -129,6 +131,11 @@ class PahoLink:
         """Tells the broker that a QoS 1 message is safe with us."""
         if arrival.token is not None:
             self._client.ack(*arrival.token)
+
+    def time_is_known(self) -> None:
+        """A connection whose certificate could not be judged is judged now."""
+        if isinstance(self._tls, DatedContext):
+            self._tls.judge_again()
 
     def close(self) -> None:
         """Disconnects cleanly, so the broker keeps the Will to itself."""

@@ -71,11 +71,48 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     untaught_buckets: Annotated[int, msgspec.Meta(ge=0, le=96)] = 0
 
 
+class EventWindows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Finer bucket means around events, of these signals of the event's machine: what training learns from most."""
+
+    signals: tuple[str, ...] = ("*",)
+    before_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 600
+    after_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 600
+    step_ms: Annotated[int, msgspec.Meta(ge=1, le=86_400_000)] = 1000
+
+
+class NoiseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Laplace noise on shared means. epsilon: what one value costs; epsilon_per_day: what all values of a signal and
+    day may cost together. bounds: "machine/signal" patterns -> the lowest and highest reading; what has none has no
+    noise."""
+
+    epsilon: Annotated[float, msgspec.Meta(ge=0.001, le=100)]
+    epsilon_per_day: Annotated[float, msgspec.Meta(gt=0, le=100_000)]
+    bounds: dict[str, tuple[float, float]]
+
+
+FULL: Literal["full"] = "full"
+NONE: Literal["none"] = "none"
+
+
 class ShareSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What leaves the gateway: bucket means of these signals, in blocks of so many buckets."""
+    """What leaves the gateway: means of these signals per bucket of bucket_ms (0: of step_ms), in blocks of so many
+    buckets; around events, as declared.
+
+    notes: what people write leaves "full", "redacted" or not at all ("none"); reports: "full" or "none". remove: what
+    redaction takes out. people_file: names of the site, one a line. pseudonyms: whose names are replaced; key_file: the
+    site key (empty: privacy.key in data_dir, made at the first start)."""
 
     signals: tuple[str, ...] = ("*",)
     block_steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 24
+    bucket_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 0
+    events: EventWindows | None = None
+    notes: Literal["full", "redacted", "none"] = "redacted"
+    reports: Literal["full", "none"] = "full"
+    remove: tuple[Literal["names", "phones", "emails", "licences"], ...] = ("names", "phones", "emails")
+    people_file: str = ""
+    pseudonyms: tuple[Literal["people", "machines"], ...] = ("people",)
+    key_file: str = ""
+    noise: NoiseSettings | None = None
 
 
 class RecommendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,8 +131,8 @@ class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class WriteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How reports come to their words: `strict`, a language model chooses among wordings of the catalogue; `free`, it writes
-    prose that is read back; `template`, no model is asked."""
+    """How reports come to their words: `strict`, a language model chooses among wordings of the catalogue; `free`, it
+    writes prose that is read back; `template`, no model is asked."""
 
     mode: Mode = Mode.STRICT
 
@@ -109,11 +146,11 @@ class ReplaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What runs graphs. engines: those that may, the preferred one first, or "fastest": whichever answers a bundle's golden
-    vectors soonest. providers: onnxruntime's execution providers, the preferred one first; the processor is always the last
-    resort. arena_mb: most memory that onnxruntime's graphs may take for their answers, together (0: no limit). text_lengths:
-    numbers of tokens that texts are filled up to before onnxruntime reads them, beside the longest that the model takes
-    (empty: none), so that it meets few shapes."""
+    """What runs graphs. engines: those that may, the preferred one first, or "fastest": whichever answers a bundle's
+    golden vectors soonest. providers: onnxruntime's execution providers, the preferred one first; the processor is
+    always the last resort. arena_mb: most memory that onnxruntime's graphs may take for their answers, together (0: no
+    limit). text_lengths: numbers of tokens that texts are filled up to before onnxruntime reads them, beside the
+    longest that the model takes (empty: none), so that it meets few shapes."""
 
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     engines: Literal["fastest"] | Annotated[tuple[EngineName, ...], msgspec.Meta(min_length=1)] = FASTEST
@@ -126,6 +163,13 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def allows(self, engine: EngineName) -> bool:
         """Whether graphs may run on it."""
         return self.engines == FASTEST or engine in self.engines
+
+
+class PanelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The gateway's own page; port 0: none. It knows no passwords: whoever reaches the address reads what was sent."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,6 +196,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     write: WriteSettings = WriteSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     replay: ReplaySettings = ReplaySettings()
+    panel: PanelSettings = PanelSettings()
 
     @property
     def identity_folder(self) -> Path:
@@ -177,6 +222,8 @@ def load(path: Path) -> AgentSettings:
         strict_name(settings.gateway, "gateway")
     except BadName as error:
         raise BadSettings(f"{path}: {error.detail}") from error
+    if settings.share.bucket_ms % settings.step_ms:
+        raise BadSettings(f"{path}: [share] bucket_ms must be a multiple of step_ms ({settings.step_ms})")
     folder = path.resolve().parent
     return msgspec.structs.replace(
         settings,
@@ -184,11 +231,17 @@ def load(path: Path) -> AgentSettings:
         data_dir=str(folder / settings.data_dir),
         catalogue=str(folder / settings.catalogue) if settings.catalogue else "",
         server=msgspec.structs.replace(settings.server, root=str(folder / settings.server.root)),
+        share=msgspec.structs.replace(
+            settings.share,
+            people_file=str(folder / settings.share.people_file) if settings.share.people_file else "",
+            key_file=str(folder / settings.share.key_file) if settings.share.key_file else "",
+        ),
     )
 
 
 def secret(file: str, variable: str) -> str:
-    """A secret from a file, else from an environment variable, else empty. Raises BadSettings if the file is unreadable."""
+    """A secret from a file, else from an environment variable, else empty. Raises BadSettings if the file is
+    unreadable."""
     if not file:
         return os.environ.get(variable, "")
     try:

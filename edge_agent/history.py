@@ -1,12 +1,14 @@
 """Recent observations on disk, one row per (machine, signal, time), and the grid of bucket means in memory.
 
 `store` is one transaction: when it returns, every row is on disk and the message may be acknowledged. The first value of
-an instant stays; the same again is a duplicate, another one is a conflict for the quarantine."""
+an instant stays; the same again is a duplicate, another one is a conflict for the quarantine. Where the time was given here,
+at arrival, another value of the same millisecond goes into the next one; and when that time turns out to be wrong, `retime`
+moves such values, and `clock_shift` keeps by how much: what was given is time_ms - shift_ms."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from edge_agent.clock import Shift
 from edge_agent.intake import Row
 from edge_agent.storage import disk_full, open_bounded
 from protocol.covariates import KnownInput
@@ -33,6 +36,9 @@ CREATE TABLE IF NOT EXISTS work_order (id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS known_input (
     id TEXT, machine TEXT, known_ms INTEGER, end_ms INTEGER, body BLOB, PRIMARY KEY (machine, id, known_ms));
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, n INTEGER);
+CREATE TABLE IF NOT EXISTS stamped_here (series INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS clock_shift (
+    boot TEXT, first_ms INTEGER, until_ms INTEGER, shift_ms INTEGER, PRIMARY KEY (boot, first_ms)) WITHOUT ROWID;
 """
 T = TypeVar("T")
 UNBOUNDED_BYTES = 1 << 40
@@ -60,23 +66,28 @@ class History:
         self.units: dict[Key, str] = {}
         self._read_series()
         self._quarantined = self._db.execute("SELECT count(*) FROM quarantine").fetchone()[0]
+        here = {number for (number,) in self._db.execute("SELECT series FROM stamped_here")}
+        self._stamped_here = {key for key, number in self._ids.items() if number in here}
 
     def store(
         self,
         rows: list[Row],
         refused: list[tuple[str, bytes, Refused, int]],
         counted: Callable[[Stored], dict[str, int]],
+        stamped_here: Set[Key] = frozenset(),
     ) -> Stored:
         """One transaction: observations, quarantined messages (topic, payload, why, time_ms) and, with them, the
-        counters that `counted` derives from the outcome, so that no restart can make the books disagree. On a full disk
-        the oldest observations make room; raises TryLater when even that does not help."""
-        return self._in_room(lambda: self._store(rows, refused, counted))
+        counters that `counted` derives from the outcome, so that no restart can make the books disagree. stamped_here:
+        signals whose rows have the time of their arrival. On a full disk the oldest observations make room; raises TryLater
+        when even that does not help."""
+        return self._in_room(lambda: self._store(rows, refused, counted, stamped_here))
 
     def _store(
         self,
         rows: list[Row],
         refused: list[tuple[str, bytes, Refused, int]],
         counted: Callable[[Stored], dict[str, int]],
+        stamped_here: Set[Key],
     ) -> Stored:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
@@ -87,7 +98,9 @@ class History:
             if db.total_changes - before == len(rows):
                 stored = Stored(rows, 0, [])
             else:
-                stored = self._sort_out(rows, numbered)
+                stored = self._sort_out(rows, self._stamped_here | stamped_here)
+            new_here = [key for key in stamped_here if key in self._ids and key not in self._stamped_here]
+            db.executemany("INSERT OR IGNORE INTO stamped_here VALUES (?)", [(self._ids[key],) for key in new_here])
             for topic, payload, why, at in refused:
                 self._quarantine(topic, payload, why.reason.value, why.detail, at)
             for r in stored.conflicts:
@@ -103,6 +116,7 @@ class History:
                 db.execute("ROLLBACK")
             self._read_series()
             raise
+        self._stamped_here.update(new_here)
         return stored
 
     def counters(self) -> dict[str, int]:
@@ -161,6 +175,10 @@ class History:
         table = np.array(rows, dtype=np.float64).reshape(-1, 2)
         return table[:, 0].astype(np.int64), table[:, 1]
 
+    def readings(self, key: Key, start_ms: int, end_ms: int) -> list[float]:
+        """Good and uncertain values in [start, end), by time."""
+        return list(self.values(key, start_ms, end_ms)[1])
+
     def buckets(self, key: Key, start_ms: int, step_ms: int, count: int) -> Floats:
         """Bucket means [count] from disk, NaN where nothing was observed."""
         times, values = self.values(key, start_ms, start_ms + step_ms * count)
@@ -174,6 +192,65 @@ class History:
     def tight(self) -> bool:
         """Whether the disk is so full that the file is held at the size it has."""
         return self._room.tight
+
+    @property
+    def stamped_here(self) -> Set[Key]:
+        """Signals whose values have the time of their arrival."""
+        return self._stamped_here
+
+    def newest_stamped_ms(self) -> int:
+        """The newest time that was given here, 0 for none."""
+        return max((self._edge(self._ids[key], "max") for key in self._stamped_here), default=0)
+
+    def retime(self, shifts: list[Shift], boot: str) -> int:
+        """Moves what was stamped here in these stretches, in one transaction and once: the same again, after a crash, does
+        nothing. Returns how many observations moved; none is lost and their order stays."""
+        db = self._db
+        moved = 0
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            fresh = [s for s in shifts if s.shift_ms and self._note_shift(s, boot)]
+            for key in sorted(self._stamped_here):
+                moved += self._move(self._ids[key], fresh)
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        return moved
+
+    def shifts(self) -> list[tuple[str, Shift]]:
+        """(boot, shift) of everything that was ever moved, by the time it had first."""
+        rows = self._db.execute("SELECT boot, first_ms, until_ms, shift_ms FROM clock_shift ORDER BY first_ms")
+        return [(boot, Shift(first, until, by)) for boot, first, until, by in rows]
+
+    def _note_shift(self, shift: Shift, boot: str) -> bool:
+        row = (boot, shift.first_ms, shift.until_ms, shift.shift_ms)
+        return self._db.execute("INSERT OR IGNORE INTO clock_shift VALUES (?,?,?,?)", row).rowcount == 1
+
+    def _move(self, series: int, shifts: list[Shift]) -> int:
+        """Takes the rows of all stretches out before any is put back, so that none meets another one on its way."""
+        taken: list[tuple[int, int, float, str, int]] = []
+        for s in shifts:
+            span = (series, s.first_ms, s.until_ms)
+            inside = "series = ? AND time_ms >= ? AND time_ms < ?"
+            rows = self._db.execute(
+                f"SELECT time_ms, value, quality, initial FROM observation WHERE {inside} ORDER BY time_ms",  # noqa: S608
+                span,
+            )
+            taken += [(series, at + s.shift_ms, value, quality, initial) for at, value, quality, initial in rows]
+            self._db.execute(f"DELETE FROM observation WHERE {inside}", span)  # noqa: S608 # a constant
+        last_ms = 0
+        for row in taken:
+            last_ms = self._free_ms(series, max(row[1], last_ms + 1))
+            self._db.execute("INSERT INTO observation VALUES (?,?,?,?,?)", (series, last_ms, *row[2:]))
+        return len(taken)
+
+    def _free_ms(self, series: int, at_ms: int) -> int:
+        """The first millisecond from at_ms on at which nothing stands."""
+        taken = "SELECT 1 FROM observation WHERE series = ? AND time_ms = ?"
+        while self._db.execute(taken, (series, at_ms)).fetchone():
+            at_ms += 1
+        return at_ms
 
     def close(self) -> None:
         """Checkpoints, as far as there is room, and closes."""
@@ -235,7 +312,7 @@ class History:
             self.units[key] = row[5]
         return number
 
-    def _sort_out(self, rows: list[Row], numbered: list[tuple[int, int, float, str, bool]]) -> Stored:
+    def _sort_out(self, rows: list[Row], stamped_here: Set[Key]) -> Stored:
         """Some rows met one that was there already. Which is new is told by what stands on disk now: the first row of
         this batch at its instant with the stored value, unless an earlier transaction had put it there."""
         db = self._db
@@ -253,7 +330,11 @@ class History:
                 fresh.append(row)
             else:
                 there = db.execute("SELECT value FROM observation WHERE series = ? AND time_ms = ?", at).fetchone()
-                if there[0] == row[3]:
+                if (row[0], row[1]) in stamped_here and not row[6]:
+                    free_ms = self._free_ms(at[0], row[2])
+                    db.execute("INSERT INTO observation VALUES (?,?,?,?,?)", (at[0], free_ms, row[3], row[4], row[6]))
+                    fresh.append((row[0], row[1], free_ms, *row[3:]))
+                elif there[0] == row[3]:
                     duplicates += 1
                 else:
                     conflicts.append(row)

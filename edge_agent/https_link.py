@@ -80,6 +80,9 @@ class HttpsLink:
     def subscribe(self, topic_filter: str, qos: int = 1) -> None:
         """Nothing to do: what is for this gateway comes."""
 
+    def time_is_known(self) -> None:
+        """Nothing to do: each call is a handshake of its own."""
+
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Hands a message over; raises TryLater while the link is down or enough waits. A reply to a command has no place in
         this API and goes nowhere."""

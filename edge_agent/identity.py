@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from edge_agent.tls_dates import OwnTime, dated_context
 from edge_agent.updates import write_durably
 from protocol.errors import BadIdentity, BadSettings, Reason
 
@@ -141,11 +142,13 @@ def write_secret(path: Path, body: bytes) -> None:
         os.umask(before)
 
 
-def context(authority: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+def context(
+    authority: Path | None, certificate: Path | None, key: Path | None, time: OwnTime | None = None
+) -> ssl.SSLContext:
     """How to speak TLS: only with hosts that `authority` vouches for (None: the system's authorities), showing `certificate`.
-    Raises BadSettings for files that cannot be used."""
+    `time` judges dates where the machine's clock cannot. Raises BadSettings for files that cannot be used."""
     try:
-        made = ssl.create_default_context(cafile=None if authority is None else str(authority))
+        made = dated_context(None if authority is None else str(authority), time)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         if certificate is not None:
             made.load_cert_chain(certificate, key)

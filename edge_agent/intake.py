@@ -38,7 +38,9 @@ _json = msgspec.json.Decoder()
 
 
 class Intake:
-    """Judges plant messages by a mapping. `accept_future_s` None: plant time runs on its own."""
+    """Judges plant messages by a mapping. `accept_future_s` None: plant time runs on its own. While `clock_known` is not set,
+    nothing is refused for being ahead of a clock that knows nothing. `stamped_here`: signals whose values got their time of
+    arrival."""
 
     def __init__(self, mapping: Mapping, now_ms: Callable[[], int], accept_future_s: int | None) -> None:
         self._mapping = mapping
@@ -46,6 +48,8 @@ class Intake:
         self._ahead_ms = None if accept_future_s is None else accept_future_s * 1000
         self._machines = mapping.file.machines
         self._good_names: set[tuple[str, str]] = set()
+        self.clock_known = True
+        self.stamped_here: set[tuple[str, str]] = set()
 
     def read(self, topic: str, payload: bytes, retained: bool) -> tuple[list[Row], list[Refused]]:
         """The samples of one message: those to keep and those refused."""
@@ -60,7 +64,8 @@ class Intake:
             if route is None:
                 raise BadMessage(Reason.UNKNOWN_TOPIC, f"no [[source]] of the mapping file matches {topic[:200]!r}")
             body = parse(payload)
-            latest = NEWEST_MS if self._ahead_ms is None else self._now_ms() + self._ahead_ms
+            free = self._ahead_ms is None or not self.clock_known
+            latest = NEWEST_MS if free else self._now_ms() + (self._ahead_ms or 0)
             for count, found in enumerate(route.samples(body)):
                 if count == MAX_SAMPLES_PER_MESSAGE:
                     raise BadMessage(Reason.TOO_LARGE, f"more than {MAX_SAMPLES_PER_MESSAGE} samples in one message")
@@ -88,6 +93,7 @@ class Intake:
             at = time_ms(found.time, source, route.zone)
         else:
             at = self._now_ms()
+            self.stamped_here.add(name)
         if at < OLDEST_MS:
             raise BadMessage(
                 Reason.ANCIENT_TIME, f"{name}: a time before 2000 means that the sender's clock was never set"

@@ -99,6 +99,10 @@ class Notebook:
             read_notes.learn(self._model, [past])
         return from_correction(feedback, reading)
 
+    def authors(self) -> set[str]:
+        """Who wrote the notes that are kept."""
+        return {note.author for note in self._kept.notes.values()}
+
     def about(self, machine: str, since_ms: int) -> NoteReading | None:
         """The newest reading of a note on a machine written since then."""
         found = [r for r in self._kept.readings.values() if r.machine == machine and self._written_ms(r) >= since_ms]

@@ -86,6 +86,12 @@ class Sharing:
                 for i in np.flatnonzero(np.isfinite(means)):
                     yield from self.closed(at + int(i) * self._step_ms, {key: float(means[i])}, units)
 
+    def rewind(self, until_ms: int) -> None:
+        """The time was put right: what was told from there on is told again, and nothing waits in a block."""
+        self._open.clear()
+        self._until = {key: min(until, until_ms) for key, until in self._until.items()}
+        self._changed = True
+
     def keep(self) -> None:
         """Notes how far everything was told. Call after the outbox's commit. Raises OSError."""
         if self._changed:

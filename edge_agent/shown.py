@@ -13,6 +13,7 @@ from edge_agent import identity
 from edge_agent.config import AgentSettings, LinkSettings
 from edge_agent.enrolment import Keeper, web_context
 from edge_agent.identity import AUTHORITY, CERTIFICATE, KEY, Identity
+from edge_agent.tls_dates import OwnTime
 from protocol.errors import BadSettings
 
 log = logging.getLogger(__name__)
@@ -32,9 +33,9 @@ class Shown:
     Raises BadSettings where the identity is another gateway's. One that cannot be read is no reason not to start: the
     machines are watched, the uplink stays closed, and the log says why."""
 
-    def __init__(self, settings: AgentSettings) -> None:
-        self._settings = settings
-        self.tls = link_context(settings.uplink)
+    def __init__(self, settings: AgentSettings, time: OwnTime | None = None) -> None:
+        self._settings, self._time = settings, time
+        self.tls = link_context(settings.uplink, time)
         self.web: ssl.SSLContext | None = None
         self.token = ""
         self._own: ssl.SSLContext | None = None
@@ -71,15 +72,15 @@ class Shown:
             return
         authority = Path(link.tls_ca) if link.tls_ca else folder / AUTHORITY
         if self._own is None:
-            self.tls = self._own = identity.context(authority, folder / CERTIFICATE, folder / KEY)
+            self.tls = self._own = identity.context(authority, folder / CERTIFICATE, folder / KEY, self._time)
         else:
             # the connection holds this very object: its next handshake shows the new certificate
             self._own.load_cert_chain(folder / CERTIFICATE, folder / KEY)
 
 
-def link_context(link: LinkSettings) -> ssl.SSLContext | None:
-    """TLS as a link's own settings say."""
+def link_context(link: LinkSettings, time: OwnTime | None = None) -> ssl.SSLContext | None:
+    """TLS as a link's own settings say; `time` judges the dates of certificates where the machine's clock cannot."""
     if not link.tls_ca:
         return None
     certificate, key = (Path(file) if file else None for file in (link.tls_cert, link.tls_key))
-    return identity.context(Path(link.tls_ca), certificate, key)
+    return identity.context(Path(link.tls_ca), certificate, key, time)

@@ -5,12 +5,12 @@ Every message of a class has the next sequence number of that class on that gate
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, TypeVar, get_args
 
 import msgspec
 
 from protocol.catalogue import ItemCard
+from protocol.clocks import ClockConfidence, ClockCorrection
 from protocol.covariates import KnownInput
 from protocol.errors import BadMessage, Reason
 from protocol.feedback import Feedback
@@ -55,6 +55,7 @@ Statement = (
     | NoteReading
     | WorkPlan
     | Design
+    | ClockCorrection
 )
 """What the server keeps as it was said, found by type, machine and subject, without columns of its own."""
 Message = SignalBlock | WorkOrder | Forecast | FaultEvent | Recommendation | Report | Feedback | Heartbeat | Statement
@@ -62,17 +63,11 @@ MESSAGE_TYPES: dict[str, type[Message]] = {t.type_name: t for t in get_args(Mess
 """Wire name -> Struct. An unknown name is quarantined by the server, never dropped."""
 
 
-class ClockConfidence(StrEnum):
-    """How far the gateway trusts its own clock: disciplined, free-running since it was, or never set."""
-
-    SYNCED = "synced"
-    HOLDOVER = "holdover"
-    UNKNOWN = "unknown"
-
-
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """CloudEvents 1.0, structured mode, with three extension attributes: mwseq, mwboot, mwclock.
-    `id` is `{gateway}/{class}/{seq}`; `source` is `{site}/{gateway}`; `time` is when it entered the outbox."""
+    """CloudEvents 1.0, structured mode, with four extension attributes: mwseq, mwboot, mwclock, mwmono.
+    `id` is `{gateway}/{class}/{seq}`; `source` is `{site}/{gateway}`; `time` is when it entered the outbox, by a clock that
+    is as sure as mwclock says. mwmono is the same moment on a clock that never jumps, in milliseconds, comparable within one
+    mwboot: with it a time that was wrong can be put right later."""
 
     specversion: Annotated[str, msgspec.Meta(pattern="^1\\.0$")] = "1.0"
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -83,6 +78,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     mwboot: Name
     mwclock: ClockConfidence
     data: msgspec.Raw
+    mwmono: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -115,10 +111,12 @@ class ClassAck(msgspec.Struct, frozen=True, kw_only=True):
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):
     """The server's answer on `dn/ack`. Classes that are absent are unchanged. `rate` is how many messages per second the
-    server offers this gateway from now on; null: no limit."""
+    server offers this gateway from now on; null: no limit. time: the server's own, as evidence for a gateway whose clock
+    nothing disciplines."""
 
     classes: dict[MessageClass, ClassAck]
     rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    time: TimeMs | None = None
 
 
 class Resend(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +188,15 @@ def decode_message(type_name: str, data: msgspec.Raw) -> Message:
 
 
 def envelope(
-    message: Message, *, site: str, gateway: str, seq: int, boot: str, clock: ClockConfidence, time_ms: int
+    message: Message,
+    *,
+    site: str,
+    gateway: str,
+    seq: int,
+    boot: str,
+    clock: ClockConfidence,
+    time_ms: int,
+    monotonic_ms: int | None = None,
 ) -> Envelope:
     """Wraps `message` for its class's lane."""
     return Envelope(
@@ -202,4 +208,5 @@ def envelope(
         mwboot=boot,
         mwclock=clock,
         data=msgspec.Raw(encode(message)),
+        mwmono=monotonic_ms,
     )

@@ -148,7 +148,7 @@ class Intake:
             for message in batch:
                 self._store([message], acks, one_by_one=True)
         for topic, classes in acks.items():
-            self._client.publish(topic.text, encode(Ack(classes=classes)), qos=1)
+            self._client.publish(topic.text, encode(Ack(classes=classes, time=time.time_ns() // 1_000_000)), qos=1)
         for message in batch:
             self._client.ack(message.mid, message.qos)
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from protocol.catalogue import ItemCard
+from protocol.clocks import ClockCorrection
 from protocol.covariates import KnownInput
 from protocol.errors import BadMessage, Reason, Refused
 from protocol.feedback import Feedback
@@ -270,6 +271,8 @@ def _keep(rows: Rows, message: Message, came: Came) -> bool:
             return _keep_statement(session, message, about, message.issued_ms, arrived)
         case Design():
             return _keep_statement(session, message, message.family, message.issued_ms, arrived)
+        case ClockCorrection():
+            return _keep_statement(session, message, message.boot, message.issued_ms, arrived)
         case Heartbeat():
             row = session.get_one(Gateway, gateway)
             row.heartbeat = msgspec.to_builtins(message)

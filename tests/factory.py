@@ -72,6 +72,9 @@ class MemoryLink:
         """Remembers it."""
         self.acknowledged.append(arrival)
 
+    def time_is_known(self) -> None:
+        """There are no certificates here."""
+
     def close(self) -> None:
         """Leaves the broker."""
         self.connected = False
@@ -79,17 +82,28 @@ class MemoryLink:
 
 @dataclass
 class FakeClock:
-    """Stands still until told."""
+    """Stands still until told. `disciplined`: the kernel would say that NTP holds it."""
 
     ms: int = 1_790_000_000_000
+    disciplined: bool = False
+    jumped_ms: int = 0
 
     def now_ms(self) -> int:
         """Wall time."""
         return self.ms
 
     def monotonic_s(self) -> float:
-        """The same, in seconds."""
-        return self.ms / 1000
+        """The same, in seconds, without the jumps."""
+        return (self.ms - self.jumped_ms) / 1000
+
+    def synced(self) -> bool:
+        """Whether something holds the wall time."""
+        return self.disciplined
+
+    def jump_s(self, seconds: float) -> None:
+        """The wall time alone becomes another one."""
+        self.ms += round(seconds * 1000)
+        self.jumped_ms += round(seconds * 1000)
 
     def pass_s(self, seconds: float) -> None:
         """Lets time pass."""

@@ -7,6 +7,7 @@ import msgspec
 
 from protocol.capabilities import PlanKind
 from protocol.catalogue import ItemCard
+from protocol.clocks import ClockCorrection
 from protocol.covariates import KnownInput, Source
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
@@ -569,6 +570,10 @@ EXAMPLES: dict[str, msgspec.Struct] = {
             )
         ],
     ),
+    "clock_correction": ClockCorrection(
+        id="clock-1", boot="b-1", first_ms=T0, until_ms=T0 + 60_000, shift_ms=18_000_000, issued_ms=T0 + 18_060_000
+    ),
+    "ack_with_time": Ack(classes={MessageClass.EVENT: ClassAck(upto=7)}, time=T0),
     "design": Design(
         id="design-1",
         item="design:hydraulic-cylinder-1a2b3c4d",
