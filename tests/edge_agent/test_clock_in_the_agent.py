@@ -19,7 +19,8 @@ from protocol.clocks import ClockConfidence, ClockCorrection
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock
 from protocol.reports import FaultEvent, Forecast
-from protocol.sync import Ack, Batch, Envelope, decode, decode_message, encode
+from protocol.sync import Ack, Batch, ClassAck, Envelope, decode, decode_message, encode
+from protocol.topics import Topic
 
 NOW_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
@@ -51,6 +52,8 @@ class Box:
         self.true_ms = NOW_MS
         self.told = 0
         self.boots = 0
+        self.heard = 0
+        self.upto = dict.fromkeys(MessageClass, 0)
 
     def boot(self, clock_ms: int, *, disciplined: bool = False) -> None:
         self.boots += 1
@@ -82,8 +85,19 @@ class Box:
             topic, payload = ("stamped/P-1/v", body) if stamped else ("bare/P-1/v", float(self.told))
             self.broker.deliver(topic, msgspec.json.encode(payload), False)
             self.agent.step(0)
+            self.acknowledge()
             self.clock.pass_s(1)
             self.true_ms += 1000
+
+    def acknowledge(self) -> None:
+        """As a server does that has committed everything."""
+        said, self.heard = self.broker.published[self.heard :], len(self.broker.published)
+        for topic, payload in said:
+            lane = Topic.parse(topic).channel.message_class if topic.startswith("mw/v1/") else None
+            if lane is not None:
+                self.upto[lane] = max([self.upto[lane], *(e.mwseq for e in decode(payload, Batch).envelopes)])
+                ack = Ack(classes={lane: ClassAck(upto=self.upto[lane])})
+                self.broker.deliver("mw/v1/s/g/dn/ack", encode(ack), False)
 
     def stop(self) -> None:
         self.agent.close()
