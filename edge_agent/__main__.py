@@ -18,7 +18,7 @@ from pathlib import Path
 from edge_agent import config, enrolment, mapping
 from edge_agent.agent import build_agent
 from edge_agent.broker import PahoLink
-from edge_agent.clock import SystemClock, Timekeeper
+from edge_agent.clock import Clock, SystemClock, Timekeeper
 from edge_agent.config import AgentSettings, LinkSettings
 from edge_agent.https_link import HttpsLink
 from edge_agent.once import dead_letters
@@ -74,9 +74,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def run(settings: AgentSettings) -> int:
-    """Connects, serves until SIGTERM or SIGINT, and leaves cleanly."""
-    clock = Timekeeper(SystemClock(), Path(settings.data_dir) / "clock.json")
+def run(settings: AgentSettings, machine: Clock | None = None) -> int:
+    """Connects, serves until SIGTERM or SIGINT, and leaves cleanly. machine: another clock than the machine's own."""
+    clock = Timekeeper(machine or SystemClock(), Path(settings.data_dir) / "clock.json")
     birth_ms = clock.now_ms()  # in order, also where the machine says 1970
     boot_id = uuid.uuid4().hex[:12]
     try:

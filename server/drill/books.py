@@ -6,13 +6,14 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from sqlalchemy import func, select
 
 from protocol.names import MessageClass
-from server.database import Database, FeedbackRow, LedgerRow, QuarantineRow, ReportRow, SignalBlockRow
-from server.drill.machines import A_STEP, SIGNALS, STEP_MS, T0_MS, bucket_mean, reading, time_of
+from server.database import Database, FeedbackRow, ForecastRow, LedgerRow, QuarantineRow, ReportRow, SignalBlockRow
+from server.drill.machines import A_STEP, SIGNALS, Machines, bucket_mean, reading
 
 MOST_TOLD = 5
 
@@ -36,9 +37,10 @@ class Books:
             self.wrong.append(what)
 
 
-def history_holds(books: Books, history: Path, ticks: int, *, forgets: bool = False) -> None:
+def history_holds(books: Books, history: Path, machines: Machines, *, forgets: bool = False) -> None:
     """Every reading that the plant's broker took is on the gateway's disk, once, with its value. `forgets`: the oldest may
     have given way to newer ones, but none between."""
+    ticks, time_of = machines.ticks, machines.beat.time_of
     with closing(sqlite3.connect(f"{history.resolve().as_uri()}?mode=ro", uri=True)) as db:
         there = {
             (machine, signal, at): value
@@ -82,9 +84,10 @@ def ledger_holds(books: Books, lanes: dict[str, dict[str, int]], database: Datab
         books.counts["shed"] = sum(lane["shed"] for lane in lanes.values())
 
 
-def blocks_hold(books: Books, database: Database, gateway: str, ticks: int, *, shed: bool = False) -> None:
+def blocks_hold(books: Books, database: Database, gateway: str, machines: Machines, *, shed: bool = False) -> None:
     """The signals that the gateway shares are whole in the database: every closed bucket once, with its mean. The newest
     buckets, less than a block, may still be on the gateway. With `shed`, blocks may be missing but never wrong."""
+    ticks = machines.ticks
     with database.begin() as session:
         query = select(SignalBlockRow).where(SignalBlockRow.gateway == gateway).order_by(SignalBlockRow.start_ms)
         rows = list(session.scalars(query))
@@ -92,7 +95,7 @@ def blocks_hold(books: Books, database: Database, gateway: str, ticks: int, *, s
     for row in rows:
         buckets = found.setdefault((row.machine, row.signal), {})
         for i, value in enumerate(row.values):
-            at = (row.start_ms - T0_MS) // STEP_MS + i
+            at = machines.beat.bucket_of(row.start_ms) + i
             if at in buckets:
                 books.blame(f"{row.machine}/{row.signal}: bucket {at} twice in the database")
             buckets[at] = value
@@ -125,6 +128,24 @@ def answers_hold(books: Books, database: Database, gateway: str, answers: list[s
         books.counts[what] = len(ids)
         if len(ids) != len(set(ids)):
             books.blame(f"{len(ids) - len(set(ids))} {what} twice in the database")
+
+
+def forecasts_hold(books: Books, database: Database, gateway: str, machines: Machines, every_ms: int) -> None:
+    """Forecasts were issued every `every_ms` of the machines' time, from the first to the end, without a gap."""
+    with database.begin() as session:
+        query = select(ForecastRow.machine, ForecastRow.signal, ForecastRow.issued_ms)
+        rows = session.execute(query.where(ForecastRow.gateway == gateway).order_by(ForecastRow.issued_ms)).all()
+    issued: dict[tuple[str, str], list[int]] = {}
+    for machine, signal, at in rows:
+        issued.setdefault((machine, signal), []).append(at)
+    end_ms = machines.beat.time_of(machines.ticks)
+    for machine, signals in SIGNALS.items():
+        for signal in signals:
+            times = [*issued.get((machine, signal), [0]), end_ms]
+            longest = max(b - a for a, b in pairwise(times))
+            if longest > 2 * every_ms:
+                books.blame(f"{machine}/{signal}: no forecast for {longest / 3_600_000:.1f} hours")
+    books.counts["forecasts"] = len(rows)
 
 
 def upto(database: Database, gateway: str) -> dict[str, int]:

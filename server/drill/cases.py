@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -21,9 +22,10 @@ from protocol.names import MessageClass
 from protocol.topics import Channel
 from server.drill import books, models
 from server.drill.full_disk import SmallDisk
+from server.drill.machines import A_STEP, DAY_MS, Beat
 from server.drill.proxy import Faults
 from server.drill.secure import SecureSite
-from server.drill.site import AGENT, SERVER, UPLINK, Site
+from server.drill.site import AGENT, GATEWAY, SERVER, UPLINK, Site
 
 DISK_MIB = 24
 FULL_TOLD = re.compile(r"full|no_room|forgotten|not_accepted|not_saved|shed")
@@ -268,6 +270,80 @@ def expired_certificate(site: Site) -> Outcome:
     return Outcome(not wrong, {**evidence, "seconds_to_catch_up": round(took, 1), **read.counts}, wrong)
 
 
+def offline_for_sixty_days(site: Site) -> Outcome:
+    """The cable is pulled for sixty days of the machines' time, in which the certificate ends. Forecasts go on without a gap;
+    then everything arrives, unaided."""
+    beat = Beat(step_ms=900_000)
+    buckets = 60 * DAY_MS // beat.step_ms
+    with SecureSite(site.folder / "away", beat=beat) as away:
+        away.machines.publish(400)
+        away.settle()
+        before = away.machines.ticks
+        with away.link.with_faults(Faults(refused=True)), away.download.with_faults(Faults(refused=True)):
+            away.link.reset()
+            away.kill(AGENT)
+            away.let_certificate_expire(timedelta(days=20))
+            away.start(AGENT)
+            with away.at_work(ticks_a_second=400):  # a Mosquitto whose queue runs over reorders
+                away.wait("sixty days", lambda: away.machines.ticks - before >= buckets * A_STEP, 600)
+            away.wait("the intake of sixty days", away.all_taken_in)
+            waiting = sum(lane["waiting"] for lane in away.status()["lanes"].values())
+        took = away.settle()
+        read = away.books()
+        books.forecasts_hold(read, away.database, GATEWAY, away.machines, 8 * beat.step_ms)
+    evidence = {
+        "days_offline": (away.machines.ticks - before) // A_STEP * beat.step_ms / DAY_MS,
+        "messages_waiting_at_the_end": waiting,
+        "seconds_to_catch_up": round(took, 1),
+    }
+    return Outcome(read.holds, {**evidence, **read.counts}, read.wrong)
+
+
+def clock_of_1970(site: Site) -> Outcome:
+    """The gateway's machine says 1970 for ever, the cable is pulled, and the agent is killed once: readings keep the plant's
+    times and forecasts go on. When the cable is back, the server's word brings the time."""
+    beat = Beat(t0_ms=(time.time_ns() // 1_000_000 + 3000) // 2000 * 2000, step_ms=2000)
+    with WrongClockSite(site.folder / "clock", beat=beat) as wrong:
+        with wrong.link.with_faults(Faults(refused=True)):
+            wrong.kill(AGENT)
+            shutil.rmtree(wrong.data)  # a new gateway: it has never known the time
+            wrong.start(AGENT)
+            with wrong.at_work(ticks_a_second=2):
+                time.sleep(18)
+                wrong.kill(AGENT)
+                wrong.start(AGENT)
+                time.sleep(18)
+                meanwhile = wrong.status()
+        with wrong.at_work(ticks_a_second=2):
+            known = wrong.wait("the time", lambda: wrong.status()["clock"]["confidence"] != "unknown", 60)
+            time.sleep(8)
+        took = wrong.settle()
+        read = wrong.books()
+        afterwards = wrong.status()["clock"]
+    faults = list(read.wrong)
+    if meanwhile["clock"]["confidence"] != "unknown":
+        faults.append(f"at 1970 the clock is called {meanwhile['clock']['confidence']}")
+    if not meanwhile["counters"].get("forecasts.issued", 0):
+        faults.append("no forecast was issued at 1970")
+    evidence = {
+        "clock_at_1970": meanwhile["clock"],
+        "clock_afterwards": afterwards,
+        "seconds_until_the_time_was_known": round(known, 1),
+        "forecasts_at_1970": meanwhile["counters"].get("forecasts.issued", 0),
+        "seconds_to_catch_up": round(took, 1),
+    }
+    return Outcome(not faults, {**evidence, **read.counts}, faults)
+
+
+class WrongClockSite(Site):
+    """A site whose gateway's machine says 1970."""
+
+    simulated = False
+
+    def _launch_agent(self, config: str) -> None:
+        self.processes.python(AGENT, "server.drill.wrong_clock", config)
+
+
 CASES: dict[str, Callable[[Site], Outcome]] = {
     case.__name__.replace("_", "-"): case
     for case in (
@@ -279,7 +355,9 @@ CASES: dict[str, Callable[[Site], Outcome]] = {
         poison_message,
         half_a_bundle,
         disk_full,
+        clock_of_1970,
         expired_certificate,
+        offline_for_sixty_days,
     )
 }
 """In the order in which they are played."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 
 import msgspec
 import paho.mqtt.client as mqtt
@@ -14,10 +15,11 @@ from protocol.feedback import Feedback, Verdict
 from protocol.sync import encode
 from protocol.topics import Channel, Topic
 
-STEP_MS = 1000
 A_STEP = 4
 """Readings of each signal in a bucket."""
-T0_MS = 1_772_000_000_000 - 1_772_000_000_000 % STEP_MS
+DAY_MS = 86_400_000
+AT_ONCE = 80
+"""Ticks on their way to the broker; beyond max_inflight_messages paho lets newer ones overtake."""
 SIGNALS = {"press": ("pressure", "temperature"), "pump": ("flow", "vibration")}
 MAPPING = """[[source]]
 topic = "drill/{machine}/{signal}"
@@ -28,6 +30,22 @@ unit = "$.unit"
 """
 EXCURSION = range(240, 264)
 """Buckets in which one signal leaves what is usual, once in 400: something to tell events and reports of."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """When a site's ticks are. t0_ms: the first one, a multiple of step_ms; step_ms: width of a bucket of A_STEP ticks."""
+
+    t0_ms: int = 1_772_000_000_000 // DAY_MS * DAY_MS
+    step_ms: int = 1000
+
+    def time_of(self, tick: int) -> int:
+        """In milliseconds."""
+        return self.t0_ms + tick * self.step_ms // A_STEP
+
+    def bucket_of(self, time_ms: int) -> int:
+        """Which bucket a time lies in."""
+        return (time_ms - self.t0_ms) // self.step_ms
 
 
 def reading(machine: str, signal: str, tick: int) -> float:
@@ -41,7 +59,8 @@ def reading(machine: str, signal: str, tick: int) -> float:
 class Machines:
     """Publishes ticks to the plant's broker and counts what the broker took. `ticks`: how many there were so far."""
 
-    def __init__(self, port: int, topic: Topic) -> None:
+    def __init__(self, port: int, topic: Topic, beat: Beat) -> None:
+        self.beat = beat
         self.ticks = 0
         self.answers: list[str] = []
         self._feedback = topic.sibling(Channel.SHOP_FEEDBACK).text
@@ -55,13 +74,13 @@ class Machines:
         """The next ticks of every signal, and an answer now and then; returns when the broker has them all. Raises TryLater
         if it does not take them."""
         with self._lock:
-            sent = [self._one(tick) for tick in range(self.ticks, self.ticks + ticks)]
+            for first in range(self.ticks, self.ticks + ticks, AT_ONCE):
+                last = min(first + AT_ONCE, self.ticks + ticks)
+                for info in [info for tick in range(first, last) for info in self._one(tick)]:
+                    info.wait_for_publish(30)
+                    if not info.is_published():
+                        raise TryLater("the plant's broker did not take a reading within 30 s")
             self.ticks += ticks
-        for waiting in sent:
-            for info in waiting:
-                info.wait_for_publish(30)
-                if not info.is_published():
-                    raise TryLater("the plant's broker did not take a reading within 30 s")
 
     def publish_raw(self, topic: str, payload: bytes) -> None:
         """Any bytes, as a broken device sends them."""
@@ -71,14 +90,14 @@ class Machines:
         sent = []
         for machine, signals in SIGNALS.items():
             for signal in signals:
-                body = {"value": reading(machine, signal, tick), "timestamp": time_of(tick), "unit": "u"}
+                body = {"value": reading(machine, signal, tick), "timestamp": self.beat.time_of(tick), "unit": "u"}
                 sent.append(self._client.publish(f"drill/{machine}/{signal}", msgspec.json.encode(body), qos=1))
         if tick % 20 == 0:
             answer = Feedback(
                 id=f"drill-answer-{tick}",
                 target="drill",
                 verdict=Verdict.ACCEPTED,
-                time_ms=time_of(tick),
+                time_ms=self.beat.time_of(tick),
                 author="drill",
             )
             self.answers.append(answer.id)
@@ -89,11 +108,6 @@ class Machines:
         """Says goodbye to the broker."""
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def time_of(tick: int) -> int:
-    """When a tick is, in milliseconds."""
-    return T0_MS + tick * STEP_MS // A_STEP
 
 
 def bucket_mean(machine: str, signal: str, bucket: int) -> float:

@@ -24,7 +24,7 @@ from server.database import Database
 from server.demo.processes import Processes, free_port, start_broker
 from server.drill import books
 from server.drill.books import Books
-from server.drill.machines import MAPPING, STEP_MS, Machines
+from server.drill.machines import MAPPING, SIGNALS, Beat, Machines
 from server.drill.proxy import FaultProxy
 
 SITE, GATEWAY = "drill", "gateway"
@@ -32,25 +32,27 @@ PLANT, UPLINK, SERVER, AGENT = "plant-broker", "uplink-broker", "server", "agent
 PARTS = (UPLINK, SERVER, AGENT)
 """What may be killed. The plant's broker may not: what it loses was never accepted."""
 PATIENCE_S = 120.0
+QUICK = Beat()
 
 
 class Site:
-    """A context manager. `database_url`: a database of one's own, else SQLite in the folder. `agent_lines`: more of
-    agent.toml. `data_dir`: where the gateway keeps its files, else in the folder."""
+    """A context manager. `database_url`: a database of one's own, else SQLite in the folder. `data_dir`: where the gateway
+    keeps its files, else in the folder. `beat`: when the machines' ticks are."""
 
     scheme = "http"
     api_context: ssl.SSLContext | None = None
 
-    def __init__(
-        self, folder: Path, database_url: str = "", agent_lines: str = "", data_dir: Path | None = None
-    ) -> None:
+    simulated = True
+    """The gateway's time is that of the newest reading."""
+
+    def __init__(self, folder: Path, database_url: str = "", data_dir: Path | None = None, beat: Beat = QUICK) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.data = data_dir or folder / "data"
         self.topic = Topic(SITE, GATEWAY, Channel.STATE)
         self.plant_port, self._uplink_port, self.http_port = free_port(), free_port(), free_port()
         self._database_url = database_url or f"sqlite:///{folder}/server.db"
-        self._agent_lines = agent_lines
+        self.beat = beat
         self._admin_token, self._gateway_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         self._parts = ExitStack()
 
@@ -65,7 +67,7 @@ class Site:
             self.start(SERVER)
             self._before_agent()
             self.start(AGENT)
-            self.machines = Machines(self.plant_port, self.topic)
+            self.machines = Machines(self.plant_port, self.topic, self.beat)
             self._parts.callback(self.machines.close)
             self.database = Database(self._database_url)
             self._parts.callback(self.database.close)
@@ -91,8 +93,8 @@ class Site:
         )
         (folder / "mapping.toml").write_text(MAPPING)
         (folder / "agent.toml").write_text(
-            f'site = "{SITE}"\ngateway = "{GATEWAY}"\ndata_dir = "{self.data}"\nstep_ms = {STEP_MS}\n'
-            f"{self._agent_lines}\n[clock]\nsimulated = true\n[plant]\nport = {self.plant_port}\n"
+            f'site = "{SITE}"\ngateway = "{GATEWAY}"\ndata_dir = "{self.data}"\nstep_ms = {self.beat.step_ms}\n'
+            f"history_days = 100\n[clock]\nsimulated = {str(self.simulated).lower()}\n[plant]\nport = {self.plant_port}\n"
             f'[uplink]\nport = {self.link.port}\n[server]\nurl = "{self.scheme}://127.0.0.1:{self.download.port}"\n'
             f'token_file = "{folder}/gateway.token"\nroot = "{folder}/keys/root.json"\n'
             "[forecast]\nhorizon_steps = 4\nevery_steps = 8\n[share]\nblock_steps = 8\n"
@@ -121,10 +123,12 @@ class Site:
             config = str(self.folder / "server.toml")
             self.processes.python(SERVER, "server", "run", "--config", config, "--log-level", "WARNING")
         elif part == AGENT:
-            config = str(self.folder / "agent.toml")
-            self.processes.python(AGENT, "edge_agent", "run", "--config", config, "--log-level", "WARNING")
+            self._launch_agent(str(self.folder / "agent.toml"))
         else:
             self._start_uplink_broker()
+
+    def _launch_agent(self, config: str) -> None:
+        self.processes.python(AGENT, "edge_agent", "run", "--config", config, "--log-level", "WARNING")
 
     def run(self, what: str, module: str, *arguments: str) -> None:
         """A command of ours, to its end. Raises NeedsPerson with what it said if it fails."""
@@ -139,8 +143,9 @@ class Site:
         process.wait(10)
 
     def _agent_lives(self, since_ms: float) -> bool:
+        path = self.data / "status.json"
         told = self.status()
-        return bool(told.get("time_ms", 0) >= since_ms and told.get("plant_connected"))
+        return bool(told.get("plant_connected")) and path.stat().st_mtime * 1000 >= since_ms
 
     def api(self, path: str) -> Any:
         """One GET of the admin API."""
@@ -201,15 +206,15 @@ class Site:
         """Seconds until nothing but heartbeats waits on the gateway and every reading has been taken in."""
         return self.wait("the gateway's outbox", self._settled)
 
+    def all_taken_in(self) -> bool:
+        """Whether the gateway has every reading that there was."""
+        wanted = self.machines.ticks * sum(map(len, SIGNALS.values()))
+        return bool(self.status().get("counters", {}).get("intake.stored", 0) >= wanted)
+
     def _settled(self) -> bool:
-        told = self.status()
-        lanes, counters = told.get("lanes", {}), told.get("counters", {})
-        wanted = self.machines.ticks * 4
-        return (
-            bool(lanes)
-            and counters.get("intake.stored", 0) >= wanted
-            and not any(lane["waiting"] for name, lane in lanes.items() if name != "metric")
-        )
+        lanes = self.status().get("lanes", {})
+        waits = any(lane["waiting"] for name, lane in lanes.items() if name != "metric")
+        return bool(lanes) and self.all_taken_in() and not waits
 
     def books(self, *, full: bool = False) -> Books:
         """Stops the gateway, so that its files stand still, reads everything, and starts it again. `full`: its disk was, so
@@ -220,9 +225,9 @@ class Site:
             lanes = books.lanes_of(self.data / "outbox.db")
             found = Books()
             self._wait_for_ledger(lanes)
-            books.history_holds(found, self.data / "history.db", self.machines.ticks, forgets=full)
+            books.history_holds(found, self.data / "history.db", self.machines, forgets=full)
             books.ledger_holds(found, lanes, self.database, GATEWAY)
-            books.blocks_hold(found, self.database, GATEWAY, self.machines.ticks, shed=full)
+            books.blocks_hold(found, self.database, GATEWAY, self.machines, shed=full)
             books.answers_hold(found, self.database, GATEWAY, self.machines.answers)
         finally:
             self.start(AGENT)

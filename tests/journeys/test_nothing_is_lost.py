@@ -71,7 +71,7 @@ def test_a_lost_reading_would_be_seen(site: Site) -> None:
     """The drill is worth something: books with a hole do not hold."""
     site.machines.ticks += 4  # four ticks that were never sent
     found = cases.books.Books()
-    cases.books.history_holds(found, site.data / "history.db", site.machines.ticks)
+    cases.books.history_holds(found, site.data / "history.db", site.machines)
     assert not found.holds
     assert found.counts["wrong"] == 16
 
