@@ -88,7 +88,9 @@ allow_anonymous false
 # MQTT 3.1.1. Neither tells a gateway that the rules are wrong: its uplink sees that the server does not answer.
 acl_file {folder / RULES}
 
-# The largest batch has 400 kB; Mosquitto's own limit is 256 MB.
+# The largest batch has 400 kB; Mosquitto's own limit is 256 MB. message_size_limit alone would acknowledge a larger one
+# and drop it; max_packet_size ends the session before it is read.
+max_packet_size {MOST_MESSAGE_BYTES}
 message_size_limit {MOST_MESSAGE_BYTES}
 max_inflight_messages 200
 # The default of 1000 drops silently what was acknowledged already. A gateway keeps what the server has not, so what a broker
