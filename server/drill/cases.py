@@ -14,12 +14,15 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from protocol.errors import MillwrightError
+from protocol.errors import MillwrightError, NeedsPerson
 from protocol.names import MessageClass
 from protocol.topics import Channel
 from server.drill import books, models
+from server.drill.full_disk import SmallDisk
 from server.drill.proxy import Faults
 from server.drill.site import AGENT, SERVER, UPLINK, Site
+
+DISK_MIB = 24
 
 
 @dataclass
@@ -201,6 +204,38 @@ def _refusals(site: Site) -> list[str]:
     return [m["error"] for m in site.status().get("models", []) if m["status"] == "refused"]
 
 
+def disk_full(site: Site) -> Outcome:
+    """The gateway's disk fills to the last byte while the uplink is cut, stays full, and is freed. Only what may be shed is
+    shed, and exactly told; readings that found no room wait with the plant's broker; nobody lays a hand on it."""
+    with SmallDisk(site.folder / "disk", DISK_MIB) as disk, Site(site.folder / "full", data_dir=disk.folder) as small:
+        small.machines.publish(400)
+        small.settle()
+        with small.link.with_faults(Faults(refused=True)):
+            small.link.reset()
+            with small.at_work():
+                time.sleep(2)
+                filled = disk.fill()
+                for _ in range(8):
+                    time.sleep(1)
+                    filled += disk.fill()
+                lives = small.processes.running[AGENT].poll() is None
+                disk.free()
+                time.sleep(1)
+        took = small.settle()
+        read = small.books(shed=True)
+        told = {n: c for n, c in small.status()["counters"].items() if "disk_full" in n or "no_room" in n}
+    wrong = list(read.wrong)
+    if not lives:
+        wrong.append("the agent ended when the disk was full")
+    evidence = {
+        "bytes_filled": filled,
+        "seconds_to_catch_up": round(took, 1),
+        "told_by_the_gateway": told,
+        **read.counts,
+    }
+    return Outcome(not wrong, evidence, wrong)
+
+
 CASES: dict[str, Callable[[Site], Outcome]] = {
     case.__name__.replace("_", "-"): case
     for case in (
@@ -211,6 +246,7 @@ CASES: dict[str, Callable[[Site], Outcome]] = {
         duplicated_and_reordered,
         poison_message,
         half_a_bundle,
+        disk_full,
     )
 }
 """In the order in which they are played."""
@@ -220,6 +256,8 @@ def played(site: Site, case: Callable[[Site], Outcome]) -> Outcome:
     """The outcome; a case that ends early is a failure with its reason, and the site is whole again afterwards."""
     try:
         return case(site)
+    except NeedsPerson as why:
+        return Outcome(None, reason=str(why))
     except (MillwrightError, OSError, RuntimeError) as error:
         return Outcome(False, reason=f"{type(error).__name__}: {error}")
     finally:

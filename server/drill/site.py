@@ -41,6 +41,7 @@ class Site:
         self, folder: Path, database_url: str = "", agent_lines: str = "", data_dir: Path | None = None
     ) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.data = data_dir or folder / "data"
         self.topic = Topic(SITE, GATEWAY, Channel.STATE)
         self.plant_port, self._uplink_port, self.http_port = free_port(), free_port(), free_port()
