@@ -59,7 +59,9 @@ def history_holds(books: Books, history: Path, ticks: int) -> None:
 def ledger_holds(books: Books, lanes: dict[str, dict[str, int]], database: Database, gateway: str) -> None:
     """Every message that the gateway numbered is committed on the server, still on the gateway's disk, or shed and named."""
     with database.begin() as session:
-        rows = {row.message_class: row for row in session.scalars(select(LedgerRow).where(LedgerRow.gateway == gateway))}
+        rows = {
+            row.message_class: row for row in session.scalars(select(LedgerRow).where(LedgerRow.gateway == gateway))
+        }
         for name, lane in lanes.items():
             row = rows.get(name)
             numbered, upto = lane["next"] - 1, row.upto if row else 0
