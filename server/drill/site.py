@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 from protocol.errors import TryLater
 from protocol.topics import Channel, Topic
 from server.database import Database
+from server.demo.accounting import complete_to
 from server.demo.processes import Processes, free_port, start_broker
 from server.drill import books
 from server.drill.books import Books
@@ -213,7 +214,7 @@ class Site:
         """The last batches may still be between broker and database."""
 
         def arrived() -> bool:
-            upto = {row["message_class"]: row["upto"] for row in self.api("ledger") if row["gateway"] == GATEWAY}
+            upto = complete_to(self.api("ledger"), GATEWAY)
             return all(upto.get(name, 0) >= lane["next"] - 1 - lane["waiting"] for name, lane in lanes.items())
 
         self.wait("the server's ledger", arrived, 20.0)
