@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol.errors import BadSettings
 from protocol.names import MessageClass
-from protocol.topics import Channel
+from protocol.sync import MAX_BATCH_BYTES
+from protocol.topics import MAX_TOPIC_BYTES, Channel
 from server import enrolment
 from server.config import Settings
 from server.database import Database
@@ -22,7 +23,6 @@ from server.registry import write_artifact
 TLS_PORT = 8883
 HOST_FILE, HOST_KEY = "host.pem", "host.key"
 CONFIGURATION, RULES = "mosquitto.conf", "acl"
-MOST_MESSAGE_BYTES = 1_000_000
 WRITTEN = (Channel.STATE, *(Channel.up(c) for c in MessageClass), Channel.UP_REPLY, Channel.TWIN_REPORTED)
 READ = (Channel.DOWN_ACK, Channel.DOWN_RESEND, Channel.DOWN_COMMAND, Channel.TWIN_DESIRED)
 
@@ -88,8 +88,10 @@ allow_anonymous false
 # MQTT 3.1.1. Neither tells a gateway that the rules are wrong: its uplink sees that the server does not answer.
 acl_file {folder / RULES}
 
-# The largest batch has 400 kB; Mosquitto's own limit is 256 MB.
-message_size_limit {MOST_MESSAGE_BYTES}
+# The largest batch, and Mosquitto's own limit is 256 MB. message_size_limit alone would acknowledge a larger one and drop it;
+# max_packet_size (topic and header are in it) ends the session before it is read.
+max_packet_size {MAX_BATCH_BYTES + MAX_TOPIC_BYTES + 100}
+message_size_limit {MAX_BATCH_BYTES}
 max_inflight_messages 200
 # The default of 1000 drops silently what was acknowledged already. A gateway keeps what the server has not, so what a broker
 # queues for a server that is away need not be more than this.

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from protocol.enrolment import TOKEN_PREFIX, to_sign
@@ -154,10 +156,12 @@ def book(session: Session, issued: Issued, because: str, now: datetime) -> str:
 
 def count_refusal(session: Session, why: BadIdentity, now: datetime, times: int = 1) -> None:
     """For counters and screens: how often, why, and the last one in words."""
-    row = session.get(IdentityRefusalRow, str(why.reason), with_for_update=True)
+    reason = str(why.reason)
+    row = session.get(IdentityRefusalRow, reason, with_for_update=True)
     if row is None:
-        row = IdentityRefusalRow(reason=str(why.reason), times=0)
-        session.add(row)
+        with suppress(IntegrityError), session.begin_nested():  # somebody else may be the first of his kind just now
+            session.add(IdentityRefusalRow(reason=reason, times=0))
+        row = session.get_one(IdentityRefusalRow, reason, with_for_update=True)
     row.times, row.last_ms, row.last_detail = row.times + times, _ms(now), why.detail[:MOST_DETAIL]
 
 

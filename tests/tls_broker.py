@@ -99,9 +99,9 @@ class Client:
         assert until(lambda: len(answered) == len(filters))
         return self
 
-    def say(self, topic: str, payload: bytes = b"x", *, retain: bool = False) -> None:
+    def say(self, topic: str, payload: bytes = b"x", *, retain: bool = False, wait_s: float = 10.0) -> None:
         """Publishes with QoS 1 and waits for the acknowledgement, which says nothing about delivery."""
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(wait_s)
 
     def die(self) -> None:
         """The power is cut: no goodbye."""

@@ -52,9 +52,15 @@ def reports_by_the_model(reports: list[dict[str, Any]]) -> dict[str, int]:
     return {"reports": len(by_model), "with_own_words": sum(any(map(is_own, names)) for names in by_model)}
 
 
-def outbox(lanes: dict[str, dict[str, Any]], ledger: list[dict[str, Any]], gateway: str) -> dict[str, Any]:
-    """Messages numbered by a gateway against what the server's ledger has committed without a gap."""
-    upto = {row["message_class"]: row["upto"] for row in ledger if row["gateway"] == gateway}
+def complete_to(signed: dict[str, Any], gateway: str) -> dict[str, int]:
+    """How far the server's signed ledger has every class of a gateway without a gap."""
+    lanes = [lane for one in signed["ledger"]["gateways"] if one["gateway"] == gateway for lane in one["lanes"]]
+    return {lane["message_class"]: lane["complete_to"] for lane in lanes}
+
+
+def outbox(lanes: dict[str, dict[str, Any]], signed: dict[str, Any], gateway: str) -> dict[str, Any]:
+    """Messages numbered by a gateway against what the server's signed ledger is complete to."""
+    upto = complete_to(signed, gateway)
     missing = {c: lane["next"] - 1 - upto.get(c, 0) for c, lane in lanes.items()}
     return {
         "numbered": {c: lane["next"] - 1 for c, lane in lanes.items()},

@@ -148,12 +148,6 @@ def forecasts_hold(books: Books, database: Database, gateway: str, machines: Mac
     books.counts["forecasts"] = len(rows)
 
 
-def upto(database: Database, gateway: str) -> dict[str, int]:
-    """Class -> the number up to which the server's ledger has everything."""
-    with database.begin() as session:
-        return {r.message_class: r.upto for r in session.scalars(select(LedgerRow).where(LedgerRow.gateway == gateway))}
-
-
 def quarantined(database: Database) -> dict[str, int]:
     """What the server put aside, by reason."""
     with database.begin() as session:

@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 from protocol.errors import NeedsPerson, TryLater
 from protocol.topics import Channel, Topic
 from server.database import Database
+from server.demo.accounting import complete_to
 from server.demo.processes import Processes, free_port, start_broker
 from server.drill import books
 from server.drill.books import Books
@@ -237,7 +238,7 @@ class Site:
         """The last batches may still be between broker and database."""
 
         def arrived() -> bool:
-            upto = books.upto(self.database, GATEWAY)
+            upto = complete_to(self.api("ledger"), GATEWAY)
             return all(upto.get(name, 0) >= lane["next"] - 1 - lane["waiting"] for name, lane in lanes.items())
 
         self.wait("the server's ledger", arrived, 20.0)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge_agent.broker import PahoLink
 from edge_agent.identity import context
 from protocol.errors import BadSettings, TryLater
+from protocol.sync import MAX_BATCH_BYTES
 from protocol.topics import Channel, Topic
 from server import broker_config, enrolment, revocation
 from server.broker_config import READ, WRITTEN, rules
@@ -140,6 +142,17 @@ def test_a_will_reaches_the_gateways_own_state_and_no_other(plant: Plant) -> Non
     assert until(lambda: server.heard == [(topic(A, Channel.STATE), b"will")], 5.0)
     settled(plant)
     assert server.heard == [(topic(A, Channel.STATE), b"will")]
+
+
+def test_a_message_beyond_the_limit_reaches_nobody_and_costs_its_sender_the_session(plant: Plant) -> None:
+    server = plant.client(SERVER).come_in().listen(Topic.every(Channel.UP_BULK))
+    a = plant.client(A).come_in()
+    a.say(topic(A, Channel.UP_BULK), b"x" * MAX_BATCH_BYTES)
+    with suppress(RuntimeError):  # the session ended while it was being sent
+        a.say(topic(A, Channel.UP_BULK), b"x" * (MAX_BATCH_BYTES + 1000), wait_s=1.0)
+    assert until(lambda: a.ended)
+    settled(plant)
+    assert [len(payload) for _, payload in server.heard] == [MAX_BATCH_BYTES]
 
 
 def self_signed(name: str, key: Key) -> bytes:

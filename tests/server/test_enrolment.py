@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import create_engine, make_url, text
 
 from protocol.enrolment import Renewal, TokenFile, to_sign
 from protocol.errors import BadIdentity, Reason
@@ -121,26 +122,54 @@ def test_a_token_works_once_for_its_name_and_not_for_long(database: Database, ca
     assert made.known_by_token(NOW) == "gw-1"
 
 
-def test_of_two_machines_with_one_token_only_one_gets_in(database: Database, ca: CA) -> None:
+def all_at_once(database: Database, ca: CA) -> list[Reason | None]:
+    """Eight machines with one token, each with a key of its own, and what became of each."""
     token = Member(database, ca).invited()
 
     def attempt(_: int) -> Reason | None:
         try:
             Member(database, ca).enrol(token)
         except BadIdentity as refused:
+            with database.begin() as session:
+                enrolment.count_refusal(session, refused, NOW)
             return refused.reason
         return None
 
     with ThreadPoolExecutor(8) as machines:
-        answers = list(machines.map(attempt, range(8)))
-    assert answers.count(None) == 1
-    assert answers.count(Reason.TOKEN_USED) == 7
+        return list(machines.map(attempt, range(8)))
+
+
+def test_of_many_machines_with_one_token_only_one_gets_in(database: Database, ca: CA) -> None:
+    answers = all_at_once(database, ca)
+    assert (answers.count(None), answers.count(Reason.TOKEN_USED)) == (1, 7)
+
+
+@pytest.mark.postgres
+def test_tokens_and_certificates_hold_on_postgresql(postgres_url: str, tmp_path: Path) -> None:
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text("CREATE DATABASE identity"))
+    server.dispose()
+    url = make_url(postgres_url).set(database="identity").render_as_string(hide_password=False)
+    migrate(Settings(database=url, admin_token=ADMIN, gateway_token=SHARED))
+    database = Database(url)
+    answers = all_at_once(database, CA.make(tmp_path / "ca", NOW))
+    assert (answers.count(None), answers.count(Reason.TOKEN_USED)) == (1, 7)
+    with database.begin() as session:
+        assert enrolment.refusals(session) == {"token_used": 7}
+    gateway = Member(database, CA.load(tmp_path / "ca"), "gw-2")
+    gateway.enrol(gateway.invited())
+    gateway.renew(NOW + 60 * DAY)
+    assert gateway.revoke(NOW + 61 * DAY) == 2
+    with why(Reason.REVOKED):
+        gateway.renew(NOW + 90 * DAY)
+    database.close()
 
 
 @given(st.text(max_size=400))
-def test_a_text_that_is_no_token_file_is_refused(text: str) -> None:
+def test_a_text_that_is_no_token_file_is_refused(body: str) -> None:
     with pytest.raises(BadIdentity):
-        TokenFile.read(text)
+        TokenFile.read(body)
 
 
 @given(st.binary(max_size=400) | st.text(max_size=200).map(str.encode))
