@@ -341,7 +341,7 @@ class WrongClockSite(Site):
     simulated = False
 
     def _launch_agent(self, config: str) -> None:
-        self.processes.python(AGENT, "server.drill.wrong_clock", config)
+        self.processes.python(AGENT, "edge_agent.devices.wrong_clock", config)
 
 
 CASES: dict[str, Callable[[Site], Outcome]] = {

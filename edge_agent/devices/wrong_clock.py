@@ -1,6 +1,6 @@
 """An agent on a machine whose clock begins at 1970 with every start.
 
-python -m server.drill.wrong_clock AGENT.toml"""
+python -m edge_agent.devices.wrong_clock AGENT.toml"""
 
 from __future__ import annotations
 
