@@ -1,6 +1,6 @@
 """Smaller by a teacher and by pruning: what a student is worth beside its teacher, and half a network beside the whole.
 
-    python benchmarks/smaller.py --data DIR [--subset text|lives|sensor] [--seeds 5] [--quick] [--json]
+    python benchmarks/smaller.py --data DIR [--subset text|words|lives|sensor] [--seeds 5] [--quick] [--json]
 
 DIR holds (below it) OSHA's accident abstracts (osha*.csv[.gz]), whose titles are read for the type of event; C-MAPSS FD001
 (train_, test_ and RUL_FD001.txt[.gz]), whose engines' remaining life is foreseen while four in five of those learned from
@@ -27,10 +27,12 @@ import sys
 import smaller_lives
 import smaller_sensor
 import smaller_text
+import smaller_words
 
 PARTS = {
     "text": (smaller_text.measure, "osha*.csv*"),
     "lives": (smaller_lives.measure, "train_FD001.txt*"),
+    "words": (smaller_words.measure, "linuxcnc.jsonl*"),
     "sensor": (smaller_sensor.measure, "ETTh1.csv*"),
 }
 

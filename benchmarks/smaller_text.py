@@ -18,7 +18,7 @@ import readers
 import torch
 from notes_events import read as read_table
 from numpy.typing import NDArray
-from smaller_rows import Task, pruned_rows, student_row
+from smaller_rows import Task, Timed, pruned_rows, student_row
 
 from export.parity import one_thread
 from export.quantize import bare, quantize
@@ -138,8 +138,11 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
         task,
         {name: [right(net) for net in each] for name, each in nets.items()},
         (_parameters(wholes[0]), _parameters(halves[0])),
-        {name: _call(graph, test) for name, graph in graphs.items()},
-        {name: len(graph) for name, graph in graphs.items()},
+        Timed(
+            "one row",
+            {name: _call(graph, test) for name, graph in graphs.items()},
+            {name: len(graph) for name, graph in graphs.items()},
+        ),
         judged=not quick,
         seconds=time.monotonic() - began,
     )

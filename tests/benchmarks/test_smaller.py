@@ -64,13 +64,15 @@ def test_half_a_network_loses_little_and_is_faster(scripts: tuple[Any, Any], tmp
         name: lambda work=work: sum(range(work))
         for name, work in (("whole float", 20_000), ("whole int8", 100), ("pruned float", 100), ("pruned int8", 20_000))
     }
+    timed = rows.Timed("one row", calls, dict.fromkeys(calls, 1), 3)
     figures = {"whole": [1.0, 1.0], "pruned": [1.005, 1.005], "fresh": [1.1, 1.1]}
-    rows.pruned_rows(made, task, figures, (10, 5), calls, dict.fromkeys(calls, 1), judged=True, seconds=1.0)
+    rows.pruned_rows(made, task, figures, (10, 5), timed, judged=True, seconds=1.0)
     assert [row["holds"] for row in made.rows] == [True, True, False]
     assert made.rows[0]["peers"] == {"fresh": 1.1}
     assert made.rows[1]["times_faster"] > 1 > made.rows[2]["times_faster"]
+    assert made.rows[1]["per_second"] == pytest.approx(3e6 / made.rows[1]["ours"], rel=1e-3)
     worse = figures | {"pruned": [1.02, 1.02]}
-    rows.pruned_rows(made, task, worse, (10, 5), calls, dict.fromkeys(calls, 1), judged=True, seconds=1.0)
+    rows.pruned_rows(made, task, worse, (10, 5), timed, judged=True, seconds=1.0)
     assert made.rows[3]["holds"] is False
 
 
