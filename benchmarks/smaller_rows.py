@@ -43,8 +43,10 @@ def student_row(
     judged: bool,
     seconds: float,
     peers: Mapping[str, float | None] | None = None,
+    **more: float,
 ) -> None:
-    """A distilled student. teacher: (figure, parameters); taught, alone: figures by seed; peers: other methods' figures."""
+    """A distilled student. teacher: (figure, parameters); taught, alone: figures by seed; peers: other methods' figures;
+    more: what else the row tells."""
     figure, size = teacher
     mean, without = float(np.mean(taught)), float(np.mean(alone))
     quality, share = task.quality(mean, figure), parameters / size
@@ -67,6 +69,7 @@ def student_row(
         deviation=round(float(np.std(taught)), 5),
         alone_deviation=round(float(np.std(alone)), 5),
         seeds_better=sum(task.better(one, other) for one, other in zip(taught, alone, strict=True)),
+        **more,
     )
 
 

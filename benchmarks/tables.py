@@ -65,13 +65,18 @@ GENERATING = {
     "notes_chinese": None,
 }
 """The generation table, likewise."""
-DATA = {**FORECASTING, **RECOMMENDING, **GENERATING}
+EXPORTING: dict[str, str | None] = {
+    "smaller": ".",
+}
+"""The table of small models and what they cost a gateway, likewise."""
+DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **EXPORTING}
 MOST_ROWS = 20
 TABLES: dict[str, tuple[str, ...]] = {
     **PLAIN,
     "forecasting": tuple(FORECASTING),
     "recommending": tuple(RECOMMENDING),
     "generating": tuple(GENERATING),
+    "exporting": tuple(EXPORTING),
 }
 
 
