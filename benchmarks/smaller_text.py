@@ -129,13 +129,13 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
         seeds_differ=round(_differ([said(net) for net in taught]), 4),
     )
     began = time.monotonic()
-    halves, fresh = [], []
+    halves = []
     for seed, whole in zip(seeds, wholes, strict=False):
         how = replace(shorter(heads, TUNING), seed=seed)
         halves.append(pruned_heads(whole, 0.5, Notes(rows, labels, classes, how)))
-        empty = bert.fresh(halves[-1].bert.settings, seed).bert
-        fresh.append(finetune(empty, rows, labels, classes, replace(heads, seed=seed)))
-    nets = {"whole": wholes, "pruned": halves, "fresh, has not read": fresh}
+    empty = bert.fresh(halves[0].bert.settings, 1).bert
+    fresh = finetune(empty, rows, labels, classes, replace(heads, seed=1))
+    nets = {"whole": wholes, "pruned": halves, "fresh, has not read": [fresh]}
     graphs: dict[str, bytes] = {}
     for name in ("whole", "pruned"):
         made = encoder_graph(EncoderForExport(nets[name][0].bert))

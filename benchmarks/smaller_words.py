@@ -29,9 +29,9 @@ TEACHER = GptSettings(
 )  # fmt: skip
 STUDENT = replace(TEACHER, layers=2, heads=2, width=48, inner=128)
 LOOP = LoopSettings(
-    steps=600, learning_rate=1e-2, matrix_rate=1e-2, floor=0.02, check_every=150, patience=0, precision="bfloat16"
+    steps=500, learning_rate=1e-2, matrix_rate=1e-2, floor=0.02, check_every=100, patience=0, precision="bfloat16"
 )
-TEACHER_STEPS = 1200
+TEACHER_STEPS = 900
 QUICK_STEPS = 20
 ROWS = 8
 """Windows of a whole context in a batch."""
