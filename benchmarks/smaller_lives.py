@@ -2,8 +2,8 @@
 
 A plant has seen few machines fail. Of the training engines every fifth keeps its whole life; of the others the record ends
 somewhere between 30 and 95 % of it (drawn once), so that their ends are unknown to every network. A teacher answers for those
-too. It learns for three times as many epochs from twice as many windows as the student has, which is what a student is spared:
-"alone, as long as the teacher" is the student that is not spared it. What is judged is the last window of every test engine, labels capped at 125 cycles."""
+too. It learns for three times as many epochs from twice as many windows, which its student is spared; "alone, as long as the
+teacher" is a student that is not. What is judged is the last window of every test engine, labels capped at 125 cycles."""
 
 from __future__ import annotations
 
