@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
+import random
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,3 +84,19 @@ def test_a_folder_without_its_files_is_refused_in_words(scripts: tuple[Any, Any]
     smaller = importlib.import_module("smaller")
     with pytest.raises(SystemExit, match="nothing to measure"):
         smaller.measure(sheet(contract, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_language_model_is_followed_by_a_student_and_halved(tmp_path: Path) -> None:
+    draw, words = random.Random(1), "the pump valve filter runs stops leaks and is cleaned by an operator".split()  # noqa: SIM905
+    texts = [" ".join(draw.choices(words, k=400)) for _ in range(240)]
+    rows = [json.dumps({"path": f"{number}.md", "text": text}) for number, text in enumerate(texts)]
+    (tmp_path / "linuxcnc.jsonl").write_text("\n".join(rows))
+    command = [sys.executable, str(FOLDER / "smaller.py"), "--data", str(tmp_path), "--quick", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    student, half, *timed = json.loads(run.stdout)["rows"]
+    assert student["parameters"] <= 0.25 * student["teacher_parameters"]
+    assert 0.4 < half["parameters"] / half["whole_parameters"] < 0.8
+    assert all(row["bytes"] < row["whole_bytes"] and row["per_second"] > 0 for row in timed)
+    assert len(timed) == 2
