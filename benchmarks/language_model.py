@@ -73,8 +73,7 @@ def measure(sheet: Sheet) -> None:
     if budget not in NETWORK:
         raise SystemExit(f"language_model: --subset {budget!r}: leave it out, or give 'long'")
     corpora = [
-        _read(path, 8 if sheet.options.quick else 1)
-        for path in sheet.find(sheet.options.train, "*.jsonl", "*.jsonl.gz")
+        read(path, 8 if sheet.options.quick else 1) for path in sheet.find(sheet.options.train, "*.jsonl", "*.jsonl.gz")
     ]
     settings, loop = NETWORK[budget], LOOP[budget]
     every = [text for corpus in corpora for text in corpus.learn]
@@ -93,7 +92,7 @@ def measure(sheet: Sheet) -> None:
     counted_s = time.monotonic() - started
     started = time.monotonic()
     net = Gpt(settings)
-    check = Stream(_shortened(ids([t for c in corpora for t in c.check])), end, settings.context, ROWS, loop.seed)
+    check = Stream(shortened(ids([t for c in corpora for t in c.check])), end, settings.context, ROWS, loop.seed)
     stream = Stream(flat, end, settings.context, ROWS, loop.seed)
     learned = learn(net, next_token_loss, stream, check.in_order(), loop, lambda _share, text: sheet.say(text))
     learned_s = time.monotonic() - started
@@ -158,13 +157,14 @@ def _counted(rows: Sequence[Sequence[int]], end: int, vocabulary: int) -> ngrams
     return ngrams.fit([[end, *ids, end] for ids in rows], vocabulary)
 
 
-def _shortened(rows: list[list[int]]) -> list[list[int]]:
+def shortened(rows: list[list[int]]) -> list[list[int]]:
     """The beginnings of files, so that checking does not cost more than learning."""
     each = max(MOST_CHECK_TOKENS // max(len(rows), 1), 64)
     return [ids[:each] for ids in rows]
 
 
-def _read(path: Path, every: int) -> Corpus:
+def read(path: Path, every: int) -> Corpus:
+    """Plain texts of one corpus, of every `every`-th file. Ends the script where there are too few."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         found = [json.loads(line) for line in lines]
     parts: list[list[str]] = [[] for _ in range(PARTS)]

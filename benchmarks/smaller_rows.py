@@ -43,8 +43,10 @@ def student_row(
     judged: bool,
     seconds: float,
     peers: Mapping[str, float | None] | None = None,
+    **more: float,
 ) -> None:
-    """A distilled student. teacher: (figure, parameters); taught, alone: figures by seed; peers: other methods' figures."""
+    """A distilled student. teacher: (figure, parameters); taught, alone: figures by seed; peers: other methods' figures;
+    more: what else the row tells."""
     figure, size = teacher
     mean, without = float(np.mean(taught)), float(np.mean(alone))
     quality, share = task.quality(mean, figure), parameters / size
@@ -67,7 +69,19 @@ def student_row(
         deviation=round(float(np.std(taught)), 5),
         alone_deviation=round(float(np.std(alone)), 5),
         seeds_better=sum(task.better(one, other) for one, other in zip(taught, alone, strict=True)),
+        **more,
     )
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one call does, such as "one row"; calls, sizes: "whole float", "whole int8", "pruned float", "pruned int8" -> one
+    call on one thread, bytes; each: rows or tokens that come of a call."""
+
+    what: str
+    calls: Mapping[str, Callable[[], object]]
+    sizes: Mapping[str, int]
+    each: int = 1
 
 
 def pruned_rows(
@@ -75,14 +89,12 @@ def pruned_rows(
     task: Task,
     figures: Mapping[str, Sequence[float]],
     parameters: tuple[int, int],
-    calls: Mapping[str, Callable[[], object]],
-    sizes: Mapping[str, int],
+    timed: Timed,
     *,
     judged: bool,
     seconds: float,
 ) -> None:
-    """Half of a network. figures: of "whole" and "pruned" ones and of peers, by seed; calls, sizes: "whole float", "whole
-    int8", "pruned float", "pruned int8" -> one call, bytes."""
+    """Half of a network. figures: of "whole" and "pruned" ones and of peers, by seed; parameters: (whole, pruned)."""
     means = {name: float(np.mean(each)) for name, each in figures.items()}
     whole, pruned = means.pop("whole"), means.pop("pruned")
     loss = 1.0 - task.quality(pruned, whole)
@@ -102,17 +114,19 @@ def pruned_rows(
         by_seed=[round(one, 5) for one in figures["pruned"]],
         whole_by_seed=[round(one, 5) for one in figures["whole"]],
     )
-    timed = latencies(calls)
+    spent = latencies(timed.calls)
     for form in ("float", "int8"):
-        before, after = timed[f"whole {form}"], timed[f"pruned {form}"]
+        before, after = spent[f"whole {form}"], spent[f"pruned {form}"]
         sheet.row(
-            f"{task.what}: half pruned, {form}, one row, one thread",
+            f"{task.what}: half pruned, {form}, {timed.what}, one thread",
             "microseconds",
             after,
             reference=before,
             target=before,
             holds=after < before if judged else None,
             times_faster=round(before / after, 2),
-            bytes=sizes[f"pruned {form}"],
-            whole_bytes=sizes[f"whole {form}"],
+            per_second=round(1e6 * timed.each / after, 1),
+            whole_per_second=round(1e6 * timed.each / before, 1),
+            bytes=timed.sizes[f"pruned {form}"],
+            whole_bytes=timed.sizes[f"whole {form}"],
         )

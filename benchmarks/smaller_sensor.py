@@ -14,7 +14,7 @@ import contract
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from smaller_rows import Task, pruned_rows, student_row
+from smaller_rows import Task, Timed, pruned_rows, student_row
 
 from export.compact import bare
 from export.parity import Graph
@@ -113,8 +113,11 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
         task,
         {name: [test.error(net) for net in each] for name, each in nets.items()},
         (lstm.parameters(wholes[0]), lstm.parameters(halves[0])),
-        {name: partial(Graph(graph), *row) for name, graph in graphs.items()},
-        {name: len(graph) for name, graph in graphs.items()},
+        Timed(
+            "one row",
+            {name: partial(Graph(graph), *row) for name, graph in graphs.items()},
+            {name: len(graph) for name, graph in graphs.items()},
+        ),
         judged=not quick,
         seconds=time.monotonic() - began,
     )

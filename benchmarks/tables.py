@@ -66,7 +66,9 @@ GENERATING = {
 }
 """The generation table, likewise."""
 EXPORTING: dict[str, str | None] = {
+    "export": ".",
     "latency": None,
+    "smaller": ".",
 }
 """The table of small models and what they cost a gateway, likewise."""
 SYNCING: dict[str, str | None] = {

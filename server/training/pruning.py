@@ -85,3 +85,13 @@ def shorter(settings: FineTuning, share: float) -> FineTuning:
         learning_rate=share * settings.learning_rate,
         head_learning_rate=share * settings.head_learning_rate,
     )
+
+
+def slower(loop: LoopSettings, share: float) -> LoopSettings:
+    """The same of a language model: a share of its steps, at a share of its rates."""
+    return replace(
+        loop,
+        steps=max(round(share * loop.steps), 1),
+        learning_rate=share * loop.learning_rate,
+        matrix_rate=None if loop.matrix_rate is None else share * loop.matrix_rate,
+    )

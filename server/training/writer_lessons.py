@@ -24,7 +24,7 @@ from server.left import LeftBook, LeftReport
 from server.training.circumstances import Progress
 from server.training.language import Batch, Batches, Examples, LoopSettings, Loss, Stream, learn, next_token_loss
 from server.training.left_reports import judged, longest_section, made_up, sections
-from server.training.pruning import pruned_writer
+from server.training.pruning import pruned_writer, slower
 from server.training.taught import by_writer
 
 if TYPE_CHECKING:
@@ -241,19 +241,12 @@ class Course:
         return f"{stage.name}: {learned.steps} steps, loss {learned.best:.3f}"
 
     def _pruned(self, net: Gpt, stage: Stage) -> Gpt:
-        loop = stage.loop
-        slower = replace(
-            loop,
-            steps=max(round(TUNING * loop.steps), 1),
-            learning_rate=TUNING * loop.learning_rate,
-            matrix_rate=None if loop.matrix_rate is None else TUNING * loop.matrix_rate,
-            seed=self.plan.seed,
-        )
+        loop = replace(slower(stage.loop, TUNING), seed=self.plan.seed)
 
         def told(_share: float, text: str) -> None:
             self.progress(0.8, f"GPT, pruning: {text}")
 
-        return pruned_writer(net, self.plan.prune, stage.batches, stage.check, slower, told)
+        return pruned_writer(net, self.plan.prune, stage.batches, stage.check, loop, told)
 
     def _fits(self, tokenizer: Tokenizer, context: int) -> None:
         """Raises ValueError where a section that may be written is longer than the context."""

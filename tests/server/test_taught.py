@@ -12,7 +12,7 @@ import torch
 
 from export.distill import Likened
 from server.algorithms import bert
-from server.algorithms.bert import BertSettings
+from server.algorithms.bert import BertSettings, Float32s
 from server.algorithms.descent import Descent
 from server.algorithms.gpt import Gpt, GptSettings
 from server.algorithms.imitation import Imitation, imitate
@@ -46,6 +46,22 @@ def test_a_reader_follows_its_teacher_also_where_nobody_told_the_truth() -> None
     apart = [float(np.abs(judge(heads, ROWS)["kind"] - wanted).mean()) for heads in (alone, taught)]
     assert apart[1] < 0.7 * apart[0]
     assert logits_of(teacher, ROWS[:3])["kind"].shape == (3, 2)
+
+
+def test_students_of_two_seeds_differ_by_their_start_and_by_the_order_of_their_rows() -> None:
+    teacher = finetune(bert.fresh(LARGE, 1).bert, ROWS, {"kind": TOLD}, {"kind": 2}, SETTINGS)
+
+    def taught(start: int, order: int) -> Float32s:
+        how = replace(SETTINGS, seed=order)
+        heads = finetune(
+            bert.fresh(SIZES, start).bert, ROWS, {"kind": TOLD}, {"kind": 2}, how, teaching=by_heads(teacher)
+        )
+        return judge(heads, ROWS)["kind"]
+
+    one = taught(1, 1)
+    assert np.array_equal(one, taught(1, 1))
+    assert np.abs(one - taught(2, 1)).max() > 0.01
+    assert np.abs(one - taught(1, 2)).max() > 0.01
 
 
 def test_an_encoder_learns_to_say_what_a_larger_one_says() -> None:
