@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import select
 
 from edge_agent import identity
-from edge_agent.agent import Agent, SystemClock, build_agent
+from edge_agent.agent import Agent, build_agent
 from edge_agent.broker import PahoLink
+from edge_agent.clock import SystemClock
 from edge_agent.config import AgentSettings, ServerSettings, UplinkSettings
 from edge_agent.shown import Shown
 from protocol.sync import encode
