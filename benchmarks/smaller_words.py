@@ -13,7 +13,8 @@ from smaller_rows import Task, Timed, pruned_rows, student_row
 
 from edge_agent.runtimes.engine import session
 from edge_agent.runtimes.text_graphs import OnnxDecoder
-from export.quantize import bare, weight_only
+from export.blocks import weight_only
+from export.compact import bare
 from export.to_decoder import gateway_graph
 from protocol.writing.decoder import WriterSpec
 from server.algorithms import byte_pairs
