@@ -247,6 +247,12 @@ def upserted(url: str, rows: list[tuple[Any, ...]]) -> float:
     return seconds
 
 
+def prepared(url: str) -> None:
+    """This version's tables."""
+    token = secrets.token_urlsafe(32)
+    migrate(Settings(database=url, admin_token=token, gateway_token=token))
+
+
 def emptied(url: str) -> None:
     """No rows, no ledger."""
     database = Database(url)
@@ -280,7 +286,6 @@ def measure(sheet: contract.Sheet) -> None:
     """One database after the other."""
     count = QUICK_BATCHES if sheet.options.quick else BATCHES
     rows = ready_made(count)
-    token = secrets.token_urlsafe(32)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="millwright-intake-")))
         kinds: list[tuple[str, str | None, Any, float]] = [
@@ -293,7 +298,7 @@ def measure(sheet: contract.Sheet) -> None:
                     "PostgreSQL's server is not installed (Debian: apt-get install postgresql); its rows are left out"
                 )
                 continue
-            migrate(Settings(database=url, admin_token=token, gateway_token=token))
+            prepared(url)
             before = bare(url, rows)
             emptied(url)
             one = taken_in(folder, url, count, 1)

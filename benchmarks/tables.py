@@ -74,6 +74,7 @@ EXPORTING: dict[str, str | None] = {
 SYNCING: dict[str, str | None] = {
     "outbox": None,
     "server_intake": None,
+    "sync": None,
 }
 """The table of what is sent and kept, likewise."""
 DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **EXPORTING, **SYNCING}
