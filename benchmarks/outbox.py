@@ -31,9 +31,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_agent.outbox import Outbox
 from edge_agent.storage import open_store
 from edge_agent.uplink import Uplink
+from protocol.clocks import ClockConfidence
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock
-from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, decode, encode, envelope
+from protocol.sync import Ack, Batch, ClassAck, decode, encode, envelope
 from protocol.topics import Channel, Topic
 
 SIZE, GROUP = 1024, 1000

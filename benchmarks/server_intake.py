@@ -37,9 +37,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import create_engine, delete, func, select, text
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from protocol.clocks import ClockConfidence
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock
-from protocol.sync import Ack, Batch, ClockConfidence, decode, encode, envelope
+from protocol.sync import Ack, Batch, decode, encode, envelope
 from protocol.topics import Channel, Topic
 from server.__main__ import migrate
 from server.config import Settings

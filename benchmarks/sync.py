@@ -29,8 +29,9 @@ import server_intake
 from server_intake import T0, block, emptied, postgres, taken_in
 
 from edge_agent.outbox import Outbox
+from protocol.clocks import ClockConfidence
 from protocol.names import MessageClass
-from protocol.sync import ClockConfidence, encode, envelope
+from protocol.sync import encode, envelope
 from server.demo.accounting import complete_to
 from server.drill.kills import kill_at_random
 from server.drill.proxy import Faults
@@ -54,8 +55,8 @@ def kills(sheet: contract.Sheet, folder: Path) -> None:
             )
         site = stack.enter_context(Site(folder / "kills", url or ""))
         killed = kill_at_random(site, int(asked), say=sheet.say)
-    for wrong in killed.books.wrong:
-        sheet.note(wrong)
+    for fault in killed.books.wrong:
+        sheet.note(fault)
     wrong = killed.books.counts.get("wrong", 0)
     counts: dict[str, Any] = {name: n for name, n in killed.books.counts.items() if name != "wrong"}
     sheet.row(

@@ -15,10 +15,11 @@ import pytest
 from edge_agent.dead_letters import listed, want_again
 from edge_agent.outbox import Outbox
 from edge_agent.storage import Ballast, disk_full, free_bytes
+from protocol.clocks import ClockConfidence
 from protocol.errors import TryLater
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
-from protocol.sync import ClassAck, ClockConfidence, Envelope, Refusal, decode, encode, envelope
+from protocol.sync import ClassAck, Envelope, Refusal, decode, encode, envelope
 
 ALARM, EVENT, REPORT, METRIC, BULK = (
     MessageClass.ALARM,

@@ -12,9 +12,10 @@ from edge_agent.dead_letters import listed
 from edge_agent.flow import TokenBucket, full_jitter
 from edge_agent.outbox import Outbox
 from edge_agent.uplink import CANARY_S, MAX_DEAD_IN_A_ROW, Uplink
+from protocol.clocks import ClockConfidence
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
-from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Refusal, Resend, decode, encode, envelope
+from protocol.sync import Ack, Batch, ClassAck, Refusal, Resend, decode, encode, envelope
 from protocol.topics import Channel, Topic
 
 ALARM, EVENT, REPORT, METRIC, BULK = (

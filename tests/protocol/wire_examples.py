@@ -7,7 +7,7 @@ import msgspec
 
 from protocol.capabilities import PlanKind
 from protocol.catalogue import ItemCard
-from protocol.clocks import ClockCorrection
+from protocol.clocks import ClockConfidence, ClockCorrection
 from protocol.covariates import KnownInput, Source
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
@@ -39,7 +39,7 @@ from protocol.reports import (
     SupplyRisk,
 )
 from protocol.schedules import Closed, Placed, PlacedMaintenance, Schedule, Waits
-from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Command, Refusal, Reply, Resend, envelope
+from protocol.sync import Ack, Batch, ClassAck, Command, Refusal, Reply, Resend, envelope
 from protocol.twin import (
     Assignment,
     Desired,

@@ -14,12 +14,13 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import select
 
+from protocol.clocks import ClockConfidence
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.purchases import PurchaseProposal
 from protocol.reading.notes import Note, NoteReading
 from protocol.schedules import Schedule
-from protocol.sync import ANSWER, NOTE, Batch, ClockConfidence, Command, Message, decode, encode, envelope
+from protocol.sync import ANSWER, NOTE, Batch, Command, Message, decode, encode, envelope
 from server import feedback as answers
 from server import intake, notes
 from server.broker import Intake

@@ -12,9 +12,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from protocol.bundles import digest, pack, with_files
+from protocol.clocks import ClockConfidence
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock
-from protocol.sync import Batch, ClockConfidence, encode, envelope
+from protocol.sync import Batch, encode, envelope
 from server import intake, registry
 from server.__main__ import migrate
 from server.app import create_app

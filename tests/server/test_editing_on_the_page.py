@@ -12,9 +12,10 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
+from protocol.clocks import ClockConfidence
 from protocol.names import MessageClass
 from protocol.reports import Report
-from protocol.sync import Batch, ClockConfidence, encode, envelope
+from protocol.sync import Batch, encode, envelope
 from server import intake
 from server.__main__ import migrate
 from server.app import create_app

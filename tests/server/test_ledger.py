@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, make_url, select, text
 
 import millwright
+from protocol.clocks import ClockConfidence
 from protocol.errors import BadMessage
 from protocol.ledger import LaneLedger, canonical, read_signed
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
-from protocol.sync import Batch, ClassAck, ClockConfidence, Envelope, Refusal, encode, envelope
+from protocol.sync import Batch, ClassAck, Envelope, Refusal, encode, envelope
 from server import intake, ledger, ranges
 from server.__main__ import migrate
 from server.app import create_app

@@ -14,10 +14,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import create_engine, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
+from protocol.clocks import ClockConfidence
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock
 from protocol.reports import Forecast, ModelRef
-from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Envelope, Message, decode, encode, envelope
+from protocol.sync import Ack, Batch, ClassAck, Envelope, Message, decode, encode, envelope
 from server import intake
 from server.broker import Intake
 from server.config import BrokerSettings, Settings

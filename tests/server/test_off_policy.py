@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from protocol.clocks import ClockConfidence
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.reports import ModelRef, Recommendation, RecommendedItem
-from protocol.sync import Batch, ClockConfidence, Message, encode, envelope
+from protocol.sync import Batch, Message, encode, envelope
 from server import feedback as answers
 from server import intake
 from server.database import Database, Table

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import func, select
 
+from protocol.clocks import ClockConfidence
 from protocol.covariates import KnownInput, Source
 from protocol.errors import BadMessage, BadSettings
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
 from protocol.reports import DemandForecast, FaultRisk, ModelRef, SupplyRisk
-from protocol.sync import Ack, Batch, ClassAck, ClockConfidence, Envelope, Message, decode, encode, envelope
+from protocol.sync import Ack, Batch, ClassAck, Envelope, Message, decode, encode, envelope
 from protocol.twin import State
 from server import config, datasets, intake, ranges
 from server.__main__ import migrate

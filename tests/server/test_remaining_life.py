@@ -18,11 +18,12 @@ from sqlalchemy import select
 from edge_agent import runtimes
 from edge_agent.devices import line
 from protocol.bundles import digest, pack, unpack
+from protocol.clocks import ClockConfidence
 from protocol.errors import BadBundle, Reason, Refused
 from protocol.life_windows import Life, LifeSpec, read_answer
 from protocol.names import MessageClass
 from protocol.reports import Contribution, ModelRef, RemainingLife, Risk
-from protocol.sync import Batch, ClockConfidence, encode, envelope
+from protocol.sync import Batch, encode, envelope
 from server import intake, lives, training, worker
 from server.__main__ import migrate
 from server.algorithms import remaining_life

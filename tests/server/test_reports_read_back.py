@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import select
 
 from edge_agent.skills.write_report import write
+from protocol.clocks import ClockConfidence
 from protocol.errors import BadFrames
 from protocol.names import MessageClass
 from protocol.reports import Recommendation, Report
-from protocol.sync import Batch, ClassAck, ClockConfidence, encode, envelope
+from protocol.sync import Batch, ClassAck, encode, envelope
 from protocol.writing.clauses import FAULT_REPORT
 from protocol.writing.frames import encode_frames
 from server import catalogues, intake
