@@ -9,7 +9,7 @@ import time
 import contract
 import numpy as np
 from edited_reports import read
-from export_rows import change_row, forms_note, named, size_row, strain_of
+from export_rows import change_row, forms_note, named, parity_of, size_row, strain_of
 from generate_speed import MIDDLE, Size, take_turns
 from small_writer import FULL, QUICK, SmallWriter, taught
 from speed_peers import by_feeding
@@ -54,14 +54,11 @@ def measure(sheet: contract.Sheet) -> None:
     _sizes(sheet, what, graphs, len(graph), judged=not quick)
     for name in OF_DECODERS:
         form = named(choice.forms, name)
-        if form.parity is None:
-            sheet.note(f"{what}, {name}: {form.why}")
-            continue
         change_row(
             sheet,
             f"{what}, {name}, held-out sections of edited reports",
             "negative log-likelihood, change",
-            [form.parity.task_change],
+            [parity_of(form).task_change],
             MOST_CHANGE,
             n=many,
             seconds=spent,

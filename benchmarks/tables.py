@@ -65,13 +65,16 @@ GENERATING = {
     "notes_chinese": None,
 }
 """The generation table, likewise."""
-DATA = {**FORECASTING, **RECOMMENDING, **GENERATING}
+EXPORTING = {"export": "."}
+"""The exporting table, likewise; its parts find their files below the data root itself."""
+DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **EXPORTING}
 MOST_ROWS = 20
 TABLES: dict[str, tuple[str, ...]] = {
     **PLAIN,
     "forecasting": tuple(FORECASTING),
     "recommending": tuple(RECOMMENDING),
     "generating": tuple(GENERATING),
+    "exporting": tuple(EXPORTING),
 }
 
 
