@@ -36,6 +36,8 @@ CHANNELS = {"MatMul": 1, "Gather": 0}
 """Operators with a matrix, and the axis of its channels."""
 SMALL = 1 << 14
 """Numbers of a matrix, beside a recurrence, with which multiplying in 8 bits costs more than it saves."""
+LEAST_TABLE = 256
+"""Numbers of a table that is looked up; the scales of a shorter one take what its bytes would save."""
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Those that fixed ranges are good for."""
 LAID_OUT = ("Transpose", "Reshape", "Slice", "Split", "Concat", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast")
@@ -64,7 +66,11 @@ def quantize(graph: bytes) -> bytes:
         )
         model = onnx.load(str(packed))
     if beside:
-        in_bytes(model.graph, {name: axis for _, name, axis in _small_matrices(model.graph)})
+        small = _small_matrices(model.graph)
+        tiny = {one.name for one in model.graph.initializer if int(np.prod(one.dims)) < LEAST_TABLE}
+        in_bytes(
+            model.graph, {name: axis for node, name, axis in small if node.op_type != "Gather" or name not in tiny}
+        )
     tied = tied_head(graph)
     if tied is not None:
         share_int8(model.graph, tied)
