@@ -66,11 +66,7 @@ def quantize(graph: bytes) -> bytes:
         )
         model = onnx.load(str(packed))
     if beside:
-        small = _small_matrices(model.graph)
-        tiny = {one.name for one in model.graph.initializer if int(np.prod(one.dims)) < LEAST_TABLE}
-        in_bytes(
-            model.graph, {name: axis for node, name, axis in small if node.op_type != "Gather" or name not in tiny}
-        )
+        in_bytes(model.graph, _axes(model.graph))
     tied = tied_head(graph)
     if tied is not None:
         share_int8(model.graph, tied)
@@ -97,6 +93,13 @@ def _beside_a_recurrence(prepared: Path) -> list[str]:
         node.name = node.name or f"small_{at}"
     onnx.save(whole.model, str(prepared))
     return [node.name for node in found]
+
+
+def _axes(graph: onnx.GraphProto) -> dict[str, int]:
+    """Name of each matrix that is to be widened when loaded -> axis of its channels; tiny tables are not worth it."""
+    tiny = {one.name for one in graph.initializer if int(np.prod(one.dims)) < LEAST_TABLE}
+    found = _small_matrices(graph)
+    return {name: axis for node, name, axis in found if node.op_type != "Gather" or name not in tiny}
 
 
 def _small_matrices(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, str, int]]:
