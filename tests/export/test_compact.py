@@ -47,10 +47,10 @@ class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.token, self.map = nn.Embedding(V, D), nn.Linear(D, D)
+        self.token, self.norm, self.map = nn.Embedding(V, D), nn.LayerNorm(D), nn.Linear(D, D)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return nn.functional.linear(torch.tanh(self.map(self.token(ids))), self.token.weight)
+        return nn.functional.linear(torch.tanh(self.map(self.norm(self.token(ids)))), self.token.weight)
 
 
 @cache
