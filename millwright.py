@@ -18,6 +18,11 @@ COMMANDS = {
         "the whole loop on this machine: plant, broker, two gateways, server, training",
         "demo",
     ),
+    "drill": (
+        "server.drill.__main__",
+        "break a small site on purpose, and read the books: what is lost, what comes twice",
+        "demo",
+    ),
     "agent": ("edge_agent.__main__", "run, check or ask the agent of this gateway", None),
     "doctor": ("edge_agent.doctor", "what runs models on this machine, what does not and why", None),
     "server": ("server.__main__", "run the central server, its training worker, or its migrations", "server"),

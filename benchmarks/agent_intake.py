@@ -25,7 +25,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINES, SIGNALS = 8, 5
@@ -114,14 +114,14 @@ def stamp(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def publish(port: int, kind: str, count: int) -> None:
-    """Sends everything at QoS 1, with at most 2,000 not yet acknowledged."""
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"publisher-{kind}-{time.monotonic_ns()}")
+def publish(port: int, sent: Iterable[tuple[str, bytes]]) -> None:
+    """Sends (topic, payload) at QoS 1, with at most 2,000 not yet acknowledged."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"publisher-{time.monotonic_ns()}")
     client.max_inflight_messages_set(200)
     client.connect("127.0.0.1", port)
     client.loop_start()
     last = None
-    for i, (topic, payload) in enumerate(messages(kind, count)):
+    for i, (topic, payload) in enumerate(sent):
         last = client.publish(topic, payload, qos=1)
         if i % 2000 == 1999:
             last.wait_for_publish(60)
@@ -144,7 +144,7 @@ def bare_rate(port: int, kind: str, count: int) -> float:
     ) as consumer:
         assert consumer.stdout is not None
         consumer.stdout.readline()
-        publish(port, kind, count)
+        publish(port, messages(kind, count))
         return count / float(consumer.stdout.readline())
 
 
@@ -167,7 +167,7 @@ def agent_rate(port: int, kind: str, count: int, observations: int, folder: Path
             time.sleep(0.1)
         time.sleep(1.0)
         before = cpu_seconds(agent.pid)
-        publish(port, kind, count)
+        publish(port, messages(kind, count))
         stored = 0
         while stored < observations and time.monotonic() < deadline + 600:
             time.sleep(0.2)

@@ -495,12 +495,14 @@ def judge_prose(text: str, language: str, section: str, truth: Truth, verdict: V
     words = text
     for value in sorted(figures, key=lambda v: -len(v.words[at])):
         if value.kind == "name":
-            words = words.replace(value.words[at], " ")
+            words = re.sub(rf"(?<![A-Za-z0-9.-]){re.escape(value.words[at])}(?![A-Za-z0-9]|\.[0-9])", " ", words)
     words = re.sub(r"\[\d+\]", " ", words)
-    for there, kind in _figures(words):
+    units = sorted({tidy(value.unit, 32) for value in figures if value.unit}, key=len, reverse=True)
+    for there, kind, unit in _figures(words, units):
         verdict.slots += 1
-        if not any(value.kind in kind and _right(there, value) for value in figures):
-            verdict.slot_errors.append(f"{where}: {there!r} is no figure of this section")
+        if not any(value.kind in kind and tidy(value.unit, 32) == unit and _right(there, value) for value in figures):
+            verdict.slot_errors.append(f"{where}: {f'{there} {unit}'.strip()!r} is no figure of this section")
+    words = re.sub(_with_unit(units), r"\1", words)
     says = "".join(MEANINGS[name].says for name in live)
     verdict.claims += 1
     bare = re.sub(f"{MOMENT}|{SHARE}|{NUMBER}", " ", words)
@@ -515,13 +517,20 @@ def judge_prose(text: str, language: str, section: str, truth: Truth, verdict: V
             verdict.slot_errors.append(f"{where}: {first} to {second} is no range of this section")
 
 
-def _figures(words: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _figures(words: str, units: list[str]) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Every figure, what it may be, and which of the section's units stands behind it ("" for none)."""
     for kinds, pattern in ((("moment",), MOMENT), (("share",), SHARE)):
         for there in re.findall(pattern, words):
-            yield there, kinds
+            yield there, kinds, ""
         words = re.sub(pattern, " ", words)
-    for there in re.findall(NUMBER, words):
-        yield there, ("number",) if "." in there or "e" in there else ("number", "count")
+    for there, unit in re.findall(_with_unit(units), words):
+        yield there, ("number",) if "." in there or "e" in there else ("number", "count"), unit
+
+
+def _with_unit(units: list[str]) -> str:
+    """A figure, and the unit behind it: one such as "m3/h" or "1/min" has a digit that is no figure of its own."""
+    behind = "|".join(map(re.escape, units))
+    return f"({NUMBER})(?: ({behind})(?![A-Za-z0-9]))?" if units else f"({NUMBER})()"
 
 
 def _judge_cites(section: Section, report: Report, verdict: Verdict) -> None:

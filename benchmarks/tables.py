@@ -65,8 +65,11 @@ GENERATING = {
     "notes_chinese": None,
 }
 """The generation table, likewise."""
-EXPORTING = {"export": "."}
-"""The exporting table, likewise; its parts find their files below the data root itself."""
+EXPORTING: dict[str, str | None] = {
+    "export": ".",
+    "latency": None,
+}
+"""The table of small models and what they cost a gateway, likewise; export's parts find their files below the data root."""
 DATA = {**FORECASTING, **RECOMMENDING, **GENERATING, **EXPORTING}
 MOST_ROWS = 20
 TABLES: dict[str, tuple[str, ...]] = {

@@ -33,6 +33,7 @@ from edge_agent.privacy import Gate
 from edge_agent.reporting import SLOT as WRITER
 from edge_agent.reporting import Beside, Reporting
 from edge_agent.runtimes import LoadedModel
+from edge_agent.sharing import Sharing, name_of
 from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
@@ -45,7 +46,6 @@ from protocol.covariates import KnownInput, from_answer, from_event, from_readin
 from protocol.demand_windows import SPARE_PARTS
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
-from protocol.observations import SignalBlock
 from protocol.plans import Asked
 from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reading.notes import Note, NoteReading
@@ -154,6 +154,8 @@ class Agent:
         )
         self._grid = Grid(settings.step_ms, max(2 * f.season_steps, 512))
         self._gate = Gate(settings.share)
+        share_file = self._folder / "sharing.json"
+        self._sharing = Sharing(share_file, settings.step_ms, settings.share.block_steps, self._gate.shares)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s)
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
@@ -173,7 +175,6 @@ class Agent:
         self._demand_model: LoadedModel | None = None
         self._batch: list[Arrival] = []
         self._batch_since_s = 0.0
-        self._blocks: dict[Key, tuple[int, list[float | None]]] = {}
         self._buckets = 0
         self._forecasts: dict[Key, Forecast] = {}
         self._open_events: dict[Key, str] = {}
@@ -193,6 +194,7 @@ class Agent:
         for change in self._updates.restore():
             self._install(change)
         self._remember()
+        self._share_the_rest()
         for card in self._decisions.catalogue.card:
             self._send(card, known_as=f"{card.id}@{card.issued_ms}")
 
@@ -205,6 +207,7 @@ class Agent:
             for key in sorted(self._history.keys()):
                 self._grid.series[key] = self._history.buckets(key, start, self._settings.step_ms, self._grid.keep)
             self._grid.closed_until_ms = until
+            self._grid.add(self._history.rows_since(until))
 
     def _remember(self) -> None:
         """What the forecaster had learned before the restart; a memory that does not fit is left, and told."""
@@ -218,6 +221,13 @@ class Agent:
 
     def _save_learned(self) -> None:
         self._save("forecast.state", self._forecast.state())
+
+    def _keep_sharing(self) -> None:
+        try:
+            self._sharing.keep()
+        except OSError as error:  # the next start reads the history further back, and the outbox takes a name once
+            self.tally.note("not_saved.sharing.json")
+            log.warning("how far signals were shared was not saved: %s", error)
 
     def _save(self, file: str, payload: bytes) -> bool:
         """Durably, or not at all: a full disk costs what was learned since the last time, not the gateway."""
@@ -272,6 +282,7 @@ class Agent:
         self._look_after_updates()
         self._keep_time()
         self._outbox.commit()
+        self._keep_sharing()
         self._uplink.pump()
 
     # the plant --------------------------------------------------------------------------------------------------------
@@ -559,30 +570,19 @@ class Agent:
         self._tell_list(made, Asked.RISK, life.issued_ms)
 
     def _share(self, start_ms: int, means: dict[Key, float]) -> None:
-        for key, mean in means.items():
-            if not self._gate.shares(key[1]):
-                continue
-            block = self._blocks.get(key)
-            if block is None:
-                block = self._blocks[key] = (start_ms, [])
-            gap = (start_ms - block[0]) // self._settings.step_ms - len(block[1])
-            block[1].extend([None] * min(gap, 10_000))
-            block[1].append(mean)
-            if len(block[1]) >= self._settings.share.block_steps:
-                self._send_block(key)
+        for block in self._sharing.closed(start_ms, means, self._history.units):
+            self._send(block, known_as=name_of(block))
 
-    def _send_block(self, key: Key) -> None:
-        start, values = self._blocks.pop(key)
-        self._send(
-            SignalBlock(
-                machine=key[0],
-                signal=key[1],
-                unit=self._history.units.get(key, ""),
-                start_ms=start,
-                step_ms=self._settings.step_ms,
-                values=values[-10_000:],
-            )
-        )
+    def _share_the_rest(self) -> None:
+        """What had closed before the restart and was in no block yet."""
+        step, until = self._settings.step_ms, self._grid.closed_until_ms
+
+        def read(key: Key, start_ms: int, buckets: int) -> np.ndarray:
+            return self._history.buckets(key, start_ms, step, buckets)
+
+        oldest, units = self._history.oldest_ms, self._history.units
+        for block in self._sharing.resume(self._history.keys(), oldest, read, until, units):
+            self._send(block, known_as=name_of(block))
 
     # out --------------------------------------------------------------------------------------------------------------
 

@@ -122,6 +122,20 @@ class History:
         """Time of the newest observation, 0 for none."""
         return max((self._newest(i) for i in self._ids.values()), default=0)
 
+    def oldest_ms(self, key: Key) -> int:
+        """Time of a signal's oldest observation, 0 for none."""
+        query = "SELECT min(time_ms) FROM observation WHERE series = ?"
+        return int(self._db.execute(query, (self._ids.get(key, -1),)).fetchone()[0] or 0)
+
+    def rows_since(self, time_ms: int) -> list[Row]:
+        """Every observation from a time on, signal by signal."""
+        query = "SELECT time_ms, value, quality, initial FROM observation WHERE series = ? AND time_ms >= ?"
+        return [
+            (*key, at, value, quality, self.units[key], bool(initial))
+            for key, number in self._ids.items()
+            for at, value, quality, initial in self._db.execute(query, (number, time_ms))
+        ]
+
     def values(self, key: Key, start_ms: int, end_ms: int) -> tuple[np.ndarray, Floats]:
         """(times int64 [n], values float64 [n]) of good and uncertain observations in [start, end), by time."""
         rows = self._db.execute(

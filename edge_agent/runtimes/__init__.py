@@ -19,7 +19,7 @@ from edge_agent.runtimes.choice import choose, forms, least_us
 from edge_agent.runtimes.engine import ONE_THREAD, Engine, OnnxEngine
 from edge_agent.runtimes.engine import session as graph_session
 from edge_agent.runtimes.lite import LiteEngine
-from edge_agent.runtimes.proof import Proven, proven
+from edge_agent.runtimes.proof import Proven, proven, right_among_neighbours
 from edge_agent.runtimes.text_graphs import GraphEncoder, OnnxDecoder
 from protocol.bundles import TEXT_OF_FRAMES, TOKENIZER, Bundle, Golden, Passport, Runtime, unpack
 from protocol.errors import BadBundle, Reason, Refused
@@ -30,12 +30,16 @@ from protocol.tables import Hybrid, Monitor, Neighbours, Ranker, Ridge, StateSpa
 from protocol.text_vectors import TextVectors
 from protocol.writing.frames import read_frames
 
+ROWS_A_CALL = 32
+"""Of one call of a graph: more of them gain little, and their memory grows with the number."""
+
 
 @dataclass
 class LoadedModel:
     """A proven bundle: `session` (a graph), `table` or `decoder` (a language model, with its `tokenizer`) is set; `text`
     understands the words of new items; `texts` are the bundle's catalogues. engine, engine_why: what runs its graph (empty:
-    there is none), and why that. proof: how near its golden vectors came out."""
+    there is none), and why that. proof: how near its golden vectors came out; together: they do so also beside other rows in
+    one call."""
 
     passport: Passport
     digest: str
@@ -49,6 +53,7 @@ class LoadedModel:
     engine: str = ""
     engine_why: str = ""
     proof: tuple[Proven, ...] = ()
+    together: bool = False
 
     @property
     def state_space(self) -> StateSpace | None:
@@ -97,8 +102,17 @@ class LoadedModel:
 
     def quantiles(self, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """[N, length, channels] -> [N, horizon, quantiles], scaled; `who` [N, 2] for graphs that ask for it (None: all
-        unknown). One row at a time: dynamic int8 has one activation
-        scale per call, so a batch would change each answer by its neighbours."""
+        unknown). One row a call: dynamic int8 has one activation scale per call, so a batch would change each answer by its
+        neighbours."""
+        return self.asked(x, who, 1)
+
+    def quantiles_of_many(self, x: NDArray[np.float32], who: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The same for rows of many machines, several a call where neighbours leave an answer within its golden tolerance
+        (`together`)."""
+        return self.asked(x, who, ROWS_A_CALL if self.together else 1)
+
+    def asked(self, x: NDArray[np.float32], who: NDArray[np.int64] | None, rows_a_call: int) -> NDArray[np.float32]:
+        """Quantiles by calls of so many rows, whatever that does to them."""
         graph = self.session
         if graph is None:
             raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{self.passport.slot} has no graph to be asked for quantiles")
@@ -107,9 +121,12 @@ class LoadedModel:
         if "who" in graph.inputs:
             given["who"] = np.zeros((len(x), 2), dtype=np.int64) if who is None else who
         said = graph.outputs[0]
-        rows = [graph.run({name: part[i : i + 1] for name, part in given.items()})[said] for i in range(len(x))]
+        rows = [
+            graph.run({name: part[i : i + rows_a_call] for name, part in given.items()})[said]
+            for i in range(0, len(x), rows_a_call)
+        ]
         if rows:
-            self.latency_us = (time.perf_counter() - started) * 1e6 / len(rows)
+            self.latency_us = (time.perf_counter() - started) * 1e6 / len(x)
         return np.concatenate(rows) if rows else np.zeros((0, 0, 0), dtype=np.float32)
 
 
@@ -179,7 +196,9 @@ def _proven(bundle: Bundle, digest: str, runtime: RuntimeSettings, engine: Engin
         else:
             model.table, model.engine = _table_model(passport, bundle, runtime, engine)
             model.text = TextVectors(bundle.tables) if "text_idf" in bundle.tables else None
-        model.proof = _prove(model, bundle, engine)
+        tolerance = _tolerance(passport, engine)
+        model.proof = _prove(model, bundle, tolerance)
+        model.together = model.session is not None and _right_together(model, bundle, tolerance)
     except BadBundle:
         raise
     except UNFIT as error:
@@ -286,20 +305,39 @@ def answer_golden(model: LoadedModel, inputs: Tables, outputs: Tables) -> dict[s
             answers["tokens"] = golden_tokens(model.tokenizer, read_golden_texts(inputs["texts"]))
         return answers
     if model.session is not None:
-        who = np.asarray(inputs["who"], dtype=np.int64) if "who" in inputs else None
-        return {"q": model.quantiles(np.asarray(inputs["x"], dtype=np.float32), who)}
+        return {"q": model.quantiles(*_golden_rows(inputs))}
     if model.table is not None:
         return model.table.golden(inputs, outputs)
     raise BadBundle(Reason.UNSUPPORTED_RUNTIME, "the bundle holds neither graph nor tables")
 
 
-def _prove(model: LoadedModel, bundle: Bundle, engine: EngineName | None) -> tuple[Proven, ...]:
+def _tolerance(passport: Passport, engine: EngineName | None) -> Golden:
+    lite = passport.lite if engine == TFLITE else None
+    return (lite.golden if lite is not None else None) or passport.golden
+
+
+def _prove(model: LoadedModel, bundle: Bundle, tolerance: Golden) -> tuple[Proven, ...]:
     """What came out of each golden output. Raises BadBundle (golden_mismatch) where one is not right here."""
     if not bundle.golden_outputs:
         raise BadBundle(Reason.GOLDEN_MISMATCH, "the bundle has no golden vectors; it cannot be proven on this machine")
     answers = answer_golden(model, bundle.golden_inputs, bundle.golden_outputs)
-    lite = bundle.passport.lite if engine == TFLITE else None
-    tolerance: Golden = (lite.golden if lite is not None else None) or bundle.passport.golden
     return tuple(
         proven(name, answers.get(name), expected, tolerance) for name, expected in bundle.golden_outputs.items()
     )
+
+
+def _right_together(model: LoadedModel, bundle: Bundle, tolerance: Golden) -> bool:
+    x, who = _golden_rows(bundle.golden_inputs)
+    some = slice(ROWS_A_CALL // 2)
+    return right_among_neighbours(
+        lambda rows, names: model.asked(rows, names, len(rows)),
+        x[some],
+        None if who is None else who[some],
+        bundle.golden_outputs["q"][some],
+        tolerance,
+    )
+
+
+def _golden_rows(inputs: Tables) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    who = np.asarray(inputs["who"], dtype=np.int64) if "who" in inputs else None
+    return np.asarray(inputs["x"], dtype=np.float32), who

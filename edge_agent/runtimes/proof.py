@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,6 +11,12 @@ from numpy.typing import NDArray
 
 from protocol.bundles import Golden
 from protocol.errors import BadBundle, Reason
+
+Ask = Callable[[NDArray[np.float32], NDArray[np.int64] | None], NDArray[np.float32]]
+"""Rows x and who -> quantiles, in one call of a graph."""
+LOUD = np.float32(20.0)
+"""How many times as loud as a golden row its neighbour is: a window's `observed` channel is 1, and windows are clipped at 20
+of their own deviations (`protocol.windows`), so that no machine can be louder."""
 
 
 class Proven(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,3 +47,24 @@ def proven(name: str, got: NDArray[Any] | None, expected: NDArray[Any], toleranc
             f"golden output {name!r} is off by {over:.3g} on this CPU; {tolerance.atol:.3g} is allowed",
         )
     return Proven(output=name, error=float(np.max(apart, initial=0.0)), share=share, n=want.size)
+
+
+def right_among_neighbours(
+    ask: Ask,
+    x: NDArray[np.float32],
+    who: NDArray[np.int64] | None,
+    expected: NDArray[Any],
+    tolerance: Golden,
+) -> bool:
+    """Whether rows may share a call of a graph: golden rows x [N, ...] must come out as near to `expected` [N, ...] among as
+    many loud ones as they must alone. Dynamic int8 has one scale of activations for all rows of a call, so that a loud
+    machine makes it coarse for the others; some engines take one row only."""
+    names = None if who is None else np.concatenate([who, who])
+    with np.errstate(over="ignore"):
+        rows = np.concatenate([x, LOUD * x])
+    try:
+        answers = ask(rows, names)
+        proven("beside others", answers[: len(x)], expected, tolerance)
+    except BadBundle:
+        return False
+    return True

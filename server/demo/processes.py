@@ -88,17 +88,17 @@ class Processes:
             self.stop(name)
 
 
-def start_broker(processes: Processes, folder: Path, port: int) -> str:
+def start_broker(processes: Processes, folder: Path, port: int, name: str = "broker") -> str:
     """A Mosquitto if there is one, else the embedded broker; returns which."""
     program = shutil.which("mosquitto", path=SBIN)
     if program is not None:
-        conf = folder / "mosquitto.conf"
+        conf = folder / f"{name}.conf"
         conf.write_text(
             f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 200\n"
         )
-        processes.start("broker", [program, "-c", str(conf)])
+        processes.start(name, [program, "-c", str(conf)])
     else:
-        processes.python("broker", "server.demo.embedded_broker", str(port))
+        processes.python(name, "server.demo.embedded_broker", str(port))
     until = time.monotonic() + 15
     while time.monotonic() < until:
         with socket.socket() as s:

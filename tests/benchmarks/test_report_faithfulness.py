@@ -60,6 +60,33 @@ def test_the_second_reader_finds_true_reports_true(scripts: dict[str, ModuleType
         assert found.slots > 8
 
 
+def read_as_prose(scripts: dict[str, ModuleType], report: Report, made: object) -> list[str]:
+    judge = scripts["report_judge"]
+    truth, verdict = judge.Truth(made), judge.Verdict()
+    for section in report.sections:
+        for language, text in (("en", section.text_en), ("zh", section.text_zh)):
+            judge.judge_prose(text, language, section.section, truth, verdict)
+    return list(verdict.slot_errors)
+
+
+def test_the_second_reader_finds_true_figures_and_units_in_prose(scripts: dict[str, ModuleType]) -> None:
+    units = set()
+    for seed, made, report in reports(scripts, 120):
+        assert (seed, read_as_prose(scripts, report, made)) == (seed, [])
+        units.add(made.case.extreme.unit)  # type: ignore[attr-defined]
+    assert {"m3/h", "1/min", ""} <= units
+
+
+def test_the_second_reader_sees_another_unit_or_figure_in_prose(scripts: dict[str, ModuleType]) -> None:
+    seen = dict.fromkeys(("change a digit", "change the unit"), 0)
+    for seed, made, report in reports(scripts, 40):
+        for lie in scripts["report_mutations"].mutations(report, seed):
+            if lie.how in seen:
+                assert read_as_prose(scripts, lie.report, made), (seed, lie.how)
+                seen[lie.how] += 1
+    assert min(seen.values()) > 3
+
+
 def test_the_second_reader_sees_falsehoods_that_stand_in_the_text(scripts: dict[str, ModuleType]) -> None:
     seen = dict.fromkeys(
         ("swap two values", "change a digit", "change the unit", "flip a word", "say the opposite clause"), 0

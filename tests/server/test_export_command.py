@@ -425,7 +425,7 @@ def test_a_family_that_is_not_known_names_those_that_are(gpt: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--target", "tflite"], "onnx is the target that this version writes"),
+        (["--target", "tflite"], "TFLite files are made of torch modules, not of ONNX files"),
         (["--quantize", "int3"], "quantize 'int3': name one of auto, float32"),
         (["--quantize", "int8_static"], "int8_static could not be made: it has no convolution"),
         (["--rows", "absent.npz"], "cannot read absent.npz"),

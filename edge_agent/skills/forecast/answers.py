@@ -137,7 +137,7 @@ def _ask_graph(
         return 0
     steps = min(into.mean.shape[1], spec.horizon)
     who = model.passport.who([keys[i] for i in use])
-    q = np.sort(model.quantiles(made.x[use], who), axis=2)[:, :steps].astype(np.float64)
+    q = np.sort(model.quantiles_of_many(made.x[use], who), axis=2)[:, :steps].astype(np.float64)
     q = q * made.scale[use, None, None] + made.center[use, None, None]
     into.mean[use, :steps], into.prior[use, :steps] = mean_and_prior(q, model.passport.levels or [0.1, 0.5, 0.9])
     return len(use)

@@ -1,0 +1,97 @@
+"""`millwright drill`: breaks a small site of real processes on purpose and says what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from protocol.errors import MillwrightError
+from server.drill.cases import CASES, Outcome, played
+from server.drill.site import Site
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 everything that could be tried held, 1 something did not, 2 the drill could not start."""
+    options = arguments(argv)
+    if options.list:
+        sys.stdout.writelines(f"{name:26} {words(name)}\n" for name in CASES)
+        return 0
+    kept = options.keep is not None
+    folder = Path(options.keep) if kept else Path(tempfile.mkdtemp(prefix="millwright-drill-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        outcomes = drill(options.only or list(CASES), folder.resolve(), options.database)
+    except (MillwrightError, OSError) as error:
+        sys.stderr.write(f"millwright drill: {error}\n")
+        return 2
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+    failed = [name for name, each in outcomes.items() if each["holds"] is False]
+    if options.json:
+        result = {"holds": not failed, "failed": failed, "cases": outcomes, "load_average": os.getloadavg()[0]}
+        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    else:
+        show(outcomes)
+    return 1 if failed else 0
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="millwright drill", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(CASES), metavar="CASE", help="these cases (see --list)")
+    parser.add_argument("--list", action="store_true", help="say what there is to play, and play nothing")
+    parser.add_argument(
+        "--database", default="", metavar="URL", help="the server's database (default: SQLite, thrown away)"
+    )
+    parser.add_argument("--keep", metavar="DIR", help="keep everything in this folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args(argv)
+
+
+def drill(names: list[str], folder: Path, database: str) -> dict[str, dict[str, Any]]:
+    """Plays the cases one after another on one site; progress on stderr."""
+    outcomes: dict[str, dict[str, Any]] = {}
+    with Site(folder, database) as site:
+        site.machines.publish(400)
+        site.settle()
+        for name in names:
+            began = time.monotonic()
+            outcome = played(site, CASES[name])
+            seconds = round(time.monotonic() - began, 1)
+            sys.stderr.write(f"{verdict(outcome):9} {name} ({seconds} s)\n")
+            outcomes[name] = {**asdict(outcome), "seconds": seconds}
+    return outcomes
+
+
+def words(name: str) -> str:
+    """What a case does."""
+    return " ".join((CASES[name].__doc__ or "").split())
+
+
+def verdict(outcome: Outcome) -> str:
+    """In a word."""
+    return "not tried" if outcome.holds is None else "holds" if outcome.holds else "FAILS"
+
+
+def show(outcomes: dict[str, dict[str, Any]]) -> None:
+    """For people."""
+    for name, each in outcomes.items():
+        head = "not tried" if each["holds"] is None else "holds" if each["holds"] else "FAILS"
+        sys.stdout.write(f"\n{head}: {name}\n  {words(name)}\n")
+        sys.stdout.writelines(f"  {key.replace('_', ' ')}: {value}\n" for key, value in each["evidence"].items())
+        sys.stdout.writelines(f"  wrong: {what}\n" for what in each["wrong"])
+        if each["reason"]:
+            sys.stdout.write(f"  {each['reason']}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
