@@ -12,7 +12,7 @@ import contract
 import numpy as np
 import torch
 from export_lite import Lites, lite_rows
-from export_rows import change_row, faster_row, forms_note, named, size_row, strain_of, timed
+from export_rows import change_row, faster_row, forms_note, named, parity_of, size_row, strain_of, timed
 from numpy.typing import NDArray
 from smaller_sensor import CHECK, SETTINGS, SPEC, TEACHER, TEST, TRAIN, VALID, Asked, asked, read
 
@@ -59,7 +59,7 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
         sheet,
         f"{WHAT}, int8, {len(nets)} seeds",
         "mean absolute error, change",
-        [named(one.forms, "int8").parity.task_change for one in choices],
+        [parity_of(named(one.forms, "int8")).task_change for one in choices],
         MOST_CHANGE,
         n=len(test.truth),
         seconds=time.monotonic() - began,
@@ -70,7 +70,7 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
     row = test.lessons.x[:1], test.lessons.names()[:1]
     given = tuple(torch.from_numpy(part) for part in row)
     ours_call = _call(first.graph, row)
-    rivals = {
+    rivals: dict[str, tuple[Callable[[], object], float]] = {
         "onnxruntime float": (_call(bare(exported[0]), row), OF_FLOAT),
         "torch eager": (partial(_eager, nets[0], *given), OF_EAGER),
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import contract
 import numpy as np
 
 from export.forms import FLOAT32, latencies
-from protocol.bundles import Form
+from protocol.bundles import Form, Parity
 
 REPEATS = 8
 
@@ -55,7 +56,7 @@ def change_row(
     n: int,
     seconds: float,
     judged: bool = True,
-    **more: object,
+    **more: Any,
 ) -> None:
     """What packing cost: the mean of the changes for the worse, by seed."""
     mean = float(np.mean(changes))
@@ -74,10 +75,17 @@ def change_row(
     )
 
 
+def parity_of(form: Form) -> Parity:
+    """What packing cost. Ends the script for a form that could not be made: its rows would say nothing."""
+    if form.parity is None:
+        raise SystemExit(f"export: {form.name}: {form.why}")
+    return form.parity
+
+
 def strain_of(form: Form) -> dict[str, object]:
     """Extra fields: error of single answers on ordinary rows and on others."""
     return {
-        "element_rms": round(form.parity.rel_rms, 5) if form.parity else None,
+        "element_rms": round(parity_of(form).rel_rms, 5),
         "strained": {kind: round(rms, 5) for kind, rms in form.strained.items()},
         "verdict": form.why or "taken",
     }

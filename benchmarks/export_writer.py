@@ -9,7 +9,7 @@ import time
 import contract
 import numpy as np
 from edited_reports import read
-from export_rows import change_row, forms_note, named, size_row, strain_of
+from export_rows import change_row, forms_note, named, parity_of, size_row, strain_of
 from generate_speed import MIDDLE, Size, take_turns
 from small_writer import FULL, QUICK, SmallWriter, taught
 from speed_peers import by_feeding
@@ -22,9 +22,9 @@ from export.compact import bare
 from export.forms import FLOAT32, OF_DECODERS, choose
 from export.quantize import quantize
 from export.to_decoder import gateway_graph
-from export.trials import trial_of_decoder
+from export.trials import logits, trial_of_decoder
 from protocol.writing.clauses import FAULT_REPORT
-from protocol.writing.decoder import WriterSpec
+from protocol.writing.decoder import Decoder, WriterSpec
 from protocol.writing.facts import LANGUAGES
 from server.algorithms.gpt import Gpt, TorchDecoder
 from server.left import LeftReport
@@ -45,27 +45,29 @@ def measure(sheet: contract.Sheet) -> None:
     s = writer.net.settings
     small = Size(f"{s.layers}L-{s.width}", s.layers, s.heads, s.width, s.vocabulary, 100)
     graph = gateway_graph(writer.net, writer.spec)
-    rows = held_out_rows(writer, [one for one in edited if one.held_out])[: 8 if quick else MOST_ROWS]
+    lessons = held_out(writer, [one for one in edited if one.held_out], 8 if quick else MOST_ROWS)
+    rows = [row for row, _ in lessons]
     choice = choose(graph, WRITER, trial_of_decoder(TorchDecoder(writer.net), writer.spec, rows), tried=OF_DECODERS)
     what = f"GPT report writer {small.name}"
     forms_note(sheet, what, choice.forms)
-    spent, many = time.monotonic() - began, sum(len(row) - 1 for row in rows)
     graphs = _packed(graph)
     _sizes(sheet, what, graphs, len(graph), judged=not quick)
+    nats = {name: words_surprise(OnnxDecoder(session(one), writer.spec), lessons) for name, one in graphs.items()}
+    spent, many = time.monotonic() - began, sum(len(row) - first for row, first in lessons)
     for name in OF_DECODERS:
         form = named(choice.forms, name)
-        if form.parity is None:
-            sheet.note(f"{what}, {name}: {form.why}")
-            continue
         change_row(
             sheet,
-            f"{what}, {name}, held-out sections of edited reports",
+            f"{what}, {name}, words of held-out sections of edited reports",
             "negative log-likelihood, change",
-            [form.parity.task_change],
+            [nats[name] / nats[FLOAT32] - 1.0],
             MOST_CHANGE,
             n=many,
             seconds=spent,
             judged=not quick,
+            nats_a_token=round(nats[name], 5),
+            float_nats_a_token=round(nats[FLOAT32], 5),
+            change_with_what_it_is_told=round(parity_of(form).task_change, 6),
             **strain_of(form),
         )
     _speeds(sheet, what, small, writer.spec, graphs, writer.net)
@@ -77,16 +79,26 @@ def measure(sheet: contract.Sheet) -> None:
         _speeds(sheet, what, MIDDLE, MIDDLE.spec, graphs, net)
 
 
-def held_out_rows(writer: SmallWriter, reports: list[LeftReport]) -> list[list[int]]:
-    """Tokens of held-out sections, what the model is told before them included, spread over reports and languages."""
-    texts = [
-        told + said
-        for language in LANGUAGES
-        for report in reports
-        for told, said in sections(report, FAULT_REPORT, language)
-    ]
-    every = max(len(texts) // MOST_ROWS, 1)
-    return [writer.encode(text)[: writer.spec.context] for text in texts[::every]]
+def held_out(writer: SmallWriter, reports: list[LeftReport], most: int) -> list[tuple[list[int], int]]:
+    """(tokens of a section after what the model is told, how many of them it is told), spread over reports and languages."""
+    said = [each for language in LANGUAGES for one in reports for each in sections(one, FAULT_REPORT, language)]
+    found = []
+    for told, words in said[:: max(len(said) // most, 1)]:
+        before = writer.encode(told)
+        found.append(([*before, *writer.encode(words), writer.spec.end][: writer.spec.context], len(before)))
+    return [(row, first) for row, first in found if len(row) > first]
+
+
+def words_surprise(decoder: Decoder, lessons: list[tuple[list[int], int]]) -> float:
+    """Nats a token of the words alone: what the model is told it never learned to say."""
+    total, count = 0.0, 0
+    for row, first in lessons:
+        said = logits(decoder, [row])[first - 1 : -1].astype(np.float64)
+        said -= said.max(axis=1, keepdims=True)
+        chances = said - np.log(np.exp(said).sum(axis=1, keepdims=True))
+        total -= float(chances[np.arange(len(said)), row[first:]].sum())
+        count += len(said)
+    return total / count
 
 
 def _packed(graph: bytes) -> dict[str, bytes]:

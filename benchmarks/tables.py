@@ -70,7 +70,7 @@ EXPORTING: dict[str, str | None] = {
     "latency": None,
     "smaller": ".",
 }
-"""The table of small models and what they cost a gateway, likewise."""
+"""The table of small models and what they cost a gateway, likewise; "." is the data root itself."""
 SYNCING: dict[str, str | None] = {
     "outbox": None,
     "server_intake": None,

@@ -141,8 +141,10 @@ def _small_embeddings(graph: GraphProto, block: int) -> None:
             continue
         names = _block_names(table.name)
         if table.name not in made:
-            parts = zip(in_blocks(numpy_helper.to_array(table), block), names, strict=True)
-            graph.initializer.extend(numpy_helper.from_array(part, name) for part, name in parts)
+            whole, scales = in_blocks(numpy_helper.to_array(table), block)
+            graph.initializer.extend(
+                [numpy_helper.from_array(whole, names[0]), numpy_helper.from_array(scales, names[1])]
+            )
             made.add(table.name)
         small = helper.make_node(
             GATHERED,

@@ -36,6 +36,8 @@ CHANNELS = {"MatMul": 1, "Gather": 0}
 """Operators with a matrix, and the axis of its channels."""
 SMALL = 1 << 14
 """Numbers of a matrix, beside a recurrence, with which multiplying in 8 bits costs more than it saves."""
+LEAST_TABLE = 256
+"""Numbers of a table that is looked up; the scales of a shorter one take what its bytes would save."""
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Those that fixed ranges are good for."""
 LAID_OUT = ("Transpose", "Reshape", "Slice", "Split", "Concat", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast")
@@ -64,7 +66,7 @@ def quantize(graph: bytes) -> bytes:
         )
         model = onnx.load(str(packed))
     if beside:
-        in_bytes(model.graph, {name: axis for _, name, axis in _small_matrices(model.graph)})
+        in_bytes(model.graph, _axes(model.graph))
     tied = tied_head(graph)
     if tied is not None:
         share_int8(model.graph, tied)
@@ -91,6 +93,13 @@ def _beside_a_recurrence(prepared: Path) -> list[str]:
         node.name = node.name or f"small_{at}"
     onnx.save(whole.model, str(prepared))
     return [node.name for node in found]
+
+
+def _axes(graph: onnx.GraphProto) -> dict[str, int]:
+    """Name of each matrix that is to be widened when loaded -> axis of its channels; tiny tables are not worth it."""
+    tiny = {one.name for one in graph.initializer if int(np.prod(one.dims)) < LEAST_TABLE}
+    found = _small_matrices(graph)
+    return {name: axis for node, name, axis in found if node.op_type != "Gather" or name not in tiny}
 
 
 def _small_matrices(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, str, int]]:

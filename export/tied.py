@@ -39,8 +39,8 @@ def tied_head(graph: bytes) -> Tied | None:
 
 def share_int8(graph: GraphProto, tied: Tied) -> None:
     """Of a dynamically quantized graph, in place: the head's rows, each with the scale that it has there, are what is looked
-    up, too, which is nearer to the float table than one scale for all of it. Left alone where the packer named things
-    otherwise than expected."""
+    up, too, which is nearer to the float table than one scale for all of it. Left alone where a product takes the
+    looked-up rows themselves (others normalise them first), and where the packer named things otherwise."""
     constants = {one.name: one for one in graph.initializer}
     head, scale = constants.get(f"{tied.head}_quantized"), constants.get(f"{tied.head}_scale")
     zero = constants.get(f"{tied.head}_zero_point")

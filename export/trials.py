@@ -62,15 +62,19 @@ def trial_of_rows(
     )
 
 
-def trial_of_decoder(fitted: Decoder, spec: WriterSpec, rows: Sequence[Sequence[int]]) -> Trial:
-    """A trial of graphs of `export.to_decoder`. rows: token ids of held-out texts, by whose likelihood a form is judged;
-    what is timed is one token, since that is how a gateway goes on. Raises ValueError where no row has two tokens."""
-    exact = logits(fitted, rows)
-    before = surprise(exact, rows)
+def trial_of_decoder(
+    fitted: Decoder, spec: WriterSpec, rows: Sequence[Sequence[int]], told: Sequence[int] | None = None
+) -> Trial:
+    """A trial of graphs of `export.to_decoder`. rows: token ids of held-out texts, by whose likelihood a form is judged; told:
+    with how many tokens each begins that a model is told and never learned to say (None: its first), by which it is not
+    judged. What is timed is one token, since that is how a gateway goes on. Raises ValueError where nothing is left to say."""
+    places, words = to_say(rows, told)
+    exact = logits(fitted, rows)[places]
+    before = surprise(exact, words)
 
     def cost(run: Run) -> Parity:
-        said = run(rows)
-        return parity.compare(exact, said, before, surprise(said, rows), lower_is_better=True, bound=WRITER)
+        said = run(rows)[places]
+        return parity.compare(exact, said, before, surprise(said, words), lower_is_better=True, bound=WRITER)
 
     def load(graph: bytes) -> Run:
         packed = PackedDecoder(graph, spec)
@@ -91,17 +95,27 @@ def logits(decoder: Decoder, rows: Sequence[Sequence[int]]) -> NDArray[np.float3
     return np.concatenate(found)
 
 
-def surprise(said: NDArray[np.floating], rows: Sequence[Sequence[int]]) -> float:
-    """Negative log-likelihood (nats a token) of rows, their first tokens given. said: as `logits` answers. Raises ValueError
-    where no row has two tokens."""
-    total, count, at = 0.0, 0, 0
-    for row in rows:
-        before, after = said[at : at + len(row) - 1].astype(np.float64), np.asarray(row[1:], dtype=np.int64)
-        at += len(row)
-        largest = before.max(axis=1, keepdims=True)
-        normal = np.log(np.exp(before - largest).sum(axis=1)) + largest[:, 0]
-        total += float((normal - before[np.arange(len(after)), after]).sum())
-        count += len(after)
-    if not count:
-        raise ValueError("no row has two tokens, of which the second could be expected")
-    return total / count
+def to_say(
+    rows: Sequence[Sequence[int]], told: Sequence[int] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(places [n] among all tokens of the rows, the tokens [n] that follow there) of what is said after the `told` first ones
+    of each row (None: one). Raises ValueError where that is nothing."""
+    places: list[int] = []
+    words: list[int] = []
+    begins = 0
+    for row, first in zip(rows, told or [1] * len(rows), strict=True):
+        first = max(first, 1)
+        places += range(begins + first - 1, begins + len(row) - 1)
+        words += row[first:]
+        begins += len(row)
+    if not words:
+        raise ValueError("no row has a token after those that the model is told")
+    return np.array(places, dtype=np.int64), np.array(words, dtype=np.int64)
+
+
+def surprise(said: NDArray[np.floating], words: NDArray[np.int64]) -> float:
+    """Negative log-likelihood (nats a token) of words [n] by the logits [n, V] before them."""
+    logits = said.astype(np.float64)
+    largest = logits.max(axis=1)
+    normal = np.log(np.exp(logits - largest[:, None]).sum(axis=1)) + largest
+    return float((normal - logits[np.arange(len(words)), words]).mean())

@@ -17,8 +17,6 @@ FLOAT = onnx.TensorProto.FLOAT
 MOST_HALF = float(np.finfo(np.float16).max)
 LEAST_HALVED = 16
 """Numbers of a constant; shorter ones keep their 32 bits."""
-LEAST_IN_BYTES = 256
-"""Numbers of a matrix; the scales of a shorter one take what its bytes save."""
 LOST = 2.0**-10
 """Share of a number that 16 bits may cost it."""
 
@@ -48,7 +46,7 @@ def in_halves(graph: GraphProto, may: Callable[[str, NDArray[np.floating]], bool
 def in_bytes(graph: GraphProto, axes: Mapping[str, int]) -> None:
     """Puts matrices into 8 bits with a scale per channel, in place. axes: name of a constant -> the axis of its channels."""
     widen = []
-    for one in [one for one in graph.initializer if one.name in axes and int(np.prod(one.dims)) >= LEAST_IN_BYTES]:
+    for one in [one for one in graph.initializer if one.name in axes]:
         name, values = one.name, onnx.numpy_helper.to_array(one)
         along = tuple(axis for axis in range(values.ndim) if axis != axes[name])
         across = axes[name] < values.ndim - 1  # scales of the last axis need no others to be spread over them

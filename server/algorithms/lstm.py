@@ -133,7 +133,8 @@ class QuantileLstm(nn.Module):
         inner, outer = self.widen[0], self.widen[1]
         widths = torch.stack([-outer, -inner, torch.zeros_like(inner), inner, outer], dim=1)  # [horizon, LEVELS]
         steps = nn.functional.softplus(answer) * widths  # [N, horizon, LEVELS], none of the middle
-        return middle[:, :, None] + (steps + steps.index_select(2, self.nearer))
+        levels: Tensor = middle[:, :, None] + (steps + steps.index_select(2, self.nearer))
+        return levels
 
     def anchor(self, x: Tensor) -> Tensor:
         """The closed-form forecast [N, horizon]: the last value plus a linear map of the window and of last season over

@@ -41,6 +41,8 @@ WRITER = "report.writer"
 PACKED_ATOL = 0.25
 """How far a packed model's logits may lie apart on two processors; they are some ten nats wide."""
 GOLDEN_TOKENS, GOLDEN_ROWS, GOLDEN_TEXTS = 12, 4, 2
+JUDGING = 24
+"""So many held-out sections, or up to twice as many, judge the forms of the weights."""
 MOST_NATS = 50.0
 """A token, beyond which a perplexity says nothing more."""
 Encode = Callable[[str], Sequence[int]]
@@ -154,9 +156,10 @@ def _draft(course: Course, learned: Learned, world: Circumstances) -> Draft:
     graph = gateway_graph(learned.net.eval(), spec)
     body = byte_pairs.written(learned.tokenizer)
     encode = _gateway_encoding(body)
-    rows, prompts = _held_out_rows(course, encode)
+    rows, told, prompts = _held_out_rows(course, encode, spec)
     fitted = TorchDecoder(learned.net)
-    choice = choose(graph, BOUND, trial_of_decoder(fitted, spec, rows), wanted=plan.quantize, tried=OF_DECODERS)
+    trial = trial_of_decoder(fitted, spec, rows, told)
+    choice = choose(graph, BOUND, trial, wanted=plan.quantize, tried=OF_DECODERS)
     packed = PackedDecoder(choice.graph, spec)
     held_out, taught = course.judging, [*course.taught, *course.taught_check] or course.made
     course.progress(0.9, f"GPT: judged on {len(held_out)} held-out reports")
@@ -279,13 +282,17 @@ def _champion_likelihood(
     return judge_writer(decoder, encode, spec.end, course.frames, taught, held_out).ours
 
 
-def _held_out_rows(course: Course, encode: Encode) -> tuple[list[list[int]], list[list[int]]]:
-    """Tokens of held-out sections, by which the forms of the weights are judged; and prompts of equal length."""
-    texts = [prompt + text for prompt, text in course.texts(course.judging)]
-    rows = [list(encode(text))[:64] for text in texts[:: max(len(texts) // 24, 1)]]
+def _held_out_rows(
+    course: Course, encode: Encode, spec: WriterSpec
+) -> tuple[list[list[int]], list[int], list[list[int]]]:
+    """Tokens of held-out sections, by whose words the forms of the weights are judged; how many of them each is told first,
+    as the network was; and prompts of equal length."""
+    sections = course.texts(course.judging)
+    pairs = [(list(encode(told)), encode(words)) for told, words in sections[:: max(len(sections) // JUDGING, 1)]]
+    rows = [[*told, *words, spec.end][: spec.context] for told, words in pairs]
     long = [row for row in rows if len(row) >= GOLDEN_TOKENS]
     spread = [long[i] for i in np.linspace(0, len(long) - 1, min(GOLDEN_ROWS, len(long))).astype(int)]
-    return rows, [row[:GOLDEN_TOKENS] for row in spread]
+    return rows, [len(told) for told, _ in pairs], [row[:GOLDEN_TOKENS] for row in spread]
 
 
 def _whole(decoder: Decoder, ids: list[int]) -> NDArray[np.float32]:

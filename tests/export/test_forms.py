@@ -3,6 +3,7 @@ right."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,17 @@ from torch import Tensor, nn
 
 from export import parity
 from export.blocks import BLOCKS, weight_only
-from export.bounds import FORECASTER, Bound
+from export.bounds import FORECASTER, WRITER, Bound
 from export.compact import bare
 from export.forms import FASTER, FLOAT32, FORMS, LARGER, choose, latencies, taken
 from export.quantize import WIDENED, operators, static
 from export.to_onnx import to_onnx
 from export.trained_int8 import rounded_weights
-from export.trials import Trial, surprise, trial_of_rows
+from export.trials import Trial, logits, surprise, to_say, trial_of_decoder, trial_of_rows
 from export.widened import halved
 from protocol.bundles import Form, Parity
 from protocol.errors import BadBundle, BadSettings
+from protocol.writing.decoder import WriterSpec
 
 Float32s = NDArray[np.float32]
 CHANNELS, LENGTH = 4, 24
@@ -386,11 +388,50 @@ def test_it_is_trained_further_only_where_no_other_form_of_8_bits_is_right(recur
     assert "element rms" in named(again.forms, "int8").why
 
 
-def test_the_likelihood_of_rows_is_that_of_their_next_tokens() -> None:
+def test_the_likelihood_of_rows_is_that_of_the_tokens_that_are_not_told() -> None:
     odds = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [1, 1, 1], [0.2, 0.2, 0.6], [1, 1, 1]]))
-    assert surprise(odds, [[0, 1, 1], [2, 2]]) == pytest.approx(-np.log([0.25, 0.8, 0.6]).mean())
-    with pytest.raises(ValueError, match="two tokens"):
-        surprise(odds[:1], [[1]])
+    places, words = to_say([[0, 1, 1], [2, 2]])
+    assert surprise(odds[places], words) == pytest.approx(-np.log([0.25, 0.8, 0.6]).mean())
+    places, words = to_say([[0, 1, 1], [2, 2]], [2, 0])
+    assert surprise(odds[places], words) == pytest.approx(-np.log([0.8, 0.6]).mean())
+    with pytest.raises(ValueError, match="no row has a token"):
+        to_say([[1]])
+    with pytest.raises(ValueError, match="no row has a token"):
+        to_say([[1, 0], [2]], [2, 4])
+
+
+class Said:
+    """A decoder that says the same after the same tokens. sure: of which token after which, by so many nats; what it is not
+    sure of it holds for equally likely."""
+
+    vocabulary, context = 40, 64
+
+    def __init__(self, sure: dict[int, int], nats: float) -> None:
+        self.sure, self.nats, self.length = sure, nats, 0
+
+    def feed(self, ids: Sequence[int]) -> np.ndarray:
+        said = np.zeros((len(ids), self.vocabulary), dtype=np.float32)
+        for at, token in enumerate(ids):
+            if token in self.sure:
+                said[at, self.sure[token]] = self.nats
+        self.length += len(ids)
+        return said
+
+    def rewind(self, length: int) -> None:
+        self.length = length
+
+
+def test_a_form_that_is_wrong_on_the_words_alone_is_not_excused_by_what_it_is_told() -> None:
+    told, words = [*range(30)], [30, 31, 32, 33]
+    rows, next_word = [[*told, *words]], {29: 30, 30: 31, 31: 32, 32: 33}
+    spec = WriterSpec(layers=1, kv_heads=1, head_width=1, vocabulary=40, context=64, end=0)
+    good, worse = Said(next_word, 6.0), Said(next_word, 5.7)
+
+    def change(many: list[int] | None) -> str:
+        return WRITER.broken(trial_of_decoder(good, spec, rows, many).measure(lambda *asked: logits(worse, asked[0])))
+
+    assert change([len(told)]).startswith("negative log-likelihood")
+    assert change(None) == ""
 
 
 def test_a_graph_without_a_matrix_has_no_blocks() -> None:
