@@ -65,9 +65,9 @@ def trial_of_rows(
 def trial_of_decoder(
     fitted: Decoder, spec: WriterSpec, rows: Sequence[Sequence[int]], told: Sequence[int] | None = None
 ) -> Trial:
-    """A trial of graphs of `export.to_decoder`. rows: token ids of held-out texts, by whose likelihood a form is judged; told:
-    with how many tokens each begins that a model is told and never learned to say (None: its first), by which it is not
-    judged. What is timed is one token, since that is how a gateway goes on. Raises ValueError where nothing is left to say."""
+    """A trial of graphs of `export.to_decoder`. rows: token ids of held-out texts, by whose likelihood a form is judged;
+    told: with how many tokens each begins that a model is told and never learned to say (None: its first), by which it is
+    not judged. What is timed is one token: so a gateway goes on. Raises ValueError where nothing is left to say."""
     places, words = to_say(rows, told)
     exact = logits(fitted, rows)[places]
     before = surprise(exact, words)
