@@ -239,11 +239,10 @@ def take_turns(runners: dict[str, Generate], size: Size, rounds: int) -> tuple[d
 
 
 def touched_bytes(graph: bytes) -> int:
-    """Bytes of the weights that every token multiplies; of embeddings only a row is read."""
+    """Bytes of the weights that every token multiplies; of embeddings only a row is read, unless they are the head too."""
     model = onnx.load_from_string(graph).graph
-    looked_up = {node.input[0] for node in model.node if node.op_type in (GATHERED, "Gather")}
-    looked_up |= {node.input[2] for node in model.node if node.op_type == GATHERED}
-    return sum(numpy_helper.to_array(one).nbytes for one in model.initializer if one.name not in looked_up)
+    multiplied = {name for node in model.node if node.op_type not in (GATHERED, "Gather") for name in node.input}
+    return sum(numpy_helper.to_array(one).nbytes for one in model.initializer if one.name in multiplied)
 
 
 def vocabulary() -> bytes:
