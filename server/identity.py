@@ -44,6 +44,15 @@ BACKDATED = timedelta(hours=1)
 """A gateway whose clock is a little behind must not find its new certificate not yet valid."""
 EVER_SINCE = datetime(1970, 1, 1, tzinfo=UTC)
 OURS = "millwright-"
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+)
+"""What cryptography raises for a certificate that it cannot read, or that is not what it says."""
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _SHA256 = hashes.SHA256()
 
@@ -173,7 +182,7 @@ class CA:
             certificate = x509.load_pem_x509_certificate(certificate_pem)
             certificate.verify_directly_issued_by(self.certificate)
             purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
+        except _UNREADABLE as error:
             raise BadIdentity(Reason.BAD_CERTIFICATE, "no certificate of this server's authority") from error
         if list(purposes) != [ExtendedKeyUsageOID.CLIENT_AUTH]:
             raise BadIdentity(Reason.BAD_CERTIFICATE, "the certificate is not a client's")
@@ -227,7 +236,7 @@ def requested(request_pem: bytes, gateway: str) -> ec.EllipticCurvePublicKey:
         request = x509.load_pem_x509_csr(request_pem)
         key, subject = request.public_key(), request.subject
         signed, extensions = request.is_signature_valid, list(request.extensions)
-    except (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise BadIdentity(Reason.BAD_REQUEST, f"not a request that can be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise BadIdentity(Reason.BAD_REQUEST, "the key must be on the curve P-256")
