@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+sys.path[:] = [str(ROOT), *(place for place in sys.path if place != str(ROOT))]
+"""Before this folder, whose export.py is not the package of that name."""
 
 
 @dataclass(frozen=True)

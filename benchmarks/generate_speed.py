@@ -42,8 +42,9 @@ from edge_agent.runtimes import load
 from edge_agent.runtimes.engine import session
 from edge_agent.runtimes.text_graphs import OnnxDecoder
 from edge_agent.skills.write_report import write_with
+from export.blocks import GATHERED, weight_only
 from export.parity import golden_decoder
-from export.quantize import GATHERED, quantize, weight_only
+from export.quantize import quantize
 from export.to_decoder import encoder_graph, gateway_graph
 from protocol.bundles import TOKENIZER, Bundle, Golden, Lineage, Parity, Passport, Runtime, digest, pack
 from protocol.writing.author import Author, LanguageModel, language_model

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 
 from edge_agent.runtimes.engine import session
 from edge_agent.runtimes.text_graphs import OnnxDecoder
-from export.quantize import quantize, weight_only
+from export.blocks import weight_only
+from export.quantize import quantize
 from export.to_decoder import gateway_graph
 from protocol.reading import tokens
 from protocol.reports import ModelRef

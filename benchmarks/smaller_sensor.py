@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from smaller_rows import Task, pruned_rows, student_row
 
+from export.compact import bare
 from export.parity import Graph
-from export.quantize import bare, quantize
+from export.quantize import quantize
 from export.to_onnx import to_onnx
 from protocol.windows import WindowSpec
 from server import evaluation

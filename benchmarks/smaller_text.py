@@ -20,8 +20,9 @@ from notes_events import read as read_table
 from numpy.typing import NDArray
 from smaller_rows import Task, pruned_rows, student_row
 
+from export.compact import bare
 from export.parity import one_thread
-from export.quantize import bare, quantize
+from export.quantize import quantize
 from export.to_decoder import encoder_graph
 from server.algorithms import bert
 from server.algorithms.bert import BertSettings, EncoderForExport, Rows

@@ -15,10 +15,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from export.blocks import weight_only
 from export.bounds import Bound
-from export.quantize import bare, halved, quantize, static, weight_only
+from export.compact import bare
+from export.quantize import quantize, static
 from export.strain import strained_error
 from export.trials import Run, Trial
+from export.widened import halved
 from protocol.bundles import Form, Parity
 from protocol.errors import BadBundle, BadSettings, Reason
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,24 +21,27 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.registry import IntegerOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from export.compact import one_bias
 from export.parity import ENGINE_FAILED, first_line
+from export.tied import share_int8, tied_head
+from export.widened import in_bytes, in_halves, keeps_its_digits
 from protocol.errors import BadBundle, Reason
 
-BLOCKS, GATHERED = "MatMulNBits", "GatherBlockQuantized"
 FLOAT = onnx.TensorProto.FLOAT
 RECURRENT = {"LSTM": "DynamicQuantizeLSTM"}
 """Operators that must not stay float, and what they become."""
 WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN")
 """Operators whose weights make a graph large."""
+CHANNELS = {"MatMul": 1, "Gather": 0}
+"""Operators with a matrix, and the axis of its channels."""
+SMALL = 1 << 14
+"""Numbers of a matrix, beside a recurrence, with which multiplying in 8 bits costs more than it saves."""
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Those that fixed ranges are good for."""
 LAID_OUT = ("Transpose", "Reshape", "Slice", "Split", "Concat", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast")
 """Operators behind which a matrix is still that matrix, also where something tells them how only at run time."""
 WIDENED = 1.5
 """How far beyond the calibrating rows fixed ranges reach."""
-MOST_HALF = float(np.finfo(np.float16).max)
-LEAST_HALVED = 16
-"""Numbers of a constant; shorter ones keep their 32 bits."""
 
 
 def quantize(graph: bytes) -> bytes:
@@ -47,24 +49,59 @@ def quantize(graph: bytes) -> bytes:
     error when its weights reach it through another operator, and for convolutions: with ranges found at run time they are
     seven times as slow as float."""
     if "Conv" in operators(graph):
-        raise _refused("convolutions are slow with ranges found at run time: int8_static is their form")
-    with _packing() as folder:
-        prepared, packed = _prepared(graph, folder), folder / "int8.onnx"
+        raise refused("convolutions are slow with ranges found at run time: int8_static is their form")
+    with packing() as folder:
+        prepared, packed = prepared_file(graph, folder), folder / "int8.onnx"
+        beside = _beside_a_recurrence(prepared)
         quantize_dynamic(
             str(prepared),
             str(packed),
             op_types_to_quantize=sorted(set(IntegerOpsRegistry) - {"Attention"}),  # ONNX's own has no int8 form
             weight_type=QuantType.QInt8,
             per_channel=True,
+            nodes_to_exclude=beside,
             extra_options={"DefaultTensorType": FLOAT},  # of values that pass an operator that ONNX does not know
         )
-        small = packed.read_bytes()
+        model = onnx.load(str(packed))
+    if beside:
+        in_bytes(model.graph, {name: axis for _, name, axis in _small_matrices(model.graph)})
+    tied = tied_head(graph)
+    if tied is not None:
+        share_int8(model.graph, tied)
+    small = bytes(model.SerializeToString())
     had, has = operators(graph), operators(small)
     for name, becomes in RECURRENT.items():
         if name in had and (name in has or becomes not in has):
-            raise _refused(f"{name} was not quantized: expected {becomes}; check onnxruntime's version")
-    _all_small(small)
-    return small
+            raise refused(f"{name} was not quantized: expected {becomes}; check onnxruntime's version")
+    all_small(small)
+    one_bias(model.graph)
+    in_halves(model.graph, keeps_its_digits)
+    return bytes(model.SerializeToString())
+
+
+def _beside_a_recurrence(prepared: Path) -> list[str]:
+    """Names of the operators with SMALL matrices in a graph with recurrent layers. They are asked once for dozens of steps,
+    and finding ranges takes longer than such a product: their matrices have 8 bits and are widened when they are loaded."""
+    whole = ONNXModel(onnx.load(str(prepared)))
+    if not {node.op_type for node in whole.model.graph.node} & set(RECURRENT):
+        return []
+    whole.replace_gemm_with_matmul()
+    found = [node for node, _, _ in _small_matrices(whole.model.graph)]
+    for at, node in enumerate(found):
+        node.name = node.name or f"small_{at}"
+    onnx.save(whole.model, str(prepared))
+    return [node.name for node in found]
+
+
+def _small_matrices(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, str, int]]:
+    """(operator, name of its matrix, axis of the channels)."""
+    small = {
+        one.name
+        for one in graph.initializer
+        if one.data_type == FLOAT and len(one.dims) == 2 and int(np.prod(one.dims)) < SMALL
+    }
+    given = [(node, node.input[node.op_type == "MatMul"]) for node in graph.node if node.op_type in CHANNELS]
+    return [(node, name, CHANNELS[node.op_type]) for node, name in given if name in small]
 
 
 def static(graph: bytes, rows: Mapping[str, NDArray[np.generic]]) -> bytes:
@@ -73,13 +110,13 @@ def static(graph: bytes, rows: Mapping[str, NDArray[np.generic]]) -> bytes:
     without convolutions (fixed ranges ruin attention and clip what a recurrence sums up) and if a matrix stayed float."""
     had = operators(graph)
     if "Conv" not in had:
-        raise _refused("it has no convolution, and fixed ranges are for convolutions alone")
+        raise refused("it has no convolution, and fixed ranges are for convolutions alone")
     if had & {"LSTM", "GRU", "RNN"}:
-        raise _refused("its recurrent layers have no form with fixed ranges")
+        raise refused("its recurrent layers have no form with fixed ranges")
     if not rows:
-        raise _refused("there are no rows to find its ranges from")
-    with _packing() as folder:
-        prepared, packed = _prepared(graph, folder), folder / "static.onnx"
+        raise refused("there are no rows to find its ranges from")
+    with packing() as folder:
+        prepared, packed = prepared_file(graph, folder), folder / "static.onnx"
         model = onnx.load(str(prepared))
         constant = {one.name for one in model.graph.initializer}
         for at, node in enumerate(model.graph.node):
@@ -97,7 +134,7 @@ def static(graph: bytes, rows: Mapping[str, NDArray[np.generic]]) -> bytes:
             nodes_to_quantize=chosen,
         )
         small = packed.read_bytes()
-    _all_small(small)
+    all_small(small)
     return small
 
 
@@ -122,42 +159,8 @@ def _widened(values: NDArray[np.generic]) -> NDArray[np.generic]:
     return np.asarray(np.multiply(values, WIDENED), dtype=values.dtype) if values.dtype.kind == "f" else values
 
 
-def halved(graph: bytes) -> bytes:
-    """The graph with its constants in 16 bits, which are made 32 when it is loaded: half the bytes at the float graph's speed
-    (a gateway's processor computes no halves). Raises BadBundle where a constant is beyond what 16 bits hold."""
-    model = onnx.load_from_string(graph)
-    widen = []
-    for one in model.graph.initializer:
-        if one.data_type != FLOAT or int(np.prod(one.dims)) < LEAST_HALVED:
-            continue
-        values = onnx.numpy_helper.to_array(one)
-        if not np.abs(values).max() <= MOST_HALF:
-            raise _refused(f"{one.name} holds numbers beyond {MOST_HALF:g}, the greatest of 16 bits")
-        name = one.name
-        one.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_halved"))
-        widen.append(onnx.helper.make_node("Cast", [one.name], [name], to=FLOAT))
-    if not widen:
-        raise _refused("it has no constants to make smaller")
-    nodes = [*widen, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return bytes(model.SerializeToString())
-
-
-def bare(graph: bytes) -> bytes:
-    """The graph without what the exporter wrote beside it: where in whose source each node comes from, and shapes that follow
-    from the others. Of a small int8 graph that is nearly half."""
-    model = onnx.load_from_string(graph)
-    whole = model.graph
-    del model.metadata_props[:], whole.metadata_props[:], whole.value_info[:]
-    for part in (*whole.node, *whole.input, *whole.output, *whole.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    return bytes(model.SerializeToString())
-
-
 @contextmanager
-def _packing() -> Iterator[Path]:
+def packing() -> Iterator[Path]:
     """A folder to pack in. What the packer cannot do becomes BadBundle; its warnings are its own."""
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -170,10 +173,10 @@ def _packing() -> Iterator[Path]:
         AssertionError,
         *ENGINE_FAILED,
     ) as error:  # NotImplementedError is a RuntimeError
-        raise _refused(f"the packer fails: {first_line(error)}") from error
+        raise refused(f"the packer fails: {first_line(error)}") from error
 
 
-def _prepared(graph: bytes, folder: Path) -> Path:
+def prepared_file(graph: bytes, folder: Path) -> Path:
     """A file with the graph's constants folded, so that weights reach their operators directly."""
     source, prepared = folder / "float.onnx", folder / "prepared.onnx"
     source.write_bytes(graph)
@@ -181,7 +184,7 @@ def _prepared(graph: bytes, folder: Path) -> Path:
     return prepared
 
 
-def _all_small(graph: bytes) -> None:
+def all_small(graph: bytes) -> None:
     """Raises BadBundle if an operator's matrix is still float, also where it reaches it through others."""
     model = onnx.load_from_string(graph).graph
     constant = {one.name for one in model.initializer}
@@ -199,104 +202,12 @@ def _all_small(graph: bytes) -> None:
             constant.update(node.output if {*node.input} - {""} <= constant else ())
             large.update(node.output if large & {*node.input} else ())
     if left:
-        raise _refused(f"{', '.join(left[:5])} stayed float, which this form does not have for them")
+        raise refused(f"{', '.join(left[:5])} stayed float, which this form does not have for them")
 
 
-def _refused(why: str) -> BadBundle:
+def refused(why: str) -> BadBundle:
+    """A form that cannot be made."""
     return BadBundle(Reason.UNSUPPORTED_RUNTIME, why)
-
-
-def weight_only(graph: bytes, bits: int, block: int = 32) -> bytes:
-    """The graph with its matrices in blocks of `block` weights of 4 or 8 bits, each with a scale of its own; what flows
-    through it stays float, so that no row depends on another. Embeddings whose width is a multiple of `block` become blocks
-    of 8 bits. Raises BadBundle if a matrix stayed float, as those of recurrent layers and convolutions do."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-    other = sorted(operators(graph) & set(WEIGHTED) - {"MatMul", "Gemm"})
-    if other:
-        raise _refused(f"{', '.join(other)} has no form in blocks")
-    with _packing() as folder:
-        whole = ONNXModel(onnx.load(str(_prepared(graph, folder))))
-        whole.replace_gemm_with_matmul()
-        packer = MatMulNBitsQuantizer(
-            whole.model,
-            bits=bits,
-            block_size=block,
-            is_symmetric=True,
-            accuracy_level=4,
-        )
-        packer.process()
-        model = packer.model.model
-    _with_biases(model.graph)
-    _small_embeddings(model.graph, block)
-    small = bytes(model.SerializeToString())
-    _all_small(small)
-    if BLOCKS not in operators(small):
-        raise _refused("it has no matrix of which to make blocks")
-    return small
-
-
-def _with_biases(graph: onnx.GraphProto) -> None:
-    """A constant that is added to a product of blocks becomes an input of that product."""
-    takers = Counter(name for node in graph.node for name in node.input)
-    made = {node.output[0]: node for node in graph.node if node.op_type == BLOCKS and takers[node.output[0]] == 1}
-    flat = {one.name for one in graph.initializer if len(one.dims) == 1}
-    kept = []
-    for node in graph.node:
-        product, bias = next(
-            (
-                (made[a], b)
-                for a, b in (tuple(node.input), tuple(reversed(node.input)))
-                if a in made and b in flat and len(made[a].input) < 6
-            )
-            if node.op_type == "Add"
-            else iter(()),
-            (None, ""),
-        )
-        if product is None:
-            kept.append(node)
-            continue
-        product.input.extend([""] * (5 - len(product.input)) + [bias])
-        product.output[0] = node.output[0]
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _small_embeddings(graph: onnx.GraphProto, block: int) -> None:
-    """Rows that are looked up are kept in blocks of 8 bits with a scale each, around 128."""
-    tables = {one.name: one for one in graph.initializer if one.data_type == FLOAT and len(one.dims) == 2}
-    for node in graph.node:
-        table = tables.get(node.input[0]) if node.op_type == "Gather" else None
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        if table is None or axis != 0 or table.dims[1] % block:
-            continue
-        rows = onnx.numpy_helper.to_array(table)
-        parts = rows.reshape(len(rows), -1, block)
-        scale = np.maximum(np.abs(parts).max(axis=2), 1e-30) / 127
-        whole = (np.rint(parts / scale[:, :, None]) + 128).astype(np.uint8).reshape(rows.shape)
-        names = [f"{table.name}_blocks", f"{table.name}_scales"]
-        if not any(one.name == names[0] for one in graph.initializer):
-            graph.initializer.extend(
-                [
-                    onnx.numpy_helper.from_array(whole, names[0]),
-                    onnx.numpy_helper.from_array(scale.astype(np.float32), names[1]),
-                ]
-            )
-        small = onnx.helper.make_node(
-            GATHERED,
-            [names[0], node.input[1], names[1]],
-            list(node.output),
-            domain="com.microsoft",
-            bits=8,
-            block_size=block,
-            gather_axis=0,
-            quantize_axis=1,
-        )
-        node.CopyFrom(small)
-    used = {name for node in graph.node for name in node.input}
-    kept = [one for one in graph.initializer if one.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
 
 
 def operators(graph: bytes) -> set[str]:

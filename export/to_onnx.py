@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from export.compact import plain_recurrence
+
 INPUT, WHO, OUTPUT = "x", "who", "q"
 
 
@@ -62,6 +64,6 @@ def exported(
                 external_data=False,
                 verbose=False,
             )
-            return path.read_bytes()
+            return plain_recurrence(path.read_bytes())
     finally:
         exporter_log.setLevel(level)

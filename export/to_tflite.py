@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.bounds import Bound
+from export.bounds import FORECASTER, Bound
 from export.strain import strained_error
 from export.to_onnx import INPUT, OUTPUT, WHO
 from export.trials import Run, Trial
@@ -33,6 +34,7 @@ from protocol.bundles import Golden, Lite
 from protocol.errors import BadBundle, BadSettings, Reason
 
 Arrays = dict[str, NDArray[Any]]
+Vectors = tuple[Arrays, Arrays]
 VARIABLE = "MILLWRIGHT_TFLITE_PYTHON"
 SCRIPT = Path(__file__).with_name("lite_converter.py")
 FLOAT32, WEIGHTS, DYNAMIC = "float32", "w8", "dyn8"
@@ -43,6 +45,7 @@ MOST_LOOSENED = 4.0
 """Times the graph's tolerance that a TFLite file's own may be."""
 OF_TARGET = {"tflite": WEIGHTS, "tflite-dyn8": DYNAMIC}
 """Target of a training -> recipe."""
+NO_DECODERS = "a language model stays on ONNX: its memory grows with every token, and a TFLite file has fixed shapes"
 SHORTEST = 16
 """Least number of tokens that an encoder's file is made for."""
 
@@ -133,10 +136,7 @@ def to_tflite(
     if recipe not in RECIPES:
         raise BadSettings(f"TFLite recipe {recipe!r}: name one of {', '.join(RECIPES)}")
     if "past" in examples:
-        raise BadBundle(
-            Reason.UNSUPPORTED_RUNTIME,
-            "a language model stays on ONNX: its memory grows with every token, and a TFLite file has fixed shapes",
-        )
+        raise BadBundle(Reason.UNSUPPORTED_RUNTIME, NO_DECODERS)
     used = by or converter()
     given = {name: _narrow(one[:1]) for name, one in examples.items()}
     shapes = {f"t{n}": {name: [1, n, *one.shape[2:]] for name, one in given.items()} for n in lengths}
@@ -181,15 +181,29 @@ def answers(file: LiteFile, groups: Sequence[Mapping[str, NDArray[Any]]], by: Co
     """What the shipped runtime says to the rows of each group (its inputs [n, ...]; one signature a group), all in one
     process of its own. Raises BadBundle where it fails."""
     used = by or converter()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        model, asked, said = folder / "model.tflite", folder / "rows.npz", folder / "answers.npz"
-        model.write_bytes(file.content)
-        arrays = {f"{at}/{name}": _narrowed(one) for at, group in enumerate(groups) for name, one in group.items()}
-        np.savez(asked, allow_pickle=False, **arrays)
-        used.call({"task": "answer", "model": str(model), "rows": str(asked), "answers": str(said)}, folder)
+    with _laid_out(file, groups) as (folder, asked):
+        said = folder / "answers.npz"
+        used.call({"task": "answer", **asked, "answers": str(said)}, folder)
         with np.load(said, allow_pickle=False) as found:
             return [{name: found[f"{at}/{name}"] for name in file.outputs} for at in range(len(groups))]
+
+
+def call_us(file: LiteFile, row: Mapping[str, NDArray[Any]], by: Converter | None = None) -> float:
+    """Microseconds of a call of the shipped runtime, the least of many. row: its inputs [1, ...]."""
+    used = by or converter()
+    with _laid_out(file, [row]) as (folder, asked):
+        return float(used.call({"task": "time", **asked}, folder)["call_us"])
+
+
+@contextmanager
+def _laid_out(file: LiteFile, groups: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """(a folder for one call of the script, where in it the file and the groups' rows lie)."""
+    with tempfile.TemporaryDirectory() as place:
+        model, rows = Path(place, "model.tflite"), Path(place, "rows.npz")
+        model.write_bytes(file.content)
+        arrays = {f"{at}/{name}": _narrowed(one) for at, group in enumerate(groups) for name, one in group.items()}
+        np.savez(rows, allow_pickle=False, **arrays)
+        yield Path(place), {"model": str(model), "rows": str(rows)}
 
 
 class LiteRows:
@@ -219,6 +233,10 @@ class LiteTokens:
         """(tokens [T, d], whole [1, d]) of each row."""
         said = answers(self._file, [self._filled(row) for row in rows], self._by)
         return [(one["tokens"][0, : len(row)], one["whole"]) for one, row in zip(said, rows, strict=True)]
+
+    def call_us(self, row: Sequence[int]) -> float:
+        """Microseconds of a call with this text."""
+        return call_us(self._file, self._filled(row), self._by)
 
     def _filled(self, row: Sequence[int]) -> Arrays:
         ids = np.zeros((1, next(n for n in self._file.lengths if n >= len(row))), dtype=np.int32)
@@ -250,6 +268,29 @@ def lite_part(
     return LitePart(file.content, told, words), file
 
 
+def lite_of_rows(
+    net: nn.Module,
+    examples: Mapping[str, Tensor],
+    recipe: str,
+    exact: Run,
+    trial: Trial,
+    golden: Golden,
+    vectors: Vectors,
+) -> LitePart:
+    """The file that lies beside the graph of a network on rows, proven like the graph's forms. examples: its inputs by name,
+    each [n, ...]; exact: the float network; golden, vectors: the graph's tolerance, and its golden inputs and outputs. recipe
+    empty: there is none."""
+    if not recipe:
+        return LitePart()
+    part, file = lite_part(
+        lambda: to_tflite(net, examples, [OUTPUT], recipe=recipe), LiteRows, exact, FORECASTER, trial
+    )
+    if file is None:
+        return part
+    inputs, outputs = vectors
+    return held_to_golden(part, golden, outputs, answers(file, [inputs])[0])
+
+
 def held_to_golden(part: LitePart, golden: Golden, wanted: Mapping[str, Any], said: Mapping[str, Any]) -> LitePart:
     """The part with a tolerance of its own: the golden vectors are the graph's answers, from which the file's differ by what
     packing did to each of the two. wanted, said: golden outputs, of the graph and of the file. One that would need more than
@@ -267,16 +308,24 @@ def held_to_golden(part: LitePart, golden: Golden, wanted: Mapping[str, Any], sa
 
 
 def proven(file: LiteFile, run: Run, exact: Run, bound: Bound, trial: Trial) -> Lite:
-    """What a passport says of the file. run: the file as the trial's rows ask it; exact: the float module likewise. Raises
-    BadBundle (golden_mismatch) for a file beyond the bound, on held-out rows or on strained ones: it is not packed."""
+    """What a passport says of the file. Raises BadBundle (golden_mismatch) for one beyond the bound, on held-out rows or on
+    strained ones: it is not packed. Arguments as of `measured`."""
+    told, _, broken = measured(file, run, exact, bound, trial)
+    if broken:
+        raise BadBundle(Reason.GOLDEN_MISMATCH, f"TFLite ({file.recipe}) is not packed: {broken}")
+    return told
+
+
+def measured(file: LiteFile, run: Run, exact: Run, bound: Bound, trial: Trial) -> tuple[Lite, dict[str, float], str]:
+    """(what a passport says of the file, kind of strained row -> its element rms, which bounds it breaks; empty: none). run:
+    the file as the trial's rows ask it; exact: the float module likewise."""
     cost = trial.measure(run)
     kinds = list(trial.strained)
     said = {kind: run(*trial.strained[kind]) for kind in kinds}
     wanted = {kind: exact(*trial.strained[kind]) for kind in kinds}
-    broken = bound.broken(cost, strained_error(wanted, said, exact(*trial.rows)))
-    if broken:
-        raise BadBundle(Reason.GOLDEN_MISMATCH, f"TFLite ({file.recipe}) is not packed: {broken}")
-    return Lite(recipe=file.recipe, inputs=file.inputs, outputs=file.outputs, size=len(file.content), parity=cost)
+    strained = strained_error(wanted, said, exact(*trial.rows))
+    told = Lite(recipe=file.recipe, inputs=file.inputs, outputs=file.outputs, size=len(file.content), parity=cost)
+    return told, strained, bound.broken(cost, strained)
 
 
 def _save_program(module: nn.Module, given: Mapping[str, Tensor], lengths: Sequence[int], path: Path) -> None:

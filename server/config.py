@@ -29,7 +29,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Grid, window and what makes the worker train.
 
     quantize: the form of a network's weights; auto: the smallest that is within its family's bound. targets: with "tflite" or
-    "tflite-dyn8" among them a forecaster's bundle also holds a TFLite file, which litert-torch makes (`export.to_tflite`).
+    "tflite-dyn8" among them bundles of the LSTM forecaster and of the remaining life also hold a TFLite file, which
+    litert-torch makes (`export.to_tflite`).
 
     lstm_hidden, lstm_dropout, lstm_weight_decay: of the forecaster's network; lstm_teacher: hidden units of a larger one that
     teaches it and is thrown away (0: none); lstm_prune: shares of its hidden units to take out: one, or several, of which the

@@ -218,18 +218,23 @@ def prefer(by_language: Mapping[str, Worth]) -> bool:
 
 def log_probability(decoder: Decoder, reports: Sequence[EditedReport], end: int) -> tuple[float, int]:
     """(mean log-probability per token, tokens) of what people left, over the whole vocabulary and without a mask."""
-    total, tokens = 0.0, 0
-    for report in reports:
+    total, tokens = log_probabilities(decoder, reports, end).sum(axis=0)
+    return float(total / max(tokens, 1)), int(tokens)
+
+
+def log_probabilities(decoder: Decoder, reports: Sequence[EditedReport], end: int) -> Floats:
+    """The same of each report, [N, 2]: its summed log-probability and its tokens."""
+    found = np.zeros((len(reports), 2))
+    for sums, report in zip(found, reports, strict=True):
         decoder.rewind(0)
         before = list(report.prefix)
         for section in report.sections:
             words = [*section.words, end]
             decoder.rewind(min(decoder.length, len(report.prefix)))
             rows = decoder.feed([*before, *section.lead, *words])[-len(words) - 1 : -1]
-            total += float(log_softmax(rows)[np.arange(len(words)), words].sum())
-            tokens += len(words)
+            sums += log_softmax(rows)[np.arange(len(words)), words].sum(), len(words)
             before = []
-    return total / max(tokens, 1), tokens
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,6 +322,7 @@ def _train_life(task: Task, world: Circumstances, progress: Progress) -> list[Ca
         teacher=task.life_teacher,
         seed=task.seed,
         quantize=task.quantize,
+        targets=task.targets,
     )
     return training.train_life(lives.read_lives(task.dataset, task.digest), plan, world, progress)
 

@@ -192,19 +192,21 @@ def vectors() -> NDArray[np.float32]:
     return np.random.default_rng(3).normal(size=(TOKENS, WIDTH)).astype(np.float32)
 
 
-def encoder(lengths: Sequence[int]) -> bytes:
-    """ids, mask int32 [1, T] -> tokens [1, T, WIDTH], whole [1, WIDTH] of unit length; a signature for each T."""
+def encoder(lengths: Sequence[int], of_tokens: NDArray[np.float32] | None = None) -> bytes:
+    """ids, mask int32 [1, T] -> tokens [1, T, d], whole [1, d] of unit length; a signature for each T. of_tokens [V, d]: what
+    each token becomes (None: `vectors`)."""
     file = File()
-    table = file.constant(vectors())
+    held = vectors() if of_tokens is None else of_tokens
+    table, (count, width) = file.constant(held), held.shape
     for length in lengths:
         graph = file.graph(f"t{length}")
         ids, mask = graph.given("ids", [1, length], "int32"), graph.given("mask", [1, length], "int32")
-        rows = graph.tensor([TOKENS, WIDTH], buffer=table)
-        tokens = graph.does("GATHER", "GatherOptions", [rows, ids], [1, length, WIDTH])
+        rows = graph.tensor([count, width], buffer=table)
+        tokens = graph.does("GATHER", "GatherOptions", [rows, ids], [1, length, width])
         stands = graph.reshaped(graph.does("CAST", "CastOptions", [mask], [1, length]), [1, 1, length])
-        total = graph.does("BATCH_MATMUL", "BatchMatMulOptions", [stands, tokens], [1, 1, WIDTH])
-        flat = graph.reshaped(total, [1, WIDTH])
-        whole = graph.does("L2_NORMALIZATION", "L2NormOptions", [flat], [1, WIDTH])
+        total = graph.does("BATCH_MATMUL", "BatchMatMulOptions", [stands, tokens], [1, 1, width])
+        flat = graph.reshaped(total, [1, width])
+        whole = graph.does("L2_NORMALIZATION", "L2NormOptions", [flat], [1, width])
         graph.outputs |= {"tokens": tokens, "whole": whole}
     return file.written()
 

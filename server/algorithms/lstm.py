@@ -21,6 +21,8 @@ from server.algorithms.units import Part, Units, blocks, columns, rows_and_bias
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MIDDLE = LEVELS.index(0.5)
+NEARER = (1, MIDDLE, MIDDLE, MIDDLE, 3)
+"""The level next to each on the way to the middle; the middle's own for those beside it."""
 REFINING_EPOCHS = 4
 IDENTITY = 8
 """Numbers that stand for a machine, and as many for a signal."""
@@ -77,6 +79,8 @@ class QuantileLstm(nn.Module):
     anchor_weights: Tensor
     usual_scale: Tensor
     widen: Tensor
+    first_names: Tensor
+    nearer: Tensor
 
     def __init__(
         self,
@@ -114,9 +118,12 @@ class QuantileLstm(nn.Module):
         self.register_buffer("anchor_weights", torch.zeros(horizon, length + horizon))
         self.register_buffer("usual_scale", torch.zeros(signals + 1))
         self.register_buffer("widen", torch.ones(2, horizon))
+        self.register_buffer("first_names", torch.tensor([0, machines + 1]), persistent=False)
+        self.register_buffer("nearer", torch.tensor(NEARER), persistent=False)
 
     def forward(self, x: Tensor, who: Tensor) -> Tensor:
-        identity = torch.cat([self.machine(who[:, 0]), self.signal(who[:, 1])], dim=1)  # [N, 2 * IDENTITY]
+        names = torch.cat([self.machine.weight, self.signal.weight])  # one table, so that both are looked up at once
+        identity = nn.functional.embedding(who + self.first_names, names).reshape(-1, 2 * IDENTITY)
         state, _ = self.lstm(x[:, :, : len(CHANNELS) + 2 * self.covariates])  # [N, length, hidden]
         last = self.drop(state[:, -1]) * (1.0 + self.gain(identity)) + self.shift(identity)
         answer = self.head(last).reshape(-1, self.horizon, len(LEVELS))
@@ -124,11 +131,9 @@ class QuantileLstm(nn.Module):
         if self.covariates:
             middle = middle + self.known_effect(x, who)
         inner, outer = self.widen[0], self.widen[1]
-        steps = nn.functional.softplus(answer)  # [N, horizon, LEVELS], above zero
-        low = middle - inner * steps[:, :, 1]
-        high = middle + inner * steps[:, :, 3]
-        lowest, highest = low - outer * steps[:, :, 0], high + outer * steps[:, :, 4]
-        return torch.stack([lowest, low, middle, high, highest], dim=2)
+        widths = torch.stack([-outer, -inner, torch.zeros_like(inner), inner, outer], dim=1)  # [horizon, LEVELS]
+        steps = nn.functional.softplus(answer) * widths  # [N, horizon, LEVELS], none of the middle
+        return middle[:, :, None] + (steps + steps.index_select(2, self.nearer))
 
     def anchor(self, x: Tensor) -> Tensor:
         """The closed-form forecast [N, horizon]: the last value plus a linear map of the window and of last season over
@@ -328,8 +333,7 @@ def _told(teaching: Teaching, x: Tensor, who: Tensor) -> Tensor:
 
 
 def _anchor_inputs(x: Tensor, horizon: int) -> Tensor:
-    last = x[:, -1:, VALUE]
-    return torch.cat([x[:, :, VALUE] - last, x[:, -horizon:, SEASON_AGO] - last], dim=1)
+    return torch.cat([x[:, :, VALUE], x[:, -horizon:, SEASON_AGO]], dim=1) - x[:, -1:, VALUE]
 
 
 def _start_closed_form(

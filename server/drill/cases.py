@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from protocol.errors import MillwrightError
 from protocol.names import MessageClass
 from protocol.topics import Channel
-from server.drill import books
+from server.drill import books, models
 from server.drill.proxy import Faults
 from server.drill.site import AGENT, SERVER, UPLINK, Site
 
@@ -155,9 +155,63 @@ def poison_message(site: Site) -> Outcome:
     return outcome
 
 
+def half_a_bundle(site: Site) -> Outcome:
+    """A model's bytes come in drops, are cut again and again, and the agent is killed halfway: it goes on where it was, and
+    the model before serves meanwhile. Then one comes with altered bytes: refused, and the model before goes on."""
+    first = models.roll_out(site, models.made(1, 10))
+    site.wait("the first model", lambda: _serves(site) == first.digest)
+    before = site.download.counts.down
+    second = models.roll_out(site, models.made(2, 6000))
+    served_meanwhile = set()
+    with site.at_work(), site.download.with_faults(Faults(rate=60_000)):
+        for cut in range(6):
+            time.sleep(1.0)
+            served_meanwhile.add(_serves(site))
+            site.download.reset()
+            if cut == 3:
+                site.kill(AGENT)
+                site.start(AGENT)
+    site.wait("the second model", lambda: _serves(site) == second.digest)
+    passed = site.download.counts.down - before
+    third = models.made(3, 6000)
+    with site.download.with_faults(Faults(refused=True)):
+        models.roll_out(site, third)
+        models.spoil(site, third)
+    site.wait("the word on the altered model", lambda: bool(_refusals(site)))
+    wrong = []
+    if served_meanwhile - {first.digest, second.digest, ""}:
+        wrong.append(f"served meanwhile: {served_meanwhile}")
+    if passed > 1.5 * second.size:
+        wrong.append(f"{passed} bytes passed for a model of {second.size}: it began anew instead of going on")
+    if _serves(site) != second.digest:
+        wrong.append("after the altered model the one before does not serve")
+    outcome = _outcome(site, size=second.size, bytes_passed=passed, refused=_refusals(site))
+    if wrong:
+        outcome.holds, outcome.wrong = False, [*outcome.wrong, *wrong]
+    return outcome
+
+
+def _serves(site: Site) -> str:
+    """Digest of what the gateway says it serves."""
+    serving = [m["digest"] for m in site.status().get("models", []) if m["status"] == "serving"]
+    return serving[0] if serving else ""
+
+
+def _refusals(site: Site) -> list[str]:
+    return [m["error"] for m in site.status().get("models", []) if m["status"] == "refused"]
+
+
 CASES: dict[str, Callable[[Site], Outcome]] = {
     case.__name__.replace("_", "-"): case
-    for case in (broker_killed, server_killed, agent_killed, stalled_link, duplicated_and_reordered, poison_message)
+    for case in (
+        broker_killed,
+        server_killed,
+        agent_killed,
+        stalled_link,
+        duplicated_and_reordered,
+        poison_message,
+        half_a_bundle,
+    )
 }
 """In the order in which they are played."""
 

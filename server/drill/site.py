@@ -96,15 +96,21 @@ class Site:
 
     def start(self, part: str) -> None:
         """Starts a part and waits until it answers. Raises TryLater if it does not."""
+        began_ms = time.time() * 1000
+        self.launch(part)
+        if part == SERVER:
+            self.wait("the server", lambda: bool(self.api("health")["broker_connected"]))
+        elif part == AGENT:
+            self.wait("the agent", lambda: self._agent_lives(began_ms))
+
+    def launch(self, part: str) -> None:
+        """Starts a part."""
         if part == SERVER:
             config = str(self.folder / "server.toml")
             self.processes.python(SERVER, "server", "run", "--config", config, "--log-level", "WARNING")
-            self.wait("the server", lambda: bool(self.api("health")["broker_connected"]))
         elif part == AGENT:
-            began_ms = time.time() * 1000
             config = str(self.folder / "agent.toml")
             self.processes.python(AGENT, "edge_agent", "run", "--config", config, "--log-level", "WARNING")
-            self.wait("the agent", lambda: self._agent_lives(began_ms))
         else:
             start_broker(self.processes, self.folder, self._uplink_port, UPLINK)
 

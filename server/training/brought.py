@@ -1,5 +1,5 @@
 """A model that someone brings becomes the smallest graph that is still right: a Hugging Face folder of the GPT-2, Llama or
-BERT families, or a float ONNX file. Nothing in it is run as code.
+BERT families, or a float ONNX file. A BERT's may become a TFLite file, too. Nothing in it is run as code.
 
 A file of torch.export (.pt2) is refused, since reading one can run code: torch.export.load falls back to unpickling anything,
 parses sizes with sympy's evaluating parser and looks operators up by name anywhere in torch. torch.onnx.export makes an ONNX
@@ -19,17 +19,19 @@ from export.bounds import ENCODER, GRAPH, WRITER, Bound
 from export.forms import AUTO, OF_DECODERS, OF_WINDOWS, Choice, choose
 from export.strain import strained_rows
 from export.to_decoder import gateway_graph
+from export.to_tflite import NO_DECODERS, OF_TARGET, LiteFile, LiteTokens, converter, measured
 from export.trials import STRAINED_ROWS, Run, Trial, trial_of_decoder
-from protocol.bundles import TOKENIZER, Parity
+from protocol.bundles import TOKENIZER, Lite, Parity
 from protocol.errors import BadBundle, BadSettings, Reason
 from protocol.writing.decoder import WriterSpec
 from server import checkpoints, checkpoints_bert
-from server.algorithms import byte_pairs
+from server.algorithms import bert, byte_pairs, word_pieces
 from server.algorithms.gpt import Gpt, TorchDecoder
 from server.checkpoints import Folder, load_gpt
 from server.checkpoints_bert import load_bert
-from server.training.text_encoder import TextEncoder, packed
+from server.training.text_encoder import TextEncoder, lite_file, packed, trial_of_texts
 
+ONNX = "onnx"
 OF_GRAPHS = (*OF_WINDOWS, "int4_blocks")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 OWN_TEXTS, OWN_TOKENS = 6, 40
@@ -38,25 +40,45 @@ MOST_ROWS, MOST_TOKENS = 64, 64
 
 
 @dataclass(frozen=True)
+class BroughtLite:
+    """A TFLite file and what it costs. strained: kind of row -> its element rms; refused: the bounds that it breaks (empty:
+    none); latency_us: of a call by the runtime that gateways have."""
+
+    file: LiteFile
+    told: Lite
+    strained: dict[str, float]
+    refused: str
+    latency_us: float
+
+
+@dataclass(frozen=True)
 class Brought:
-    """What became of it. kind: "decoder", "encoder" or "graph"; family: as its source calls it; judged_on: which rows, in
-    words; texts: files that belong beside the graph."""
+    """What became of it. kind: "decoder", "encoder" or "graph"; family: as its source calls it; choice, lite: None where that
+    target was not asked for; judged_on: which rows, in words; texts: files that belong beside the graph."""
 
     kind: str
     family: str
-    choice: Choice
+    choice: Choice | None
     bound: Bound
     judged_on: str
     texts: dict[str, bytes] = field(default_factory=dict)
+    lite: BroughtLite | None = None
 
 
 def smallest(
-    path: Path, quantize: str = AUTO, *, texts: Sequence[str] = (), rows: from_onnx.Rows | None = None
+    path: Path,
+    quantize: str = AUTO,
+    *,
+    targets: Sequence[str] = (ONNX,),
+    texts: Sequence[str] = (),
+    rows: from_onnx.Rows | None = None,
 ) -> Brought:
-    """The model at `path` in the form that suits it, or in the one that is asked for. texts, rows: held-out ones, to judge
-    by. Raises BadBundle for what cannot be read or packed, BadSettings for what is asked wrongly; both say what to do."""
+    """The model at `path` in the form that suits it, or in the one that is asked for. targets: ONNX, one of
+    `export.to_tflite.OF_TARGET`, or both; texts, rows: held-out ones, to judge by. Raises BadBundle for what cannot be read
+    or packed, BadSettings for what is asked wrongly; both say what to do."""
+    recipe = _checked_targets(targets, quantize)
     if path.is_dir():
-        return _of_folder(path, quantize, texts)
+        return _of_folder(path, quantize, texts, recipe, ONNX in targets)
     kind = path.suffix.lower()
     if not path.is_file():
         raise BadSettings(f"there is no {path}: give a Hugging Face folder, or a float .onnx file")
@@ -78,14 +100,38 @@ def smallest(
         )
     if kind != ".onnx":
         raise BadSettings(f"{path.name}: a Hugging Face folder or a float .onnx file is known")
+    if recipe:
+        raise BadBundle(
+            Reason.UNSUPPORTED_RUNTIME,
+            f"{path.name}: TFLite files are made of torch modules, not of ONNX files: bring an encoder's Hugging Face "
+            'folder, have training pack a model of your data ([training] targets = ["onnx", "tflite"]; millwright train '
+            "forecast --tflite), or ask for --target onnx",
+        )
     return _of_graph(path, quantize, rows)
 
 
-def _of_folder(path: Path, quantize: str, texts: Sequence[str]) -> Brought:
+def _checked_targets(targets: Sequence[str], quantize: str) -> str:
+    """The recipe of the TFLite file that is asked for; empty: none."""
+    known = (ONNX, *OF_TARGET)
+    lite = [target for target in targets if target in OF_TARGET]
+    if not targets or not set(targets) <= set(known) or len(set(targets)) < len(targets) or len(lite) > 1:
+        asked = ",".join(targets) or "nothing"
+        raise BadSettings(f"--target {asked}: name onnx, one of {' and '.join(OF_TARGET)}, or onnx and one of them")
+    if ONNX not in targets and quantize != AUTO:
+        raise BadSettings(
+            f"--quantize {quantize} is a form of the ONNX graph, which --target {lite[0]} does not write: the target says "
+            "the form of a TFLite file"
+        )
+    return OF_TARGET[lite[0]] if lite else ""
+
+
+def _of_folder(path: Path, quantize: str, texts: Sequence[str], recipe: str, graph: bool) -> Brought:
     family = Folder(path).family
     if family in checkpoints_bert.FAMILIES:
-        return _encoder(path, family, quantize, texts)
+        return _encoder(path, family, quantize, texts, recipe, graph)
     if family in checkpoints.FAMILIES:
+        if recipe:
+            raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"{path.name}: {NO_DECODERS}: ask for --target onnx")
         return _decoder(path, family, quantize, texts)
     known = ", ".join(sorted((*checkpoints.FAMILIES, *checkpoints_bert.FAMILIES)))
     raise BadBundle(Reason.UNSUPPORTED_RUNTIME, f"architecture {family!r}: known are {known}")
@@ -123,12 +169,27 @@ def _written(net: Gpt, fitted: TorchDecoder, tokens: int) -> list[list[int]]:
     return found
 
 
-def _encoder(path: Path, family: str, quantize: str, texts: Sequence[str]) -> Brought:
+def _encoder(path: Path, family: str, quantize: str, texts: Sequence[str], recipe: str, graph: bool) -> Brought:
+    if recipe:
+        converter()  # raises where there is none, before anything is read
     net, tokenizer = load_bert(path)
     encoder = TextEncoder(net, tokenizer)
     judged = f"{len(texts)} texts that were given" if texts else "texts made of its own vocabulary"
-    choice, body = packed(encoder, list(texts) or _of_pieces(encoder), quantize)
-    return Brought("encoder", family, choice, ENCODER, judged, {TOKENIZER: body})
+    judging = list(texts) or _of_pieces(encoder)
+    choice = packed(encoder, judging, quantize)[0] if graph else None
+    lite = _lite(encoder, judging, recipe) if recipe else None
+    return Brought(
+        "encoder", family, choice, ENCODER, judged, {TOKENIZER: word_pieces.written(encoder.tokenizer)}, lite
+    )
+
+
+def _lite(encoder: TextEncoder, texts: Sequence[str], recipe: str) -> BroughtLite:
+    trial = trial_of_texts(encoder, texts)
+    file = lite_file(encoder, recipe)
+    run = LiteTokens(file)
+    told, strained, broken = measured(file, run, lambda rows: bert.vectors(encoder.net.bert, rows), ENCODER, trial)
+    ((row,),) = trial.one
+    return BroughtLite(file, told, strained, broken, run.call_us(row))
 
 
 def _of_pieces(encoder: TextEncoder) -> list[str]:

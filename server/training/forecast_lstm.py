@@ -29,10 +29,6 @@ from server.training.course import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from export.to_tflite import LitePart
-    from export.trials import Trial
     from server.algorithms import lstm
 
 MOST_COMPARED = 400
@@ -48,8 +44,8 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
 
     from export.bounds import FORECASTER
     from export.forms import choose
-    from export.to_onnx import to_onnx
-    from export.to_tflite import LitePart, recipe_of
+    from export.to_onnx import INPUT, WHO, to_onnx
+    from export.to_tflite import lite_of_rows, recipe_of
     from export.trained_int8 import rounded_weights
     from export.trials import trial_of_rows
     from server.algorithms import lstm
@@ -116,10 +112,16 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     error, by_series, _ = tail.relative_error(answers[..., middle])
     inputs, outputs = parity.golden_graph(run, usable, names)
     golden = Golden(atol=INT8_ATOL, rtol=0.0)
-    lite = LitePart()
-    if recipe:
-        progress(0.95, "packing for TFLite")
-        lite = _for_tflite(net, pair, recipe, trial, golden, inputs, outputs)
+    progress(0.95, "packing for TFLite" if recipe else "measuring")
+    lite = lite_of_rows(
+        net,
+        dict(zip((INPUT, WHO), pair, strict=True)),
+        recipe,
+        lambda x, w: lstm.answer(net, x, w),
+        trial,
+        golden,
+        (inputs, outputs),
+    )
     champion = champion_error(tail, grid, list(range(len(grid.series))), course.world.champions.get(LSTM))
     covered = tail.coverage(answers[..., lstm.LEVELS.index(0.1)], answers[..., lstm.LEVELS.index(0.9)])
     strange = tail.relative_error(evaluation.window_answers(tail, spec, run, known)[..., middle])[0]
@@ -166,31 +168,6 @@ def train_lstm(course: Course, progress: Progress) -> Trained | None:
     return Trained(draft, answers[..., middle], before_the_tail(net)[..., middle])
 
 
-def _for_tflite(
-    net: lstm.QuantileLstm,
-    pair: tuple[Tensor, Tensor],
-    recipe: str,
-    trial: Trial,
-    golden: Golden,
-    inputs: parity.Arrays,
-    outputs: parity.Arrays,
-) -> LitePart:
-    """The TFLite file that lies beside the graph, proven like the graph's forms. pair: rows of x and of who."""
-    from export.bounds import FORECASTER
-    from export.to_onnx import INPUT, OUTPUT, WHO
-    from export.to_tflite import LiteRows, answers, held_to_golden, lite_part, to_tflite
-    from server.algorithms import lstm
-
-    part, file = lite_part(
-        lambda: to_tflite(net, {INPUT: pair[0], WHO: pair[1]}, [OUTPUT], recipe=recipe),
-        LiteRows,
-        lambda x, who: lstm.answer(net, x, who),
-        FORECASTER,
-        trial,
-    )
-    return part if file is None else held_to_golden(part, golden, outputs, answers(file, [inputs])[0])
-
-
 def _numbers(series: list[tuple[str, str]], machines: list[str], signals: list[str]) -> NDArray[np.int64]:
     """[S, 2] as Passport.who gives them."""
     pairs = [(machines.index(machine) + 1, signals.index(signal) + 1) for machine, signal in series]
@@ -233,7 +210,8 @@ def random_lstm_bundle(length: int = 48, horizon: int = 12) -> bytes:
     gateway pays to hold it, which does not depend on the weights."""
     import torch
 
-    from export.quantize import bare, quantize
+    from export.compact import bare
+    from export.quantize import quantize
     from export.to_onnx import to_onnx
     from server.algorithms import lstm
 

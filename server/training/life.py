@@ -17,6 +17,7 @@ from protocol.life_windows import Float32s, Floats, Life, LifeSpec, read_answer
 from server.lives import RecordedLives
 from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
+from server.training.course import ONNX_ALONE
 
 REMAINING_LIFE = "fault.life"
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -37,8 +38,9 @@ STUDENT: dict[str, Any] = {"members": 1, "hidden": 32, "dropout": 0.05}
 class LifePlan:
     """What the lives mean. `settings`: columns that tell the operating condition, in `conditions` clusters; `cap_h`:
     longest life told apart, hours (0: three fifths of the median recorded life); `renewed_by`: actions that renew;
-    `quantize`: the form of the network's weights (`export.forms`); `teacher`: networks of the usual size that teach one small
-    one together and are thrown away (0: the usual ones answer themselves)."""
+    `quantize`: the form of the network's weights (`export.forms`); `targets`: as of a forecast's plan (`ForecastPlan`);
+    `teacher`: networks of the usual size that teach one small one together and are thrown away (0: the usual ones answer
+    themselves)."""
 
     settings: tuple[str, ...] = ()
     conditions: int = 1
@@ -47,20 +49,23 @@ class LifePlan:
     epochs: int = 20
     seed: int = 7
     quantize: str = "auto"
+    targets: tuple[str, ...] = ONNX_ALONE
     teacher: int = 0
 
 
 def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, progress: Progress) -> list[Candidate]:
     """One candidate. Every fourth unit is held out and never learned from. Raises Refused where too few units failed or
-    nothing in their signals moves."""
+    nothing in their signals moves, BadSettings where a target is asked for that cannot be made here."""
     import torch
 
     from export.bounds import FORECASTER
     from export.forms import choose
-    from export.to_onnx import to_onnx
+    from export.to_onnx import INPUT, to_onnx
+    from export.to_tflite import lite_of_rows, recipe_of
     from export.trials import trial_of_rows
     from server.algorithms import remaining_life as algorithm
 
+    recipe = recipe_of(plan.targets)
     learn, held = split(recorded.lives)
     names, settings = _columns(recorded, plan)
     learn, held = (_parted(recorded, part, names, settings) for part in (learn, held))
@@ -83,7 +88,8 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
     progress(0.75, "remaining life: exporting to ONNX")
     learned = algorithm.sample(learn, spec, max(every, 4))
     checked = _checked(held, spec)
-    graph = to_onnx(net, torch.from_numpy(learned.x[:2].copy()))
+    pair = torch.from_numpy(learned.x[:2].copy())
+    graph = to_onnx(net, pair)
     float_told, labels = algorithm.answer(net, checked.x), np.minimum(checked.lived, spec.cap)
     float_error = _rmse(read_answer(float_told, spec).expected, labels)
 
@@ -92,7 +98,8 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
         error = _rmse(read_answer(told, spec).expected, labels)
         return parity.compare(float_told, told, float_error, error, lower_is_better=True)
 
-    choice = choose(graph, FORECASTER, trial_of_rows(cost, checked.x), wanted=plan.quantize)
+    trial = trial_of_rows(cost, checked.x)
+    choice = choose(graph, FORECASTER, trial, wanted=plan.quantize)
     run = parity.Graph(choice.graph)
     answer = read_answer(run(checked.x), spec)
     error = _rmse(answer.expected, labels)
@@ -107,6 +114,11 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
         lambda squares, count: np.sqrt(squares / count),
     )
     inputs, outputs = parity.golden_graph(run, checked.x)
+    golden = Golden(atol=INT8_ATOL, rtol=0.0)
+    progress(0.9, "remaining life: packing for TFLite" if recipe else "remaining life: measuring")
+    lite = lite_of_rows(
+        net, {INPUT: pair}, recipe, lambda x: algorithm.answer(net, x), trial, golden, (inputs, outputs)
+    )
     censored = sum(not life.failed for life in recorded.lives)
     draft = Draft(
         slot=REMAINING_LIFE,
@@ -137,7 +149,9 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
             )
         ],
         parity=choice.parity,
-        golden=Golden(atol=INT8_ATOL, rtol=0.0),
+        golden=golden,
+        lite=lite.told,
+        lite_graph=lite.content,
         golden_inputs=inputs,
         golden_outputs=outputs,
         float_bytes=choice.float_bytes,
@@ -147,7 +161,8 @@ def train_life(recorded: RecordedLives, plan: LifePlan, world: Circumstances, pr
         limits=f"Knows failures like the recorded ones only; lives over {spec.cap:g} {spec.unit} are not told apart; age "
         "counts from the last renewal that the gateway heard of, else from the first reading it has.",
         words=f"{choice.words} {len(learn)} units learned from ({censored} of all still worked at the end of their record); "
-        f"{algorithm.parameters(net)} weights; the 80 % interval held {inside:.0%} of held-out moments.",
+        f"{algorithm.parameters(net)} weights; the 80 % interval held {inside:.0%} of held-out moments."
+        + (f" {lite.words}" if lite.words else ""),
         because=world.because,
     )
     progress(1.0, "remaining life: sealed")

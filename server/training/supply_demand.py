@@ -27,6 +27,7 @@ from protocol.errors import Reason, Refused
 from server.algorithms import demand, intermittent
 from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
+from server.training.course import ONNX_ALONE
 
 SERVICE = 0.95
 PINBALL, TOTAL_RMSE, TOTAL_BIAS = (
@@ -50,23 +51,28 @@ class DemandTable:
 
 @dataclass(frozen=True)
 class DemandPlan:
-    """`horizon` 0: `usual_horizon` of the months at hand; `quantize`: the form of the network's weights (`export.forms`)."""
+    """`horizon` 0: `usual_horizon` of the months at hand; `quantize`: the form of the network's weights (`export.forms`);
+    `targets`: as of a forecast's plan (`ForecastPlan`)."""
 
     horizon: int = 0
     settings: demand.DemandSettings = field(default_factory=demand.DemandSettings)
     quantize: str = "auto"
+    targets: tuple[str, ...] = ONNX_ALONE
 
 
 def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, progress: Progress) -> Candidate:
     """One candidate for the slot `supply.demand`, fitted without the newest `horizon` months, which judge it. Raises
-    Refused where the months do not suffice, BadMessage for a negative count."""
+    Refused where the months do not suffice, BadMessage for a negative count, BadSettings where a target is asked for that
+    cannot be made here."""
     import torch
 
     from export.bounds import FORECASTER
     from export.forms import choose
-    from export.to_onnx import to_onnx
+    from export.to_onnx import INPUT, to_onnx
+    from export.to_tflite import lite_of_rows, recipe_of
     from export.trials import trial_of_rows
 
+    recipe = recipe_of(plan.targets)
     history = checked_history(table.counts)
     months = history.shape[1]
     horizon = plan.horizon or usual_horizon(months)
@@ -81,7 +87,8 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
     fitted = demand.fit(learned, horizon, next_month, plan.settings, lambda f, step: progress(0.8 * f, step))
     spec = fitted.spec
     windows = demand_windows(learned, next_month or 0, spec)
-    graph = to_onnx(fitted.net, torch.from_numpy(np.tile(windows.x[:1], (2, 1, 1))))
+    pair = torch.from_numpy(np.tile(windows.x[:1], (2, 1, 1)))
+    graph = to_onnx(fitted.net, pair)
     progress(0.9, "choosing the form of its weights")
     float_answer = demand.answer(fitted.net, windows.x)
     float_loss = _loss(demand_ahead(windows, float_answer, spec), held_out)
@@ -91,12 +98,18 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
         loss = _loss(demand_ahead(windows, answer, spec), held_out)
         return parity.compare(float_answer, answer, float_loss, loss, lower_is_better=True)
 
-    choice = choose(graph, FORECASTER, trial_of_rows(cost, windows.x), wanted=plan.quantize)
+    trial = trial_of_rows(cost, windows.x)
+    choice = choose(graph, FORECASTER, trial, wanted=plan.quantize)
     run = parity.Graph(choice.graph)
     ahead = demand_ahead(windows, run(windows.x), spec)
     name, reference = _best_reference(learned, held_out)
     champion = _champion(learned, next_month, world.champions.get(SPARE_PARTS), horizon)
     inputs, outputs = parity.golden_graph(run, windows.x)
+    golden = Golden(atol=INT8_ATOL, rtol=0.0)
+    progress(0.95, "packing for TFLite" if recipe else "measuring")
+    lite = lite_of_rows(
+        fitted.net, {INPUT: pair}, recipe, lambda x: demand.answer(fitted.net, x), trial, golden, (inputs, outputs)
+    )
     covered = np.mean((held_out <= ahead.month_quantile(SERVICE))[np.isfinite(held_out)])
     draft = Draft(
         slot=SPARE_PARTS,
@@ -113,7 +126,9 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
         ),
         quality=_figures(ahead, reference, champion, held_out, name),
         parity=choice.parity,
-        golden=Golden(atol=INT8_ATOL, rtol=0.0),
+        golden=golden,
+        lite=lite.told,
+        lite_graph=lite.content,
         golden_inputs=inputs,
         golden_outputs=outputs,
         float_bytes=choice.float_bytes,
@@ -122,7 +137,8 @@ def train_demand(table: DemandTable, plan: DemandPlan, world: Circumstances, pro
         intended_use="Demand of spare parts over a lead time as a distribution of whole units, and the stock to hold.",
         limits=f"Months; at most {horizon} ahead; parts of the kind it was trained on. A part without history gets the "
         "fleet's rate.",
-        words=f"{choice.words} The 95 % quantile held {covered:.0%} of held-out months.",
+        words=f"{choice.words} The 95 % quantile held {covered:.0%} of held-out months."
+        + (f" {lite.words}" if lite.words else ""),
         because=world.because,
     )
     progress(1.0, "demand sealed")

@@ -125,28 +125,32 @@ def packed(encoder: TextEncoder, texts: Sequence[str], quantize: str = AUTO) -> 
     """(graph in the form that suits it, tokenizer.json) for a gateway. texts: held out ones, by whose vectors the forms are
     judged; quantize: as `export.forms.choose` takes it."""
     graph = encoder_graph(EncoderForExport(encoder.net.bert))
-    choice = choose(graph, ENCODER, _trial(encoder, texts), wanted=quantize, tried=OF_WINDOWS)
+    choice = choose(graph, ENCODER, trial_of_texts(encoder, texts), wanted=quantize, tried=OF_WINDOWS)
     return choice, word_pieces.written(encoder.tokenizer)
 
 
 def packed_lite(encoder: TextEncoder, texts: Sequence[str], recipe: str) -> tuple[LitePart, LiteEncoder | None]:
     """(the TFLite file that lies beside the graph, the encoder that it is) judged by the same texts."""
-    context = encoder.net.settings.context
-    ids = torch.ones((1, SHORTEST), dtype=torch.int32)
     part, file = lite_part(
-        lambda: to_tflite(
-            EncoderForExport(encoder.net.bert),
-            {"ids": ids, "mask": torch.ones_like(ids)},
-            ["tokens", "whole"],
-            recipe=recipe,
-            lengths=lengths_up_to(context),
-        ),
+        lambda: lite_file(encoder, recipe),
         LiteTokens,
         lambda rows: bert.vectors(encoder.net.bert, rows),
         ENCODER,
-        _trial(encoder, texts),
+        trial_of_texts(encoder, texts),
     )
     return part, None if file is None else LiteEncoder(file, word_pieces.written(encoder.tokenizer), encoder.width)
+
+
+def lite_file(encoder: TextEncoder, recipe: str) -> LiteFile:
+    """The encoder as a TFLite file with a signature for each of several lengths. Raises as `to_tflite`."""
+    ids = torch.ones((1, SHORTEST), dtype=torch.int32)
+    return to_tflite(
+        EncoderForExport(encoder.net.bert),
+        {"ids": ids, "mask": torch.ones_like(ids)},
+        ["tokens", "whole"],
+        recipe=recipe,
+        lengths=lengths_up_to(encoder.net.settings.context),
+    )
 
 
 class LiteEncoder:
@@ -163,7 +167,7 @@ class LiteEncoder:
         return _of_the_text(text, vectors, whole[0], places)
 
 
-def _trial(encoder: TextEncoder, texts: Sequence[str]) -> Trial:
+def trial_of_texts(encoder: TextEncoder, texts: Sequence[str]) -> Trial:
     """How forms of an encoder are tried: by their nearness to the float vectors of the texts."""
     rows = [_cut(row, encoder.net.settings.context) for row in encoder.rows(texts)[:MOST_COMPARED]]
     exact = bert.vectors(encoder.net.bert, rows)

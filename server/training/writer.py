@@ -7,11 +7,9 @@ ones in the house style judge whether it can learn a manner at all, and the temp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -32,20 +30,21 @@ from protocol.writing.facts import LANGUAGES, Language
 from protocol.writing.frames import Frames, encode_frames
 from server.algorithms import byte_pairs, ngrams
 from server.algorithms.gpt import TorchDecoder
-from server.evaluation_writing import EditedReport, Worth, log_probability, prefer, worth
+from server.evaluation_writing import EditedReport, Worth, log_probabilities, prefer, worth
 from server.left import LeftReport
+from server.training import certainty
 from server.training.circumstances import DIGITS, Candidate, Circumstances, Progress
 from server.training.left_reports import judged
 from server.training.writer_lessons import Course, Learned, WriterPlan
-
-if TYPE_CHECKING:
-    pass
 
 WRITER = "report.writer"
 PACKED_ATOL = 0.25
 """How far a packed model's logits may lie apart on two processors; they are some ten nats wide."""
 GOLDEN_TOKENS, GOLDEN_ROWS, GOLDEN_TEXTS = 12, 4, 2
+MOST_NATS = 50.0
+"""A token, beyond which a perplexity says nothing more."""
 Encode = Callable[[str], Sequence[int]]
+Floats = NDArray[np.float64]
 
 
 def train_writer(
@@ -60,11 +59,22 @@ def train_writer(
 
 @dataclass(frozen=True)
 class Judgement:
-    """worth[document][language], the mean likelihood of what was chosen a report, and the unmasked loss a token (nats)."""
+    """worth[document][language], the mean likelihood of what was chosen a report. surprise [R, 2]: of each held-out report,
+    in all languages, the unmasked loss (nats) and its tokens; documents [R]: of which document it is, in that order."""
 
     worth: Mapping[str, Mapping[Language, Worth]]
-    loss: float
-    tokens: int
+    surprise: Floats
+    documents: Sequence[str]
+
+    @property
+    def tokens(self) -> int:
+        """That were judged without a mask."""
+        return int(self.surprise[:, 1].sum())
+
+    @property
+    def perplexity(self) -> float:
+        """Without a mask, a token."""
+        return float(_perplexity(*self.surprise.sum(axis=0)))
 
     @property
     def ours(self) -> float:
@@ -85,9 +95,27 @@ class Judgement:
         """Held-out reports, each language by itself."""
         return sum(each.reports for each in self._each)
 
+    def ours_between(self) -> certainty.Interval:
+        """95 % interval of `ours`: reports drawn again, each in all of its languages."""
+        place = np.array(self.documents)
+        likelihood, counted = (np.zeros((len(place), len(self._each))) for _ in range(2))
+        columns = ((document, each) for document, languages in self.worth.items() for each in languages.values())
+        for column, (document, each) in enumerate(columns):
+            likelihood[place == document, column] = each.model.by_report
+            counted[place == document, column] = 1.0
+        return certainty.of_sums([likelihood, counted], lambda total, count: (total / count).mean(axis=1))
+
+    def perplexity_between(self) -> certainty.Interval:
+        """95 % interval of `perplexity`, likewise."""
+        return certainty.of_sums([self.surprise[:, 0], self.surprise[:, 1]], _perplexity)
+
     @property
     def _each(self) -> list[Worth]:
         return [each for languages in self.worth.values() for each in languages.values()]
+
+
+def _perplexity(nats: Floats | float, count: Floats | float) -> Floats:
+    return np.exp(np.minimum(np.asarray(nats) / np.maximum(count, 1), MOST_NATS))
 
 
 def judge_writer(
@@ -100,8 +128,10 @@ def judge_writer(
 ) -> Judgement:
     """Measures a writer on reports that did not teach it; `taught` is what the other choosers count."""
     found: dict[str, dict[Language, Worth]] = {}
-    told: list[EditedReport] = []
+    surprise: list[Floats] = []
+    documents: list[str] = []
     for document in sorted({report.document for report in held_out}):
+        sums = np.zeros((sum(report.document == document for report in held_out), 2))
         for language in LANGUAGES:
 
             def read(
@@ -111,10 +141,11 @@ def judge_writer(
                 return [judged(report, frames[document], language, encode) for report in mine]
 
             judging = read(held_out)
-            told += judging
             found.setdefault(document, {})[language] = worth(decoder, read(taught), judging, end)
-    mean, count = log_probability(decoder, told, end)
-    return Judgement(found, -mean, count)
+            sums += log_probabilities(decoder, judging, end) * (-1, 1)
+        surprise.append(sums)
+        documents += [document] * len(sums)
+    return Judgement(found, np.concatenate(surprise), documents)
 
 
 def _draft(course: Course, learned: Learned, world: Circumstances) -> Draft:
@@ -180,6 +211,7 @@ def _quality(
         if course.people
         else f"{len(held_out)} made-up reports in the house style, of other facts"
     )
+    (low, high), (least, most) = ours.ours_between(), ours.perplexity_between()
     theirs = _champion_likelihood(champion, course, taught, held_out)
     counted = _ngram_loss(learned, course, held_out)
     return [
@@ -190,15 +222,19 @@ def _quality(
             reference=round(reference, DIGITS),
             reference_name=f"{name}_wording" if name == "first" else name,
             champion=None if theirs is None else round(theirs, DIGITS),
+            low=low,
+            high=high,
             split=split,
             n=ours.reports,
         ),
         Quality(
             metric="perplexity_without_mask",
             lower_is_better=True,
-            model=round(math.exp(min(ours.loss, 50.0)), DIGITS),
-            reference=round(math.exp(min(counted, 50.0)), DIGITS),
+            model=round(ours.perplexity, DIGITS),
+            reference=round(float(_perplexity(counted, 1)), DIGITS),
             reference_name="five_gram",
+            low=least,
+            high=most,
             split=split,
             n=ours.tokens,
         ),

@@ -1,5 +1,6 @@
-"""`millwright export`: a model that someone brings becomes a folder: the smallest graph that is still right, and the table of
-the forms that were tried. Exit status: 0 written, 1 measured and refused (the folder says why), 2 wrong input."""
+"""`millwright export`: a model that someone brings becomes a folder: the smallest graph that is still right, a TFLite file
+where it is asked for, and the table of the forms that were tried. Exit status: 0 written, 1 measured and refused (the folder
+says why and holds no model), 2 wrong input."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import argparse
 import hashlib
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,24 +16,44 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.bundles import GRAPH, Form
+from protocol.bundles import GRAPH, LITE, Form, Parity
 from protocol.errors import BadSettings
 from server.workbench.training import MARK, check_place, written_whole
 
 if TYPE_CHECKING:
-    from server.training.brought import Brought
+    from export.forms import Choice
+    from server.training.brought import Brought, BroughtLite
 
 ONNX = "onnx"
 MOST_TEXT_BYTES, MOST_ROW_BYTES = 16 * 1024 * 1024, 256 * 1024 * 1024
 
 
+class LiteReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The TFLite file. file: its name; empty: it was refused. recipe: form of its weights; lengths: numbers of tokens that it
+    has a signature for; latency_us: of a call by the runtime that gateways have; strained: kind of row -> element rms;
+    refused: the bounds that it breaks; made_by: package -> version."""
+
+    file: str
+    sha256: str
+    recipe: str
+    bytes: int
+    lengths: list[int]
+    latency_us: float
+    parity: Parity
+    strained: dict[str, float]
+    refused: str
+    made_by: dict[str, str]
+
+
 class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was tried and what was taken. file: of the graph; empty: it was refused. bound: what a form was held to;
-    judged_on: the rows that it was judged on, in words. beside: files that belong to the graph."""
+    """What was tried and what was taken. eligible: every target that was asked for is written; file: of the graph; empty: it
+    was refused, or not asked for (then there are no forms). bound: what a form was held to; judged_on: the rows that it was
+    judged on, in words. beside: files that belong to the model; lite: where TFLite was asked for."""
 
     source: str
     kind: str
     family: str
+    targets: list[str]
     quantize: str
     chosen: str
     eligible: bool
@@ -45,6 +67,7 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     judged_on: str
     forms: list[Form]
     beside: list[str]
+    lite: LiteReport | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -72,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="millwright export",
         description="Makes a model that you bring as small as it may be. Tries the forms of its weights, measures loss, size "
-        "and latency of each, and takes the smallest within its bound. Writes model.onnx, report.json and report.md.",
+        "and latency of each, and takes the smallest within its bound. Writes model.onnx, report.json and report.md; of an "
+        "encoder also model.tflite where --target asks for it.",
     )
     add = made.add_argument
     add(
@@ -83,7 +107,12 @@ def parser() -> argparse.ArgumentParser:
         help="a Hugging Face folder (GPT-2, Llama, BERT families; safetensors), or a float .onnx file",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write; an earlier export's is replaced")
-    add("--target", default=ONNX, metavar="NAME[,NAME]", help="default: onnx")
+    add(
+        "--target",
+        default=ONNX,
+        metavar="NAME[,NAME]",
+        help="onnx (default), tflite (8-bit weights), tflite-dyn8 (faster, ai-edge-litert only), or onnx and one of them",
+    )
     add(
         "--quantize",
         default="auto",
@@ -105,47 +134,86 @@ def export_model(
     texts: Path | None = None,
     rows: Path | None = None,
 ) -> ExportReport:
-    """Writes the folder `out`, which must not exist, or be an earlier one. A model whose asked form breaks its bound leaves a
-    report and no graph. Raises BadSettings and BadBundle, which say what to do."""
-    if targets != (ONNX,):
-        raise BadSettings(f"--target {','.join(targets) or 'nothing'}: onnx is the target that this version writes")
+    """Writes the folder `out`, which must not exist, or be an earlier one. A model that breaks its bound in a form that was
+    asked for leaves a report and nothing else. Raises BadSettings and BadBundle, which say what to do."""
     check_place(out)
     told = _texts(texts) if texts is not None else []
     given = _rows(rows) if rows is not None else None
     from server.training.brought import smallest  # torch, only here
 
-    made = smallest(model, quantize, texts=told, rows=given)
-    report = _report(model, quantize, made)
+    made = smallest(model, quantize, targets=targets, texts=told, rows=given)
+    report = _report(model, targets, quantize, made)
     with written_whole(out) as folder:
         if report.eligible:
-            (folder / GRAPH).write_bytes(made.choice.graph)
-            for name, body in made.texts.items():
+            for name, body in _files(made).items():
                 (folder / name).write_bytes(body)
         (folder / "report.md").write_text(summary(report), encoding="utf-8")
         (folder / MARK).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     return report
 
 
-def _report(model: Path, quantize: str, made: Brought) -> ExportReport:
-    choice = made.choice
-    eligible = not choice.refused
+def _files(made: Brought) -> dict[str, bytes]:
+    graph = {} if made.choice is None else {GRAPH: made.choice.graph}
+    lite = {} if made.lite is None else {LITE: made.lite.file.content}
+    return graph | lite | made.texts
+
+
+def _report(model: Path, targets: tuple[str, ...], quantize: str, made: Brought) -> ExportReport:
+    choice, lite = made.choice, made.lite
+    eligible = not ((choice is not None and choice.refused) or (lite is not None and lite.refused))
     return ExportReport(
         source=model.resolve().name,
         kind=made.kind,
         family=made.family,
+        targets=list(targets),
         quantize=quantize,
-        chosen=choice.name,
+        chosen="" if choice is None else choice.name,
         eligible=eligible,
-        verdict=choice.words if eligible else f"Refused: {choice.refused}. Ask for another form, or auto.",
-        file=GRAPH if eligible else "",
-        sha256=hashlib.sha256(choice.graph).hexdigest(),
-        bytes=len(choice.graph),
-        float_bytes=choice.float_bytes,
-        latency_us=round(choice.latency_us, 1),
+        verdict=" ".join([*_of_graph(choice), *_of_lite(lite, alone=choice is None)]),
+        file=GRAPH if eligible and choice is not None else "",
+        sha256="" if choice is None else hashlib.sha256(choice.graph).hexdigest(),
+        bytes=0 if choice is None else len(choice.graph),
+        float_bytes=0 if choice is None else choice.float_bytes,
+        latency_us=0.0 if choice is None else round(choice.latency_us, 1),
         bound=made.bound.words,
         judged_on=made.judged_on,
-        forms=choice.forms,
+        forms=[] if choice is None else choice.forms,
         beside=sorted(made.texts) if eligible else [],
+        lite=None if lite is None else _lite_report(lite, eligible),
+    )
+
+
+def _of_graph(choice: Choice | None) -> list[str]:
+    if choice is None:
+        return []
+    return [f"Refused: {choice.refused}. Ask for another form, or auto." if choice.refused else choice.words]
+
+
+def _of_lite(lite: BroughtLite | None, *, alone: bool) -> list[str]:
+    if lite is None:
+        return []
+    if lite.refused:
+        return [
+            f"TFLite refused ({lite.told.recipe}): {lite.refused}. Ask for {'another target' if alone else 'onnx alone'}."
+        ]
+    return [
+        f"TFLite ({lite.told.recipe}, {lite.told.size / 1024:.0f} KiB): element rms {lite.told.parity.rel_rms:.2g} by the "
+        "runtime that gateways have."
+    ]
+
+
+def _lite_report(lite: BroughtLite, eligible: bool) -> LiteReport:
+    return LiteReport(
+        file=LITE if eligible else "",
+        sha256=hashlib.sha256(lite.file.content).hexdigest(),
+        recipe=lite.told.recipe,
+        bytes=lite.told.size,
+        lengths=list(lite.file.lengths),
+        latency_us=round(lite.latency_us, 1),
+        parity=lite.told.parity,
+        strained=lite.strained,
+        refused=lite.refused,
+        made_by=dict(lite.file.versions),
     )
 
 
@@ -161,17 +229,31 @@ def summary(report: ExportReport) -> str:
         "| form | KiB | of float | µs a call | task change | element rms | worst out of range | |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    return "\n".join([*lines, *(_line(form, report) for form in report.forms), ""])
+    rows = [_line(form, report) for form in report.forms]
+    if (lite := report.lite) is not None:
+        name, why = f"TFLite {lite.recipe}", lite.refused or _stands(report)
+        rows.append(_row(name, lite.bytes, report.float_bytes, lite.latency_us, lite.parity, lite.strained, why))
+    return "\n".join([*lines, *rows, ""])
 
 
 def _line(form: Form, report: ExportReport) -> str:
     if form.parity is None:
         return f"| {form.name} | | | | | | | {form.why} |"
-    strained = max(form.strained.values(), default=0.0)
-    why = form.why or "**taken**"
+    why = form.why or _stands(report)
+    return _row(form.name, form.size, report.float_bytes, form.latency_us, form.parity, form.strained, why)
+
+
+def _stands(report: ExportReport) -> str:
+    return "**taken**" if report.eligible else "within its bound"
+
+
+def _row(
+    name: str, size: int, whole: int, latency_us: float, parity: Parity, strained: Mapping[str, float], why: str
+) -> str:
+    share = f"{size / whole:.2f}" if whole else ""
     return (
-        f"| {form.name} | {form.size / 1024:.1f} | {form.size / report.float_bytes:.2f} | {form.latency_us:.0f} "
-        f"| {form.parity.task_change:+.3%} | {form.parity.rel_rms:.2g} | {strained:.2g} | {why} |"
+        f"| {name} | {size / 1024:.1f} | {share} | {latency_us:.0f} | {parity.task_change:+.3%} | {parity.rel_rms:.2g} "
+        f"| {max(strained.values(), default=0.0):.2g} | {why} |"
     )
 
 

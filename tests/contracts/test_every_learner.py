@@ -76,12 +76,12 @@ class Learner:
     explain: Callable[[LoadedModel], list[Sum]] | None
 
 
-def _forecaster(slot: str, covers: tuple[str, ...]) -> Learner:
+def forecaster(slot: str, covers: tuple[str, ...], targets: tuple[str, ...] = ("onnx",)) -> Learner:
     little = of("server/test_training.py")
     spec, step = little.SPEC, little.STEP_MS
 
     def learn() -> training.Candidate:
-        plan = training.ForecastPlan(window=spec, epochs=2, slots=(slot,))
+        plan = training.ForecastPlan(window=spec, epochs=2, slots=(slot,), targets=targets)
         return training.train_forecast(little.plant(2, 520, 3), plan, little.WORLD, little.quiet)[0]
 
     def situations() -> dict[tuple[str, str], Floats]:
@@ -212,10 +212,12 @@ def _late() -> Learner:
     return _risks("supply.late", ("late_delivery",), learn, ask)
 
 
-def _life() -> Learner:
+def life(targets: tuple[str, ...] = ("onnx",)) -> Learner:
     def learn() -> training.Candidate:
         little = of("server/test_remaining_life.py")
-        plan = training.LifePlan(settings=("load",), conditions=2, cap_h=8.0, renewed_by=("replace-*",), seed=3)
+        plan = training.LifePlan(
+            settings=("load",), conditions=2, cap_h=8.0, renewed_by=("replace-*",), seed=3, targets=targets
+        )
         return training.train_life(little.recorded(24), plan, little.WORLD, little.quiet)[0]
 
     def ask(model: LoadedModel) -> Answers:
@@ -261,13 +263,13 @@ def _monitor() -> Learner:
     return Learner("fault.monitor", ("monitor",), learn, ask, explain)
 
 
-def _demand() -> Learner:
+def demand(targets: tuple[str, ...] = ("onnx",)) -> Learner:
     def learn() -> training.Candidate:
         little = of("server/test_supply_demand.py")
         counts = little.fading_fleet(160, 24, 5)
         table = little.DemandTable([f"part {i}" for i in range(len(counts))], "2023-01", counts)
         made: training.Candidate = little.train_demand(
-            table, little.DemandPlan(little.HORIZON, little.SMALL), little.WORLD, little.quiet
+            table, little.DemandPlan(little.HORIZON, little.SMALL, targets=targets), little.WORLD, little.quiet
         )
         return made
 
@@ -370,16 +372,16 @@ def _fault_cases() -> Iterator[FaultCase]:
 
 
 LEARNERS = [
-    _forecaster(training.ARIMA, ("arima", "arima_search", "arima_likelihood", "arima_pool")),
-    _forecaster(training.RIDGE, ("ridge", "combination")),
-    _forecaster(training.LSTM, ("lstm", "units", "teaching")),
+    forecaster(training.ARIMA, ("arima", "arima_search", "arima_likelihood", "arima_pool")),
+    forecaster(training.RIDGE, ("ridge", "combination")),
+    forecaster(training.LSTM, ("lstm", "units", "teaching")),
     _items(),
     _tabular(),
     _events(),
     _late(),
-    _life(),
+    life(),
     _monitor(),
-    _demand(),
+    demand(),
     *_readers(),
     _writer(),
 ]

@@ -22,29 +22,29 @@ from protocol.card import card
 from protocol.errors import BadBundle, BadSettings
 from server import training
 from tests import lite_files
-from tests.contracts.test_every_learner import LEARNERS, Learner, learned, of
+from tests.contracts.test_every_learner import LEARNERS, Learner, demand, forecaster, learned, life, of
 
 TARGETS = ("numpy", ONNXRUNTIME, TFLITE)
+BOTH = ("onnx", "tflite")
 
 
-def _beside() -> Learner:
-    """The LSTM with a TFLite file beside its graph; skipped where nothing here makes one."""
-    little, lstm = of("server/test_training.py"), next(one for one in LEARNERS if one.name == training.LSTM)
+def _beside(usual: Learner) -> Learner:
+    """One that is asked for a TFLite file beside its graph; skipped where nothing here makes one."""
 
     def learn() -> training.Candidate:
         try:
             converter()
         except BadSettings as why:
             pytest.skip(str(why))
-        plan = training.ForecastPlan(window=little.SPEC, epochs=2, slots=(training.LSTM,), targets=("onnx", "tflite"))
-        made = training.train_forecast(little.plant(2, 520, 3), plan, little.WORLD, little.quiet)[0]
-        assert made.passport.lite is not None
+        made = usual.learn()
+        assert made.passport.lite is not None, made.passport.verdict
+        assert f"Beside it a TFLite file ({made.passport.lite.recipe}, " in made.passport.verdict
         return made
 
-    return replace(lstm, name="forecast.lstm beside tflite", learn=learn)
+    return replace(usual, name=f"{usual.name} beside tflite", learn=learn)
 
 
-ALL = [*LEARNERS, _beside()]
+ALL = [*LEARNERS, *map(_beside, (forecaster(training.LSTM, ("lstm",), BOTH), life(BOTH), demand(BOTH)))]
 every = pytest.mark.parametrize("learner", ALL, ids=[learner.name for learner in ALL])
 
 

@@ -17,8 +17,9 @@ import torch
 from edge_agent.runtimes import load
 from edge_agent.runtimes.engine import OnnxEngine, session
 from edge_agent.runtimes.text_graphs import GraphEncoder, OnnxDecoder
+from export.blocks import BLOCKS, weight_only
 from export.in_place import ATTENTION
-from export.quantize import BLOCKS, operators, quantize, weight_only
+from export.quantize import operators, quantize
 from export.to_decoder import decoder_graph, encoder_graph, gateway_graph
 from protocol.bundles import TOKENIZER, Bundle, Golden, Lineage, Parity, Passport, Runtime, digest, pack
 from protocol.errors import BadBundle

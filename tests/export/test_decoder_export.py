@@ -13,10 +13,11 @@ import onnxruntime
 import torch
 from torch.nn import functional
 
+from export.blocks import BLOCKS, GATHERED, weight_only
 from export.decoding import PackedDecoder
 from export.in_place import ATTENTION, NORM, in_place
 from export.parity import compare_decoders, golden_decoder
-from export.quantize import BLOCKS, GATHERED, operators, quantize, weight_only
+from export.quantize import operators, quantize
 from export.to_decoder import decoder_graph, gateway_graph
 from protocol.errors import BadBundle
 from protocol.writing.decoder import WriterSpec

@@ -16,12 +16,15 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from export import parity
+from export.blocks import BLOCKS, weight_only
 from export.bounds import FORECASTER, Bound
+from export.compact import bare
 from export.forms import FASTER, FLOAT32, FORMS, LARGER, choose, latencies, taken
-from export.quantize import BLOCKS, WIDENED, bare, halved, operators, static, weight_only
+from export.quantize import WIDENED, operators, static
 from export.to_onnx import to_onnx
 from export.trained_int8 import rounded_weights
 from export.trials import Trial, surprise, trial_of_rows
+from export.widened import halved
 from protocol.bundles import Form, Parity
 from protocol.errors import BadBundle, BadSettings
 

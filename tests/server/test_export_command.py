@@ -20,8 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import millwright
+from export.compact import bare
 from export.from_onnx import MOST_OPSET, read_float_graph
-from export.quantize import bare, operators
+from export.quantize import operators
 from export.to_onnx import exported, to_onnx
 from protocol.errors import BadBundle, BadSettings, MillwrightError, Reason
 from server.algorithms import bert, byte_pairs, word_pieces
@@ -424,7 +425,7 @@ def test_a_family_that_is_not_known_names_those_that_are(gpt: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--target", "tflite"], "onnx is the target that this version writes"),
+        (["--target", "tflite"], "TFLite files are made of torch modules, not of ONNX files"),
         (["--quantize", "int3"], "quantize 'int3': name one of auto, float32"),
         (["--quantize", "int8_static"], "int8_static could not be made: it has no convolution"),
         (["--rows", "absent.npz"], "cannot read absent.npz"),

@@ -121,6 +121,20 @@ def test_a_training_that_cannot_be_packed_as_asked_is_not_begun(
     assert done == []
 
 
+def test_nor_is_one_of_remaining_lives_or_of_demand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MILLWRIGHT_TFLITE_PYTHON", str(tmp_path / "python"))
+    lives, parts = of("test_remaining_life.py"), of("test_supply_demand.py")
+    done: list[str] = []
+    with pytest.raises(BadSettings, match="which is no file"):
+        training.train_life(
+            lives.recorded(8), training.LifePlan(targets=BOTH), world(), lambda _, step: done.append(step)
+        )
+    table = parts.DemandTable(["a"], "2023-01", np.ones((1, 24)))
+    with pytest.raises(BadSettings, match="which is no file"):
+        parts.train_demand(table, parts.DemandPlan(targets=BOTH), world(), lambda _, step: done.append(step))
+    assert done == []
+
+
 def test_targets_name_the_recipe_of_the_file() -> None:
     assert recipe_of(("onnx",)) == ""
     with_converter()

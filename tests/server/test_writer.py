@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,13 @@ from protocol.writing.realise import Alternatives, Facts, licensed, template
 from server.algorithms import byte_pairs
 from server.algorithms.gpt import Gpt, GptSettings, TorchDecoder
 from server.checkpoints import save_gpt
+from server.evaluation_writing import Chooser, Worth
 from server.left import LeftReport
+from server.training import certainty
 from server.training.circumstances import Candidate, Circumstances
 from server.training.language import LoopSettings
 from server.training.left_reports import invented, made_up, sections
-from server.training.writer import WRITER, train_writer
+from server.training.writer import WRITER, Judgement, train_writer
 from server.training.writer_lessons import WriterPlan, learn_writer
 
 WORLD = Circumstances(dataset_digest="0" * 64, dataset_rows=0, now_ms=0)
@@ -115,8 +118,54 @@ def test_passport_says_how_the_choices_were_judged(candidate: Candidate) -> None
     assert not mask.beats_reference  # a minute's learning is not enough
     assert not passport.eligible
     assert "without a mask" in passport.verdict
+    for figure in passport.quality:
+        assert figure.low is not None
+        assert figure.high is not None
+        assert figure.low < figure.model < figure.high
     assert passport.writer is not None
     assert passport.writer.documents == ["fault_report"]
+
+
+def heard(likelihood: Sequence[float]) -> Worth:
+    """What a chooser made of so many reports of one language."""
+    sums = np.array(likelihood)
+    ours = Chooser(float(sums.mean()), 1.0, sums)
+    return Worth(reports=len(sums), choices=len(sums), model=ours, rivals={}, gain={}, sure={})
+
+
+def test_a_writers_interval_is_over_reports_whatever_their_languages() -> None:
+    sums = np.random.default_rng(3).normal(-5.0, 1.0, 40)
+    losses = np.stack([-sums, np.full(40, 4.0)], axis=1)
+    one = Judgement({"fault_report": {"en": heard(sums)}}, losses, ["fault_report"] * 40)
+    both = Judgement({"fault_report": {"en": heard(sums), "zh": heard(sums)}}, 2 * losses, ["fault_report"] * 40)
+    assert one.ours_between() == both.ours_between() == certainty.of_mean(sums)
+    assert one.perplexity_between() == both.perplexity_between()
+    low, high = one.perplexity_between()
+    assert low is not None
+    assert high is not None
+    assert one.perplexity == pytest.approx(np.exp(-sums.mean() / 4))
+    assert low < one.perplexity < high
+
+
+def test_a_writers_interval_is_over_documents_that_count_alike() -> None:
+    drawn = np.random.default_rng(4)
+    many, few = drawn.normal(-2.0, 0.1, 60), drawn.normal(-8.0, 1.0, 20)
+    told = Judgement(
+        {"fault_report": {"en": heard(many)}, "maintenance_plan": {"en": heard(few)}},
+        np.ones((80, 2)),
+        ["fault_report"] * 60 + ["maintenance_plan"] * 20,
+    )
+    low, high = told.ours_between()
+    assert low is not None
+    assert high is not None
+    assert low < told.ours < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 * few.std() / np.sqrt(20), rel=0.25)
+    assert told.perplexity_between() == (None, None)
+
+
+def test_four_held_out_reports_tell_nothing_of_a_writers_luck() -> None:
+    told = Judgement({"fault_report": {"en": heard([-1.0, -2.0, -3.0, -4.0])}}, np.ones((4, 2)), ["fault_report"] * 4)
+    assert told.ours_between() == told.perplexity_between() == (None, None)
 
 
 def test_gateway_proves_it_and_writes_a_report_with_it(candidate: Candidate) -> None:

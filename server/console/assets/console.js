@@ -6,6 +6,7 @@ import { bar, chart } from "./chart.js";
 import { claimTitle, modeWords, origin, said, samplesChart, samplesTitle } from "./claims.js";
 import { editButton, editedTag, editing, editorOf, issuedTitle, sectionsOf, waiting, withOpen } from "./edits.js";
 import { each, el } from "./elements.js";
+import { engineOf } from "./engines.js";
 import { criticalSentence, gantt, noSchedule, scheduleSentence, scheduleTitle, windowSentences } from "./gantt.js";
 import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
 import { meanings, noteLines, noteWords, weighed } from "./notes.js";
@@ -30,9 +31,11 @@ function put(id, key, make) {
   $(id).replaceChildren(...[make()].flat());
 }
 
+// rows: lists of cells; nodes instead go on below the row before, across the whole table.
 function table(heads, rows) {
   const cell = (name, c, i) => el(name, { class: heads[i].n ? "n" : undefined }, c);
-  return el("div", { class: "wrap" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h, i) => cell("th", h.text, i)))), el("tbody", {}, ...rows.map((r) => el("tr", {}, ...r.map((c, i) => cell("td", c, i)))))));
+  const row = (r) => (Array.isArray(r) ? el("tr", {}, ...r.map((c, i) => cell("td", c, i))) : el("tr", { class: "below" }, el("td", { colspan: heads.length }, r)));
+  return el("div", { class: "wrap" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h, i) => cell("th", h.text, i)))), el("tbody", {}, ...rows.map(row))));
 }
 
 function showLoop() {
@@ -217,8 +220,9 @@ function thirds(live) {
 }
 
 function showModels() {
-  const rows = state.gateways.flatMap((g) => g.models.map((m) => [g.id, `${m.slot}`, `v${m.version}`, m.status, m.results, m.error, state.cards[m.digest]]));
-  put("models", [rows, state.models.map((m) => [m.number, m.status])], () => [rows.length ? table([{ text: t("gateways") }, { text: t("slot") }, { text: t("version") }, { text: t("role") }, { text: t("results"), n: true }], rows.map((r) => [r[0], cardOf(r[6], r[1]), r[2], tag(r[3], r[3]), String(r[4])])) : empty(t("noModel")), registered(state.models, tag)].filter(Boolean));
+  const running = state.gateways.flatMap((g) => g.models.map((m) => ({ gateway: g.id, card: state.cards[m.digest], ...m })));
+  const heads = [{ text: t("gateways") }, { text: t("slot") }, { text: t("version") }, { text: t("role") }, { text: t("results"), n: true }];
+  put("models", [running, state.models.map((m) => [m.number, m.status])], () => [running.length ? table(heads, running.flatMap((m) => [[m.gateway, cardOf(m.card, m.slot), `v${m.version}`, tag(m.status, m.status), String(m.results)], ...engineOf(m)])) : empty(t("noModel")), registered(state.models, tag)].filter(Boolean));
   const errors = state.gateways.flatMap((g) => g.live_errors.map((e) => [g.id, e]));
   const held = state.models.filter((m) => m.slot.startsWith("forecast."));
   put("quality", [held.map((m) => [m.slot, m.version, m.status]), errors], () => held.length || errors.length ? [el("p", { class: "muted small" }, t("against")), table([{ text: t("model") }, { text: t("role") }, { text: t("held"), n: true }, { text: t("live"), n: true }, { text: t("coverage"), n: true }],
