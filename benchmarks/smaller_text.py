@@ -101,7 +101,8 @@ def measure(sheet: contract.Sheet, path: Path) -> None:
     heads, student_heads = (replace(one, epochs=1) if quick else one for one in (HEADS, STUDENT_HEADS))
 
     def said(net: NoteHeads) -> NDArray[np.int64]:
-        return judge(net, test)[ABOUT].argmax(axis=1)
+        answers: NDArray[np.int64] = judge(net, test)[ABOUT].argmax(axis=1)
+        return answers
 
     def right(net: NoteHeads) -> float:
         return float((said(net) == titles.truth).mean())
