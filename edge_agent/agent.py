@@ -250,6 +250,7 @@ class Agent:
             self._uplink.pump()
             self._hear_uplink(0.05)
         self._keep_accounts(at_once=True)
+        self._clock.keep(at_once=True)
         self._write_status()
         self._save_learned()
         if self._link.connected:

@@ -219,10 +219,10 @@ class Timekeeper:
             self.confidence = ClockConfidence.SYNCED
         return None
 
-    def keep(self) -> None:
+    def keep(self, *, at_once: bool = False) -> None:
         """To the disk, once a minute; a full disk costs the minute."""
         now_s = self.monotonic_s()
-        if now_s - self._kept_s < KEPT_EVERY_S:
+        if now_s - self._kept_s < KEPT_EVERY_S and not at_once:
             return
         self._kept_s = now_s
         reached_ms = self.now_ms()
