@@ -152,7 +152,7 @@ def quarantined(database: Database) -> dict[str, int]:
     """What the server put aside, by reason."""
     with database.begin() as session:
         query = select(QuarantineRow.reason, func.count()).group_by(QuarantineRow.reason)
-        return dict(session.execute(query).tuples().all())
+        return {str(reason): int(count) for reason, count in session.execute(query)}
 
 
 def lanes_of(outbox: Path) -> dict[str, dict[str, int]]:

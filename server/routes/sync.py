@@ -76,7 +76,7 @@ def sync_routes(database: Database, settings: Settings) -> APIRouter:
     def batch(request: Request, message_class: MessageClass, gateway: Caller, site: Site, body: Body) -> Response:
         def store(session: Session) -> Ack:
             told = intake.store_batch(session, _site(site), gateway, message_class, body, now_ms(), catalogues)
-            return Ack(classes={message_class: told})
+            return Ack(classes={message_class: told}, time=now_ms())
 
         ack = _take(request, gateway, Channel.up(message_class), body, store)
         for refusal in ack.classes[message_class].nack:
