@@ -284,7 +284,8 @@ def offline_for_sixty_days(site: Site) -> Outcome:
             away.kill(AGENT)
             away.let_certificate_expire(timedelta(days=20))
             away.start(AGENT)
-            with away.at_work():  # much faster, and readings overtake one another on their way; a late one is in no mean
+            # much faster, and readings overtake one another on their way: a late one is in no mean
+            with away.at_work():
                 away.wait("sixty days", lambda: away.machines.ticks - before >= buckets * A_STEP, 600)
             away.wait("the intake of sixty days", away.all_taken_in)
             waiting = sum(lane["waiting"] for lane in away.status()["lanes"].values())
