@@ -219,21 +219,28 @@ def _ask(url: str, body: msgspec.Struct, context: ssl.SSLContext, timeout_s: flo
     )
     try:
         with urllib.request.urlopen(request, timeout=timeout_s, context=context) as answer:  # noqa: S310
-            return msgspec.json.decode(answer.read(MOST_ANSWER_BYTES), type=Granted)
+            return granted_by(answer.read(MOST_ANSWER_BYTES))
     except urllib.error.HTTPError as error:
-        raise _refused(error) from error
-    except (OSError, msgspec.DecodeError) as error:
+        raise refused_by(error.code, error.read(MOST_ANSWER_BYTES)) from error
+    except OSError as error:
         raise TryLater(f"no certificate from {url}: {error}") from error
 
 
-def _refused(answer: urllib.error.HTTPError) -> MillwrightError:
+def granted_by(body: bytes) -> Granted:
+    """What the server gave. Raises TryLater for what is no answer of ours: a proxy's page, half of one."""
+    try:
+        return msgspec.json.decode(body, type=Granted)
+    except msgspec.DecodeError as error:
+        raise TryLater(f"the server's answer holds no certificate: {error}") from error
+
+
+def refused_by(status: int, body: bytes) -> MillwrightError:
     """What the server said, as an error of ours; whatever may pass by itself is to be tried later."""
-    body = answer.read(MOST_ANSWER_BYTES)
     try:
         told = json.loads(body)
         fact, reason = str(told["error"]), Reason(told.get("reason", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return TryLater(f"the server answers {answer.code}: {body[:200].decode(errors='replace')}")
+        return TryLater(f"the server answers {status}: {body[:200].decode(errors='replace')}")
     return TryLater(fact) if reason is Reason.TOO_OFTEN else BadIdentity(reason, fact)
 
 
