@@ -27,6 +27,7 @@ from edge_agent.identity import NEEDS, Identity
 from edge_agent.updates import write_durably
 from protocol.enrolment import ENROL, RENEW, Enrolment, Granted, Renewal, TokenFile, to_sign
 from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason, TryLater
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 PENDING = "pending.pem"
@@ -199,14 +200,14 @@ def _key_and_request(gateway: str, kept: Path | None) -> tuple[bytes, str]:
 def _check(granted: Granted, gateway: str, key: bytes) -> None:
     """The certificate is for this gateway and this key, and from the authority that came with it."""
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         certificate = x509.load_pem_x509_certificate(granted.certificate.encode())
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(granted.authority.encode()))
         ours = certificate.public_key() == load_pem_private_key(key, password=None).public_key()
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise BadIdentity(Reason.BAD_CERTIFICATE, f"the server's answer holds no certificate: {error}") from error
     if not ours or certificate.subject.rfc4514_string() != f"CN={gateway}":
         raise BadIdentity(Reason.BAD_CERTIFICATE, "the server's certificate is for another key or name")
@@ -230,7 +231,7 @@ def granted_by(body: bytes) -> Granted:
     """What the server gave. Raises TryLater for what is no answer of ours: a proxy's page, half of one."""
     try:
         return msgspec.json.decode(body, type=Granted)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise TryLater(f"the server's answer holds no certificate: {error}") from error
 
 
