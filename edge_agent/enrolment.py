@@ -240,7 +240,7 @@ def refused_by(status: int, body: bytes) -> MillwrightError:
     try:
         told = json.loads(body)
         fact, reason = str(told["error"]), Reason(told.get("reason", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return TryLater(f"the server answers {status}: {body[:200].decode(errors='replace')}")
     return TryLater(fact) if reason is Reason.TOO_OFTEN else BadIdentity(reason, fact)
 

@@ -157,7 +157,7 @@ def _bytes(path: Path, limit: int) -> bytes:
             payload = sys.stdin.buffer.read(limit + 1)
         else:
             with path.open("rb") as file:
-                payload = file.read(limit + 1)
+                payload = file.read(min(limit, path.stat().st_size) + 1)  # a buffer as large as the file, not the limit
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
     if len(payload) > limit:

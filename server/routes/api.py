@@ -280,7 +280,7 @@ class JobAsked(msgspec.Struct, frozen=True, kw_only=True):
 class RolloutAsked(msgspec.Struct, frozen=True, kw_only=True):
     """Body of `POST /rollouts`. gateways: null for all."""
 
-    model: Annotated[int, msgspec.Meta(ge=1, lt=2**63)]
+    model: Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
     role: Role = Role.SERVING
     gateways: list[str] | None = None
 

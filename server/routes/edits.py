@@ -17,7 +17,7 @@ from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, ReportRow
 from server.routes.access import admin, sent_by_the_console
-from server.routes.api import Number, asked, missing, now_ms, small_body
+from server.routes.api import Limit, Number, asked, missing, now_ms, small_body
 
 _OUTSIDE_QUOTES = re.compile(r": (?![^“”]*”)")
 """A value that a refusal quotes may hold a colon."""

@@ -1,4 +1,4 @@
-"""What a gateway reads: its files, what a plant publishes, what a server answers, and models as they are proven before use."""
+"""What a gateway reads: its files, what a plant publishes, what a server answers, models as they are proven before use."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ from tests.bundles import small
 from tests.fuzz.targets import Target, wire_examples
 from tests.identities import p256, pem, request
 
+MOST_TEXT = 4000
+"""Characters of the longest text that the wire has: nothing longer comes to be redacted."""
 NOW = 1_760_000_000_000
 MAPPING = """
 [[source]]
@@ -131,7 +133,10 @@ def _plant(folder: Path) -> Iterator[Target]:
     redactor = Redactor(people=["Li Wei", "王师傅"])
     notes = ["王师傅 called 138 0013 8000; Mr John Crane, a.b@c.de", "pump 3: operator Li Wei, 2026-01-31"]
     yield Target(
-        "redaction", lambda data: _redacted(redactor, data.decode(errors="replace")), [n.encode() for n in notes]
+        "redaction",
+        lambda data: _redacted(redactor, data.decode(errors="replace")),
+        [n.encode() for n in notes],
+        slow=True,
     )
 
 
@@ -156,12 +161,14 @@ def _topics(path: Path) -> Callable[[bytes], None]:
 
 
 def _redacted(redactor: Redactor, text: str) -> None:
+    text = text[:MOST_TEXT]
     assert len(redactor.redact(text)) == len(text), "places in the text have moved"
 
 
 def _settings(folder: Path) -> Iterator[Target]:
     yield Target("mapping", _through(folder / "mapping.toml", _whole_mapping), [MAPPING.encode()])
-    agent = b'site = "plant"\ngateway = "gateway-1"\nmapping = "mapping.toml"\ndata_dir = "data"\nstep_ms = 60000\n[plant]\nhost = "m"\n'
+    agent = b'site = "plant"\ngateway = "gateway-1"\n'
+    agent += b'mapping = "mapping.toml"\ndata_dir = "data"\nstep_ms = 60000\n[plant]\nhost = "m"\n'
     yield Target("agent_settings", _through(folder / "agent.toml", config.load), [agent])
     read = functools.partial(config.read_toml, into=Catalogue)
     yield Target("catalogue", _through(folder / "catalogue.toml", read), [CATALOGUE.encode()])

@@ -22,8 +22,8 @@ MOST_HOLES = 5
 
 @dataclass
 class Hunted:
-    """What came of a target. lines: of protocol, edge_agent and server. kept: inputs that reached new ones. taken: inputs that
-    were read without being refused. holes: where it broke -> how often."""
+    """What came of a target. lines: of protocol, edge_agent and server. kept: inputs that reached new ones. taken: inputs
+    that were read without being refused. holes: where it broke -> how often."""
 
     target: str
     inputs: int = 0

@@ -1,5 +1,5 @@
-"""Small changes to an input: of its bytes, and where it is JSON of its values, so that it still can be read and what lies behind
-the parser is reached."""
+"""Small changes to an input: of its bytes, and where it is JSON of its values, so that it still can be read and what lies
+behind the parser is reached."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any
 MOST_BYTES = 20_000
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, -0.0, 2**31, 2**53 + 1, 2**62, 2**63, 2**64, -(2**63) - 1, 10**400, 1e308, -1e308, 5e-324,
-    0.1, 1e15, 253_402_300_799_999, "", " ", "\x00", "a\x00b", "\n", "\u2028", "\ufeff", "\U0001f527", "e\u0301", "..", "../x",
+    0.1, 1e15, 253_402_300_799_999, "", " ", "\x00", "a\x00b", "\n", "\u2028", "\ufeff", "\U0001f527", "e\u0301", "..",
+    "../x",
     "/", "a/b", "+", "#", "<s>", "'", '"', "%s", "{0}", "NaN", "1e999", "2026-13-45T99:99:99Z", "0001-01-01T00:00:00+23:59",
     "9999-12-31T23:59:59-23:59", "x" * 5000, "温度" * 100, [], {}, [[]], [None], {"": None}, [1, 2, 3], ["a", "a"],
 )  # fmt: skip
 TOKENS = (
     b"{}", b"[]", b"null", b"true", b"NaN", b"Infinity", b"-", b"1e999", b"\\u0000", b"\\ud800", b"\xed\xa0\x80", b"\xff\xfe",
-    b"\xef\xbb\xbf", b"\x00", b"\n", b"\r\n", b",", b";", b"\t", b'"', b"'", b"..", b"/", b"%00", b"[" * 2000, b'{"a":' * 2000,
+    b"\xef\xbb\xbf", b"\x00", b"\n", b"\r\n", b",", b";", b"\t", b'"', b"'", b"..", b"/", b"%00", b"[" * 2000,
+    b'{"a":' * 2000,
     b"9" * 5000, b"\x93NUMPY\x01\x00", b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"\x1f\x8b", b"PAR1", b"-----BEGIN ",
     b"\xff" * 8, b"\x00" * 8, b"\x80" * 11, b"\x7f\xff\xff\xff", b"HTTP/1.1 200 OK\r\n\r\n", b"[[source]]", b"= ", b"#",
 )  # fmt: skip
