@@ -298,7 +298,8 @@ def time_ms(stamp: Any, source: Source, zone: ZoneInfo | None) -> int:
     try:
         if isinstance(stamp, int | float):
             if not abs(stamp) < MOST_STAMP:
-                raise BadMessage(Reason.BAD_TIME, f"no time is further from 1970 than {MOST_STAMP:.0e}")
+                reason = Reason.FUTURE_TIME if stamp > 0 else Reason.ANCIENT_TIME
+                raise BadMessage(reason, f"a time is not more than {MOST_STAMP:.0e} from 1970")
             return round(stamp * 1000) if source.time_unit == "s" else round(stamp)
         if not isinstance(stamp, str):
             raise BadMessage(Reason.BAD_TIME, f"a time must be text or a number, not {type(stamp).__name__}")

@@ -107,10 +107,9 @@ class _Calls:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._loop = asyncio.new_event_loop()
 
     def post(self, path: str, body: bytes) -> None:
-        status = self._loop.run_until_complete(self._answered(path, body))
+        status = asyncio.run(self._answered(path, body))
         assert status != 500, f"{path} answers 500"
 
     async def _answered(self, path: str, body: bytes) -> int:
