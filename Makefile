@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix test test-slow demo bench bench-tables lock clean
+.PHONY: help setup check fix test test-slow fuzz demo bench bench-tables lock clean
 
 help:  ## print these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test: setup  ## all tests but the long journeys
 
 test-slow: setup  ## only the long journeys: real processes, minutes
 	$(BIN)/python -m pytest -m slow
+
+fuzz: setup  ## a million changed inputs for every reader of bytes from outside; minutes
+	$(BIN)/python -m tests.fuzz
 
 demo: setup  ## the whole loop on this machine; prints one URL
 	$(BIN)/millwright demo

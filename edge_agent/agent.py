@@ -72,6 +72,7 @@ from protocol.sync import (
 )
 from protocol.topics import Channel, Topic
 from protocol.twin import Desired, Heartbeat, Reported, Role, RunningModel, SkillHealth, State
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
@@ -603,7 +604,7 @@ class Agent:
             self._watch.restore(msgspec.json.decode((self._folder / "watch.json").read_bytes(), type=WatchState))
         except FileNotFoundError:
             return
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             self.tally.note(f"refused.{Reason.MALFORMED_JSON}")
             log.warning("watch.json is left aside, alarms warm up anew: %s", error)
 
@@ -956,7 +957,7 @@ def _births(path: Path) -> Births:
         return msgspec.json.decode(path.read_bytes(), type=Births)
     except FileNotFoundError:
         return Births()
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         log.warning("%s is not readable, ages begin anew: %s", path, error)
         return Births()
 

@@ -20,6 +20,7 @@ from protocol.catalogue import ItemCard, token_card
 from protocol.recommending import CANDIDATES, PARTS, RecommendSpec
 from protocol.tables import Hybrid
 from protocol.text_vectors import TextVectors, plain_text
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 MOST_CARDS = 2000
@@ -136,7 +137,7 @@ def _restored(path: Path, note: Callable[[str], None]) -> dict[str, ItemCard]:
         kept = msgspec.json.decode(path.read_bytes(), type=list[ItemCard])
     except FileNotFoundError:
         return {}
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         note("refused.cards")
         log.warning("%s is not readable, new items must be told again: %s", path, error)
         return {}

@@ -27,6 +27,7 @@ import msgspec
 from edge_agent.updates import write_durably
 from protocol.clocks import ClockConfidence, ClockCorrection
 from protocol.names import stable_id
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 RELEASED_MS = 1_767_225_600_000
@@ -328,6 +329,6 @@ def _restored(path: Path) -> Kept:
         return msgspec.json.decode(path.read_bytes(), type=Kept)
     except FileNotFoundError:
         return Kept()
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         log.warning("%s is not readable, the last good time is not known: %s", path, error)
         return Kept()

@@ -210,7 +210,11 @@ def read_toml(path: Path, into: type[T]) -> T:
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), into)
     except FileNotFoundError as error:
         raise BadSettings(f"{path} does not exist; docs/gateway.md shows an example") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (
+        ValueError,
+        RecursionError,
+        msgspec.ValidationError,
+    ) as error:  # no TOML, no UTF-8, a number of 5,000 digits
         raise BadSettings(f"{path}: {error}") from error
 
 

@@ -21,6 +21,7 @@ from protocol.feedback import Feedback
 from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reports import FaultRisk, RemainingLife
 from protocol.schedules import Schedule, Shop
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 MOST_PROPOSED = 300
@@ -108,7 +109,7 @@ def _restored(path: Path, note: Callable[[str], None]) -> dict[str, PurchaseProp
         kept = msgspec.json.decode(path.read_bytes(), type=list[PurchaseProposal])
     except FileNotFoundError:
         return {}
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         note("refused.proposals")
         log.warning("%s is not readable, answers to older proposals are not understood: %s", path, error)
         return {}

@@ -27,6 +27,7 @@ from edge_agent.identity import NEEDS, Identity
 from edge_agent.updates import write_durably
 from protocol.enrolment import ENROL, RENEW, Enrolment, Granted, Renewal, TokenFile, to_sign
 from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason, TryLater
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 PENDING = "pending.pem"
@@ -199,14 +200,14 @@ def _key_and_request(gateway: str, kept: Path | None) -> tuple[bytes, str]:
 def _check(granted: Granted, gateway: str, key: bytes) -> None:
     """The certificate is for this gateway and this key, and from the authority that came with it."""
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         certificate = x509.load_pem_x509_certificate(granted.certificate.encode())
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(granted.authority.encode()))
         ours = certificate.public_key() == load_pem_private_key(key, password=None).public_key()
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise BadIdentity(Reason.BAD_CERTIFICATE, f"the server's answer holds no certificate: {error}") from error
     if not ours or certificate.subject.rfc4514_string() != f"CN={gateway}":
         raise BadIdentity(Reason.BAD_CERTIFICATE, "the server's certificate is for another key or name")
@@ -219,21 +220,28 @@ def _ask(url: str, body: msgspec.Struct, context: ssl.SSLContext, timeout_s: flo
     )
     try:
         with urllib.request.urlopen(request, timeout=timeout_s, context=context) as answer:  # noqa: S310
-            return msgspec.json.decode(answer.read(MOST_ANSWER_BYTES), type=Granted)
+            return granted_by(answer.read(MOST_ANSWER_BYTES))
     except urllib.error.HTTPError as error:
-        raise _refused(error) from error
-    except (OSError, msgspec.DecodeError) as error:
+        raise refused_by(error.code, error.read(MOST_ANSWER_BYTES)) from error
+    except OSError as error:
         raise TryLater(f"no certificate from {url}: {error}") from error
 
 
-def _refused(answer: urllib.error.HTTPError) -> MillwrightError:
+def granted_by(body: bytes) -> Granted:
+    """What the server gave. Raises TryLater for what is no answer of ours: a proxy's page, half of one."""
+    try:
+        return msgspec.json.decode(body, type=Granted)
+    except UNREADABLE as error:
+        raise TryLater(f"the server's answer holds no certificate: {error}") from error
+
+
+def refused_by(status: int, body: bytes) -> MillwrightError:
     """What the server said, as an error of ours; whatever may pass by itself is to be tried later."""
-    body = answer.read(MOST_ANSWER_BYTES)
     try:
         told = json.loads(body)
         fact, reason = str(told["error"]), Reason(told.get("reason", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return TryLater(f"the server answers {answer.code}: {body[:200].decode(errors='replace')}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return TryLater(f"the server answers {status}: {body[:200].decode(errors='replace')}")
     return TryLater(fact) if reason is Reason.TOO_OFTEN else BadIdentity(reason, fact)
 
 

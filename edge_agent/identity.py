@@ -60,7 +60,7 @@ class Identity:
                 not_before=certificate.not_valid_before_utc,
                 not_after=certificate.not_valid_after_utc,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, x509.InvalidVersion) as error:
             raise BadSettings(f"the identity in {folder} cannot be used: {error}; enrol this gateway again") from error
 
     @property
@@ -102,7 +102,7 @@ def vouched(authority_pem: bytes, certificate_pem: bytes, signature: bytes, payl
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
         (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise BadIdentity(Reason.BAD_CERTIFICATE, "no certificate of this gateway's authority") from error
     key = certificate.public_key()
     try:

@@ -15,6 +15,7 @@ from protocol.errors import BadMessage, BadName, Reason, Refused
 from protocol.names import plant_name
 from protocol.observations import Quality, WorkOrder
 from protocol.sync import decode
+from protocol.unreadable import UNREADABLE
 
 MAX_PLANT_MESSAGE_BYTES = 1_000_000
 MAX_SAMPLES_PER_MESSAGE = 10_000
@@ -85,7 +86,7 @@ class Intake:
         if type(value) is not float:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise BadMessage(Reason.WRONG_TYPE, f"{name}: a value must be a number, not {_kind(value)}")
-            value = float(value)
+            value = _as_float(value)
         if not math.isfinite(value):
             raise BadMessage(Reason.NOT_FINITE, f"{name}: {value} is no measurement")
         source = route.source
@@ -119,7 +120,7 @@ def parse(payload: bytes) -> Any:
     """JSON, or BadMessage. NaN and Infinity, which some senders write, are refused as what they are."""
     try:
         return _json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         if any(word in payload[:100_000] for word in (b"NaN", b"nan", b"Infinity", b"inf")):
             raise BadMessage(Reason.NOT_FINITE, "NaN or Infinity is not JSON and no measurement") from error
         raise BadMessage(Reason.MALFORMED_JSON, str(error)) from error
@@ -128,6 +129,14 @@ def parse(payload: bytes) -> Any:
 def work_order(payload: bytes) -> WorkOrder:
     """A work order from the plant; raises BadMessage."""
     return decode(payload, WorkOrder, limit_bytes=100_000)
+
+
+def _as_float(value: int) -> float:
+    """Infinity for a number that no float can hold."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _kind(value: Any) -> str:

@@ -22,6 +22,8 @@ from protocol.names import plant_name
 Getter = Callable[[Any], Any]
 _STEP = re.compile(r"\.([^.\[\]*]+)|\['([^']+)'\]|\[(\d+)\]")
 _MISSING = object()
+MOST_STAMP = 1e15
+"""Seconds or milliseconds: what is more cannot be counted with exactly."""
 WIRE_KINDS = ("work_orders", "known_inputs", "stock_levels", "production", "item_cards", "notes")
 """Sections of the mapping file whose messages are ours: WorkOrder, KnownInput, StockLevel, Shop, ItemCard."""
 
@@ -295,6 +297,9 @@ def time_ms(stamp: Any, source: Source, zone: ZoneInfo | None) -> int:
         raise BadMessage(Reason.NO_TIME, f"no time at {source.time or source.root_time}")
     try:
         if isinstance(stamp, int | float):
+            if not abs(stamp) < MOST_STAMP:
+                reason = Reason.FUTURE_TIME if stamp > 0 else Reason.ANCIENT_TIME
+                raise BadMessage(reason, f"a time is not more than {MOST_STAMP:.0e} from 1970")
             return round(stamp * 1000) if source.time_unit == "s" else round(stamp)
         if not isinstance(stamp, str):
             raise BadMessage(Reason.BAD_TIME, f"a time must be text or a number, not {type(stamp).__name__}")

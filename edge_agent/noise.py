@@ -19,6 +19,7 @@ import msgspec
 
 from edge_agent.updates import write_durably
 from protocol.errors import BadSettings
+from protocol.unreadable import UNREADABLE
 
 GRID = 1024
 """Steps between low and high; a value and its noise are whole steps."""
@@ -81,7 +82,7 @@ class Budget:
             self._spent = msgspec.json.decode(path.read_bytes(), type=Spent)
         except FileNotFoundError:
             self._spent = Spent()
-        except (msgspec.DecodeError, OSError) as error:
+        except (*UNREADABLE, OSError) as error:
             raise BadSettings(
                 f"{path} is not readable ({error}); delete it to begin the day's privacy budget anew"
             ) from error

@@ -18,6 +18,7 @@ from protocol.feedback import Feedback
 from protocol.names import stable_id
 from protocol.observations import WorkOrder
 from protocol.reading.notes import Note, NoteReading, PastNote
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 SLOT = "notes.reader"
@@ -167,7 +168,7 @@ def _restored(path: Path, note: Callable[[str], None]) -> Kept:
         return msgspec.json.decode(path.read_bytes(), type=Kept)
     except FileNotFoundError:
         return Kept()
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         note("refused.notebook")
         log.warning("%s is not readable, the notebook begins anew: %s", path, error)
         return Kept()

@@ -24,6 +24,7 @@ from protocol.names import stable_id
 from protocol.reports import RemainingLife
 from protocol.schedules import Maintenance, Schedule, Shop
 from protocol.shop_check import critical_path, problems
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 LOOK_AHEAD_MS = 24 * 3_600_000
@@ -202,7 +203,7 @@ def _restored(path: Path, note: Callable[[str], None]) -> Ordered:
         return msgspec.json.decode(path.read_bytes(), type=Ordered)
     except FileNotFoundError:
         return Ordered()
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         note("refused.plan")
         log.warning("%s is not readable, planning begins anew: %s", path, error)
         return Ordered()

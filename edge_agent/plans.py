@@ -27,6 +27,7 @@ from protocol.planning_grammar import PlanRequest
 from protocol.plans import Asked, WorkPlan
 from protocol.recommending import strengths
 from protocol.reports import Recommendation
+from protocol.unreadable import UNREADABLE
 from protocol.writing.plan_text import PlantNames, Words, write_plan
 from protocol.writing.realise import Writer, template
 from protocol.writing.verify import complaints_of
@@ -199,7 +200,7 @@ def _restored(path: Path, note: Callable[[str], None]) -> dict[str, Offered]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Offered])
     except FileNotFoundError:
         return {}
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         note("refused.plans")
         log.warning("%s is not readable, answers to older plans are not understood: %s", path, error)
         return {}

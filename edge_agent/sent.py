@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.updates import write_durably
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 COUNTS_EVERY_S = 300.0
@@ -152,6 +153,6 @@ def _read(path: Path, into: Any) -> Any:
         return msgspec.json.decode(path.read_bytes(), type=into)
     except FileNotFoundError:
         return None
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         log.warning("%s is not readable, counting begins anew: %s", path, error)
         return None

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_agent.updates import write_durably
 from protocol.observations import SignalBlock
+from protocol.unreadable import UNREADABLE
 from protocol.windows import Floats
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def _read(path: Path) -> dict[Key, int]:
         told = msgspec.json.decode(path.read_bytes(), type=list[Told])
     except FileNotFoundError:
         return {}
-    except (msgspec.DecodeError, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         log.warning("%s is not readable, what is shared is looked up in the history: %s", path, error)
         return {}
     return {(t.machine, t.signal): t.until_ms for t in told}

@@ -20,6 +20,7 @@ from protocol.errors import BadSettings
 from protocol.feedback import Feedback
 from protocol.names import plant_name
 from protocol.purchases import OpenOrder, PurchaseProposal, StockLevel, ordered_quantity
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
@@ -143,7 +144,7 @@ class Store:
             kept = msgspec.json.decode(self._path.read_bytes(), type=Kept)
         except FileNotFoundError:
             return Kept()
-        except (msgspec.DecodeError, OSError) as error:
+        except (*UNREADABLE, OSError) as error:
             self._note("refused.stock")
             log.warning("%s is not readable (%s): stock is unknown until the store tells it again", self._path, error)
             return Kept()

@@ -23,6 +23,7 @@ from edge_agent.runtimes.engine import ONE_THREAD
 from protocol.bundles import MAX_BUNDLE_BYTES
 from protocol.errors import BadBundle, Reason, Refused, TryLater
 from protocol.twin import Assignment, Desired, ModelStatus, Role, RunningModel
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 Fetch = Callable[[Assignment], bytes]
@@ -63,7 +64,7 @@ class Updates:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._ledger = msgspec.json.decode((folder / "active.json").read_bytes(), type=Ledger)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (*UNREADABLE, FileNotFoundError):
             self._ledger = Ledger()
         self._running: dict[str, RunningModel] = {}
         self._changes: list[Change] = []

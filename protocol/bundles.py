@@ -28,6 +28,7 @@ from protocol.order_lines import LateSpec
 from protocol.physics import Formula
 from protocol.reading.notes import ReaderSpec
 from protocol.recommending import RecommendSpec
+from protocol.unreadable import UNREADABLE
 from protocol.windows import WindowSpec
 from protocol.writing.decoder import WriterSpec
 
@@ -335,7 +336,7 @@ def _passport(body: bytes | None) -> Passport:
         raise BadBundle(Reason.BAD_ARCHIVE, f"the archive has no {PASSPORT}")
     try:
         return msgspec.json.decode(body, type=Passport)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"{PASSPORT} cannot be read: {error}") from error
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from protocol.bundles import Form, Parity, Passport, Quality
 from protocol.card_words import Language, metric_word, word
+from protocol.unreadable import UNREADABLE
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -196,7 +197,7 @@ def _listed(value: str) -> list[dict[str, str | int | float | bool | None]]:
         return []
     try:
         rows = msgspec.json.decode(value, type=list[dict[str, str | int | float | bool | None]])
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return []
     return rows if rows[0] else []
 

@@ -16,6 +16,8 @@ ENGINE_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Domains whose operators onnxruntime brings itself."""
 LEAST_IR, MOST_IR = 3, 64
 _DEEPEST = 64
+_MOST_FIELDS = 500_000
+"""Of a file; a tensor of weights is one, however large. They are read in Python, a few hundred thousand a second."""
 _EXTERNAL = 1
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -23,13 +25,14 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 @dataclass
 class GraphFacts:
     """ir: version of the format; opsets: domain -> version; operators: (domain, name) -> how often; functions: the operators
-    that the file defines itself; outside: files that it wants for its weights."""
+    that the file defines itself; outside: files that it wants for its weights; fields: how many were looked at."""
 
     ir: int = 0
     opsets: dict[str, int] = field(default_factory=dict)
     operators: dict[tuple[str, str], int] = field(default_factory=dict)
     functions: set[tuple[str, str]] = field(default_factory=set)
     outside: list[str] = field(default_factory=list)
+    fields: int = 0
 
 
 def graph_facts(body: bytes) -> GraphFacts:
@@ -37,7 +40,7 @@ def graph_facts(body: bytes) -> GraphFacts:
     found = GraphFacts()
     graphs = 0
     try:
-        for number, value in _fields(memoryview(body)):
+        for number, value in _fields(memoryview(body), found):
             match number, value:
                 case 1, int():
                     found.ir = value
@@ -45,7 +48,7 @@ def graph_facts(body: bytes) -> GraphFacts:
                     graphs += 1
                     _graph(value, found, 0)
                 case 8, memoryview():
-                    domain, version = _opset(value)
+                    domain, version = _opset(value, found)
                     found.opsets[domain] = version
                 case 25, memoryview():
                     _function(value, found)
@@ -83,7 +86,7 @@ def check_graph(body: bytes) -> GraphFacts:
 def _graph(body: memoryview, found: GraphFacts, depth: int) -> None:
     if depth > _DEEPEST:
         raise ValueError(f"graphs within graphs, over {_DEEPEST} deep")
-    for number, value in _messages(body):
+    for number, value in _messages(body, found):
         if number == 1:
             _node(value, found, depth)
         elif number == 5:
@@ -94,7 +97,7 @@ def _graph(body: memoryview, found: GraphFacts, depth: int) -> None:
 
 def _node(body: memoryview, found: GraphFacts, depth: int) -> None:
     name, domain = "", ""
-    for number, value in _messages(body):
+    for number, value in _messages(body, found):
         if number == 4:
             name = _text(value)
         elif number == 7:
@@ -105,7 +108,7 @@ def _node(body: memoryview, found: GraphFacts, depth: int) -> None:
 
 
 def _attribute(body: memoryview, found: GraphFacts, depth: int) -> None:
-    for number, value in _messages(body):
+    for number, value in _messages(body, found):
         if number in (5, 10):
             _tensor(value, found)
         elif number in (6, 11):
@@ -115,19 +118,19 @@ def _attribute(body: memoryview, found: GraphFacts, depth: int) -> None:
 
 
 def _sparse(body: memoryview, found: GraphFacts) -> None:
-    for number, value in _messages(body):
+    for number, value in _messages(body, found):
         if number in (1, 2):
             _tensor(value, found)
 
 
 def _tensor(body: memoryview, found: GraphFacts) -> None:
     place, elsewhere = "", False
-    for number, value in _fields(body):
+    for number, value in _fields(body, found):
         if number == 14:
             elsewhere = elsewhere or value == _EXTERNAL
         elif number == 13 and isinstance(value, memoryview):
             elsewhere = True
-            pair = {n: _text(v) for n, v in _messages(value)}
+            pair = {n: _text(v) for n, v in _messages(value, found)}
             place = pair.get(2, "") if pair.get(1) == "location" else place
     if elsewhere:
         found.outside.append(place)
@@ -135,7 +138,7 @@ def _tensor(body: memoryview, found: GraphFacts) -> None:
 
 def _function(body: memoryview, found: GraphFacts) -> None:
     name, domain = "", ""
-    for number, value in _messages(body):
+    for number, value in _messages(body, found):
         if number == 1:
             name = _text(value)
         elif number == 10:
@@ -147,9 +150,9 @@ def _function(body: memoryview, found: GraphFacts) -> None:
     found.functions.add((domain, name))
 
 
-def _opset(body: memoryview) -> tuple[str, int]:
+def _opset(body: memoryview, found: GraphFacts) -> tuple[str, int]:
     domain, version = "", 0
-    for number, value in _fields(body):
+    for number, value in _fields(body, found):
         if number == 1 and isinstance(value, memoryview):
             domain = _text(value)
         elif number == 2 and isinstance(value, int):
@@ -161,17 +164,20 @@ def _text(body: memoryview) -> str:
     return bytes(body).decode("utf-8")
 
 
-def _messages(body: memoryview) -> Iterator[tuple[int, memoryview]]:
+def _messages(body: memoryview, found: GraphFacts) -> Iterator[tuple[int, memoryview]]:
     """The fields that have a length: (number, content)."""
-    for number, value in _fields(body):
+    for number, value in _fields(body, found):
         if isinstance(value, memoryview):
             yield number, value
 
 
-def _fields(body: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def _fields(body: memoryview, found: GraphFacts) -> Iterator[tuple[int, int | memoryview]]:
     """(number, value) of each field of a protobuf message. Raises ValueError or IndexError where it is cut or is none."""
     at = 0
     while at < len(body):
+        found.fields += 1
+        if found.fields > _MOST_FIELDS:
+            raise ValueError(f"more than {_MOST_FIELDS:,} fields")
         key, at = _varint(body, at)
         kind = key & 7
         if kind == _VARINT:

@@ -14,6 +14,7 @@ from protocol.errors import BadMessage, Reason
 from protocol.names import MessageClass
 from protocol.observations import Name, TimeMs
 from protocol.sync import Sequence, SequenceRange
+from protocol.unreadable import UNREADABLE
 
 LEDGER_FORMAT = "millwright.ledger.v1"
 MAX_LEDGER_BYTES = 256 * 2**20
@@ -94,6 +95,6 @@ def read_signed(payload: bytes) -> tuple[SignedLedger, bytes]:
         raw: dict[str, Any] = msgspec.json.decode(payload)
     except msgspec.ValidationError as error:
         raise BadMessage(Reason.WRONG_TYPE, f"not a signed ledger: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadMessage(Reason.MALFORMED_JSON, f"not a signed ledger: {error}") from error
     return document, canonical(raw["ledger"])

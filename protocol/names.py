@@ -11,7 +11,7 @@ from protocol.errors import BadName, Reason
 
 MAX_NAME_BYTES = 128
 _STRICT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FORBIDDEN_IN_PLANT_NAMES = re.compile(r"[/+#\x00-\x1f\x7f]")
+_FORBIDDEN_IN_PLANT_NAMES = re.compile(r"[/+#\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class MessageClass(StrEnum):
@@ -42,13 +42,13 @@ def plant_name(text: str, what: str) -> str:
     """Returns `text` if it can name a machine or a signal in a topic, else raises BadName."""
     if (
         not text
-        or len(text.encode()) > MAX_NAME_BYTES
+        or len(text.encode(errors="replace")) > MAX_NAME_BYTES
         or text != text.strip()
         or _FORBIDDEN_IN_PLANT_NAMES.search(text)
     ):
         raise BadName(
             Reason.BAD_NAME,
-            f"{what} {text[:80]!r} must be 1-{MAX_NAME_BYTES} bytes without / + # or control characters",
+            f"{what} {text[:80]!r} must be 1-{MAX_NAME_BYTES} bytes of UTF-8 without / + # or control characters",
         )
     return text
 

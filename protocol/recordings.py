@@ -47,6 +47,8 @@ _CALENDAR = ((27.5, 31.5, 1), (88.0, 93.0, 3), (364.0, 367.0, 12))
 _UNITS = {"ms": 1, "s": SECOND_MS, "min": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS, "month": MONTH_MS}
 _FACTORS = {1000.0: "kilo", 1e6: "mega", 14.5038: "bar and psi", 100.0: "percent and share", 25.4: "inch and mm"}
 NAMED = 5
+FIRST_LOCAL_MS, LAST_LOCAL_MS = -5_364_662_400_000, 7_258_118_400_000
+"""1800 to 2200: every day in between is looked at for a change of a zone's offset."""
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -331,7 +333,14 @@ def _from_local(
     wall: NDArray[np.int64], bare: NDArray[np.bool_], machine: NDArray[np.int64], zone: ZoneInfo
 ) -> tuple[NDArray[np.int64], int, int]:
     """(instants, stamps in hours that came twice, stamps in hours that never were)."""
-    changes = _changes(zone, int(wall[bare].min()), int(wall[bare].max()))
+    first, last = int(wall[bare].min()), int(wall[bare].max())
+    if first < FIRST_LOCAL_MS or last > LAST_LOCAL_MS:
+        raise Refused(
+            Reason.BAD_TIME,
+            "a local time before 1800 or after 2200 is a slip of a column or of --time-format: mend the stamp, or leave "
+            "--time-zone out",
+        )
+    changes = _changes(zone, first, last)
     starts = np.array([at + max(before, after) for at, before, after in changes], dtype=np.int64)
     offsets = np.array([after for _, _, after in changes], dtype=np.int64)
     offset = offsets[np.maximum(np.searchsorted(starts, wall, side="right") - 1, 0)]

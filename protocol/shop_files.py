@@ -7,6 +7,7 @@ import msgspec
 
 from protocol.errors import Reason, Refused
 from protocol.schedules import MAX_JOBS, MAX_MACHINES, MAX_OPERATIONS, Choice, Operation, Shop, ShopJob
+from protocol.unreadable import UNREADABLE
 
 
 def read_job_shop(text: str) -> Shop:
@@ -44,7 +45,7 @@ def shop_from_json(data: bytes) -> Shop:
         return msgspec.json.decode(data, type=Shop, strict=True)
     except msgspec.ValidationError as error:
         raise Refused(Reason.WRONG_TYPE, f"not a shop: {error}; the fields are in docs/wire") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Refused(Reason.MALFORMED_JSON, f"not JSON: {error}") from error
 
 

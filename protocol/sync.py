@@ -32,6 +32,7 @@ from protocol.reports import (
 )
 from protocol.schedules import Schedule
 from protocol.twin import Heartbeat
+from protocol.unreadable import UNREADABLE
 
 MAX_BATCH_BYTES = 1_000_000
 MAX_BATCH_MESSAGES = 500
@@ -173,7 +174,7 @@ def decode(
         return decoder.decode(payload)  # type: ignore[return-value]
     except msgspec.ValidationError as error:
         raise BadMessage(Reason.WRONG_TYPE, f"{into.__name__}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadMessage(Reason.MALFORMED_JSON, f"{into.__name__}: {error}") from error
 
 

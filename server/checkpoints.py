@@ -21,6 +21,7 @@ from torch import Tensor
 
 from protocol.errors import BadBundle, Reason
 from protocol.reading.tokens import tokenizer as gateway_tokens
+from protocol.unreadable import UNREADABLE
 from server.algorithms import byte_pairs
 from server.algorithms.gpt import Gpt, GptSettings
 from server.datasets import write_whole
@@ -88,7 +89,7 @@ class Folder:
     def _json(self, name: str) -> dict[str, Any]:
         try:
             return msgspec.json.decode(self._bytes(name, MOST_CONFIG_BYTES), type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise BadBundle(Reason.MALFORMED_JSON, f"{name}: {error}") from error
 
     def _shards(self) -> list[str]:

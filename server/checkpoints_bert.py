@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from protocol.errors import BadBundle, Reason
+from protocol.unreadable import UNREADABLE
 from server.algorithms import bert, byte_pairs, word_pieces
 from server.algorithms.bert import ACTIVATIONS, BertForPreTraining, BertSettings
 from server.checkpoints import (
@@ -277,6 +278,6 @@ def _lower(path: Path) -> bool:
         return True
     try:
         said = msgspec.json.decode(file.read_bytes(), type=dict[str, Any]).get("do_lower_case", True)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadBundle(Reason.MALFORMED_JSON, f"{TOKENIZER_CONFIG}: {error}") from error
     return bool(said)

@@ -159,7 +159,7 @@ def load(path: Path | None, environment: dict[str, str] | None = None) -> Settin
         settings = msgspec.convert(told, Settings)
     except OSError as error:
         raise BadSettings(f"{error.filename}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise BadSettings(f"{path}: {error}") from error
     if settings.broker.part > settings.broker.parts:
         raise BadSettings(

@@ -33,6 +33,7 @@ from protocol.recommending import MOST_SHOWN
 from protocol.tables import Hybrid
 from protocol.tables.hybrid import CONTENT, LIKE, POPULARITY
 from protocol.text_vectors import TextVectors
+from protocol.unreadable import UNREADABLE
 
 TOP = 10
 SHOWN_REASONS = 3
@@ -138,7 +139,7 @@ def load_shelf(place: Path) -> Shelf:
     kept = model.passport.lineage.parameters.get(CHOICES)
     try:
         layout = msgspec.json.decode(kept, type=ChoiceColumns) if kept else None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"the bundle's columns cannot be read: {error}") from error
     return Shelf(model, model.hybrid, words, layout)
 

@@ -23,6 +23,7 @@ from edge_agent.explain import STATISTICS
 from edge_agent.history import samples_of
 from protocol.errors import BadSettings
 from protocol.reports import Evidence, Report, Section
+from protocol.unreadable import UNREADABLE
 from protocol.writing.clauses import BUILT_IN
 from protocol.writing.facts import moment, number, plain
 from protocol.writing.fault_report import Source
@@ -107,7 +108,7 @@ def read_reports(path: Path) -> list[Report]:
     payload = _bytes(path, MOST_BYTES)
     try:
         whole = [msgspec.json.decode(payload)]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         whole = list(_lines(payload, path))
     found = whole[0] if len(whole) == 1 and isinstance(whole[0], list) else whole
     if not found:
@@ -137,7 +138,7 @@ def _lines(payload: bytes, path: Path) -> Iterator[Any]:
             continue
         try:
             yield msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise BadSettings(f"{path}, line {n} is no JSON: {error}; give a report as JSON, or one a line") from error
 
 
@@ -156,7 +157,7 @@ def _bytes(path: Path, limit: int) -> bytes:
             payload = sys.stdin.buffer.read(limit + 1)
         else:
             with path.open("rb") as file:
-                payload = file.read(limit + 1)
+                payload = file.read(min(limit, path.stat().st_size) + 1)  # a buffer as large as the file, not the limit
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
     if len(payload) > limit:

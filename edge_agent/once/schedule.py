@@ -29,6 +29,7 @@ from protocol.errors import BadSettings, NeedsPerson, Reason, Refused
 from protocol.schedules import Closed, Schedule, Shop
 from protocol.shop_check import critical_path, problems, violations
 from protocol.shop_files import guess_format, read_flexible, read_job_shop, shop_from_json
+from protocol.unreadable import UNREADABLE
 
 CpSat = Callable[..., Schedule]
 MOST_BYTES = 64 * 1024 * 1024
@@ -174,7 +175,7 @@ def _schedule(path: Path) -> Schedule:
         return msgspec.json.decode(path.read_bytes(), type=Schedule)
     except OSError as error:
         raise BadSettings(f"cannot read {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadSettings(f"{path} is no schedule: {error}; give a file of --out") from error
 
 

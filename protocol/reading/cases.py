@@ -20,6 +20,7 @@ from protocol.errors import BadBundle, Reason
 from protocol.reading.notes import PastNote
 from protocol.reading.words import PIECE, Ints, Shape, Split, occurrences, split
 from protocol.tables.checked import Tables, table
+from protocol.unreadable import UNREADABLE
 from protocol.windows import Floats
 
 MOST_CASES = 50_000
@@ -286,7 +287,7 @@ def read_past(body: bytes) -> list[PastNote]:
     """Raises BadBundle."""
     try:
         past = msgspec.json.decode(body, type=list[PastNote])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"past notes cannot be read: {error}") from error
     if len({one.case for one in past}) != len(past):
         raise BadBundle(Reason.BAD_ARCHIVE, "two past notes have the same case")

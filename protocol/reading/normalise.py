@@ -26,6 +26,7 @@ import numpy as np
 
 from protocol.errors import BadBundle, Reason
 from protocol.tables.checked import Tables, table
+from protocol.unreadable import UNREADABLE
 
 MOST_CHARACTERS = 4000
 MOST_TOKENS = 400
@@ -492,7 +493,7 @@ def read_memory(body: bytes) -> Memory:
     """Raises BadBundle."""
     try:
         memory = msgspec.json.decode(body, type=Memory)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"{MEMORY} cannot be read: {error}") from error
     if max(len(memory.folded), len(memory.words), len(memory.seen)) > MOST_WORDS:
         raise BadBundle(Reason.BAD_ARCHIVE, f"{MEMORY} holds more than {MOST_WORDS} words: train it on less")

@@ -27,6 +27,7 @@ from protocol.reading.spans import SpanTagger
 from protocol.reading.words import MOST_CHARACTERS, Counted, Shape, WordModel, stretches
 from protocol.reports import Contribution, ModelRef
 from protocol.tables.checked import Tables, table
+from protocol.unreadable import UNREADABLE
 from protocol.windows import Floats
 
 WORDS, ENCODER, CASES = "words", "encoder", "cases"
@@ -316,5 +317,5 @@ def read_golden_texts(packed: NDArray[np.generic]) -> list[str]:
     """Raises BadBundle."""
     try:
         return msgspec.json.decode(packed.tobytes(), type=list[str])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"golden texts cannot be read: {error}") from error

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
+from protocol.unreadable import UNREADABLE
 
 MOST_BYTES = 16 * 1024 * 1024
 MOST_TOKENS = 1_000_000
@@ -118,7 +119,7 @@ def tokenizer(body: bytes) -> Tokenizer:
         raise BadBundle(Reason.TOO_LARGE, f"a tokenizer.json of {len(body)} bytes; the limit is {MOST_BYTES}")
     try:
         file = msgspec.json.decode(body, type=File)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"not a tokenizer.json of byte-level BPE or WordPiece: {error}") from error
     if not file.model.vocab:
         raise BadBundle(Reason.BAD_ARCHIVE, "the tokenizer knows no token")
@@ -490,7 +491,10 @@ def _framed(form: dict[str, Any] | None, ids: dict[str, int]) -> tuple[list[int]
     if form is None or kind == "ByteLevel":
         return [], []
     if kind in ("BertProcessing", "RobertaProcessing"):
-        return [int(form["cls"][1])], [int(form["sep"][1])]
+        frame = int(form["cls"][1]), int(form["sep"][1])
+        if not set(frame) <= set(ids.values()):
+            raise BadBundle(Reason.BAD_ARCHIVE, "the tokenizer frames texts with tokens that its vocabulary lacks")
+        return [frame[0]], [frame[1]]
     if kind != "TemplateProcessing":
         raise _unsupported(f"the post-processor {kind!r}")
     before: list[int] = []

@@ -15,6 +15,7 @@ import msgspec
 
 from protocol.errors import BadFrames, Reason
 from protocol.observations import Name, Text
+from protocol.unreadable import UNREADABLE
 from protocol.writing.facts import LANGUAGES, Language
 
 MAX_FRAMES_BYTES = 2_000_000
@@ -111,7 +112,7 @@ def read_frames(payload: bytes) -> Frames:
         frames = msgspec.json.decode(payload, type=Frames)
     except msgspec.ValidationError as error:
         raise BadFrames(Reason.WRONG_TYPE, f"the catalogue is not one of clauses: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadFrames(Reason.MALFORMED_JSON, f"the catalogue cannot be read: {error}") from error
     complaints = check(frames)
     if complaints:

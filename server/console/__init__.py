@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from protocol.feedback import Feedback
 from protocol.reports import ForecastExplanation
+from protocol.unreadable import UNREADABLE
 from server import edits, ledger, notes
 from server.catalogues import Catalogues
 from server.config import Settings
@@ -120,7 +121,7 @@ def console_routes(database: Database, settings: Settings) -> APIRouter:
                 },
                 Feedback,
             )
-        except (msgspec.ValidationError, msgspec.DecodeError, KeyError, ValueError) as error:
+        except (*UNREADABLE, KeyError, ValueError) as error:
             raise HTTPException(422, {"error": str(error), "remedy": "reload the page and answer again"}) from error
         return {"stored": store_answer(database, feedback)}
 

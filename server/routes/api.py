@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -23,6 +23,7 @@ from protocol.reading.notes import Note
 from protocol.reports import RemainingLife
 from protocol.schedules import Schedule
 from protocol.twin import Role
+from protocol.unreadable import UNREADABLE
 from server import feedback as answers
 from server import notes, rollouts
 from server.config import Settings
@@ -48,6 +49,8 @@ from server.database import (
 from server.enrolment import refusals
 from server.routes.access import admin, gateway_or_admin
 
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+T = TypeVar("T")
 JOB_KINDS = ("forecast", "recommend", "life", "notes", "write")
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Before = Annotated[int | None, Query(ge=1)]
@@ -170,7 +173,7 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
         return write_down(database, await small_body(request))
 
     @guarded.get("/models/{number}/passport", summary="A model's passport")
-    def passport(number: int) -> dict[str, Any]:
+    def passport(number: Number) -> dict[str, Any]:
         with database.begin() as session:
             row = session.get(Model, number)
             if row is None:
@@ -178,11 +181,11 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             return row.passport
 
     @guarded.get("/models/{number}/card", summary="A model's card for people, in one language, from its passport")
-    def model_card(number: int, lang: Language = "en") -> Response:
+    def model_card(number: Number, lang: Language = "en") -> Response:
         return Response(msgspec.json.encode(card_of(database, number, lang)), media_type="application/json")
 
     @guarded.get("/models/{number}/card.md", summary="The same card as Markdown")
-    def model_card_markdown(number: int, lang: Language = "en") -> Response:
+    def model_card_markdown(number: Number, lang: Language = "en") -> Response:
         return Response(markdown(card_of(database, number, lang)), media_type="text/markdown; charset=utf-8")
 
     for name, table in LISTS.items():
@@ -199,7 +202,7 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             feedback = msgspec.convert(
                 {"id": f"fb-{uuid.uuid4().hex}", "time_ms": now_ms(), "via": "console"} | given, Feedback
             )
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except UNREADABLE as error:
             raise HTTPException(
                 422, {"error": str(error), "remedy": f"send target and verdict, one of {[v.value for v in Verdict]}"}
             ) from error
@@ -207,8 +210,7 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
 
     @guarded.post("/jobs", status_code=201, summary=f"Ask for training now: kind is one of {', '.join(JOB_KINDS)}")
     async def make_job(request: Request) -> dict[str, Any]:
-        body = msgspec.json.decode(await small_body(request) or b"{}")
-        kind = body.get("kind") if isinstance(body, dict) else None
+        kind = asked(await small_body(request), JobAsked, f"kind is one of {', '.join(JOB_KINDS)}").kind
         if kind not in JOB_KINDS:
             raise HTTPException(
                 422, {"error": f"no kind of job {kind!r}", "remedy": f"kind is one of {', '.join(JOB_KINDS)}"}
@@ -223,7 +225,7 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
             return plain(job)
 
     @guarded.post("/jobs/{number}/cancel", summary="Stop a job that waits or runs")
-    def cancel_job(number: int) -> dict[str, Any]:
+    def cancel_job(number: Number) -> dict[str, Any]:
         with database.begin() as session:
             job = session.get(Job, number)
             if job is None:
@@ -242,22 +244,21 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
 
     @guarded.post("/rollouts", status_code=201, summary="Roll a model out, or back: {model, role, gateways}")
     async def make_rollout(request: Request) -> dict[str, Any]:
-        body = msgspec.json.decode(await small_body(request))
+        given = asked(await small_body(request), RolloutAsked, "send model, role (serving or shadow) and gateways")
         with database.begin() as session:
-            model = session.get(Model, body.get("model"))
+            model = session.get(Model, given.model)
             if model is None:
-                raise missing("model", body.get("model"))
-            role = Role.SHADOW if body.get("role") == "shadow" else Role.SERVING
-            if role is Role.SERVING and not msgspec.convert(model.passport, Passport).eligible:
+                raise missing("model", given.model)
+            if given.role is Role.SERVING and not msgspec.convert(model.passport, Passport).eligible:
                 raise HTTPException(
                     409, {"error": f"the gate refused this model: {model.verdict}", "remedy": "roll it out as a shadow"}
                 )
-            rollout = rollouts.start(session, model, role, body.get("gateways"), "asked for through the API", now_ms())
-            session.add(AuditRow(time_ms=now_ms(), who="admin", what="rollout", detail=body))
+            rollout = rollouts.start(session, model, given.role, given.gateways, "asked for through the API", now_ms())
+            session.add(AuditRow(time_ms=now_ms(), who="admin", what="rollout", detail=msgspec.to_builtins(given)))
             return plain(rollout)
 
     @guarded.post("/rollouts/{number}/stop", summary="Stop a running rollout")
-    def stop_rollout(number: int) -> dict[str, Any]:
+    def stop_rollout(number: Number) -> dict[str, Any]:
         with database.begin() as session:
             rollout = session.get(Rollout, number)
             if rollout is None:
@@ -268,6 +269,28 @@ def api_routes(database: Database, settings: Settings) -> APIRouter:
 
     router.include_router(guarded)
     return router
+
+
+class JobAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `POST /jobs`."""
+
+    kind: str
+
+
+class RolloutAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `POST /rollouts`. gateways: null for all."""
+
+    model: Annotated[int, msgspec.Meta(ge=1, lt=2**62)]
+    role: Role = Role.SERVING
+    gateways: list[str] | None = None
+
+
+def asked(body: bytes, into: type[T], remedy: str) -> T:
+    """A request's body; 422 with the remedy for what it is not."""
+    try:
+        return msgspec.json.decode(body, type=into)
+    except UNREADABLE as error:
+        raise HTTPException(422, {"error": str(error), "remedy": remedy}) from error
 
 
 async def small_body(request: Request, limit: int = 64_000) -> bytes:
@@ -316,7 +339,7 @@ def write_down(database: Database, body: bytes) -> dict[str, Any]:
             Note,
         )
         gateway = told["gateway"]
-    except (msgspec.ValidationError, msgspec.DecodeError, KeyError, ValueError) as error:
+    except (*UNREADABLE, KeyError, ValueError) as error:
         raise HTTPException(
             422, {"error": f"not a note: {error}", "remedy": "send gateway, machine and a text of 1 to 4000 characters"}
         ) from error
@@ -414,7 +437,7 @@ def _lister(database: Database, table: type[Table]) -> Any:
 
 
 def _getter(database: Database, table: type[Table], name: str) -> Any:
-    def one(number: int) -> dict[str, Any]:
+    def one(number: Number) -> dict[str, Any]:
         with database.begin() as session:
             row = session.get(table, number)
             if row is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, HTTPException, Path, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from sqlalchemy.orm import Session
 
 from protocol.errors import Reason, Refused
@@ -17,11 +17,11 @@ from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, ReportRow
 from server.routes.access import admin, sent_by_the_console
-from server.routes.api import Limit, missing, now_ms, small_body
+from server.routes.api import Limit, Number, asked, missing, now_ms, small_body
 
 _OUTSIDE_QUOTES = re.compile(r": (?![^“”]*”)")
 """A value that a refusal quotes may hold a colon."""
-Number = Annotated[int, Path(ge=1, lt=2**63)]
+REMEDY = "see /docs for what this call takes"
 Status = Literal["open", "accepted", "rejected", ""]
 CONFLICTS = (Reason.NOT_ELIGIBLE, Reason.CONFLICTING_DUPLICATE)
 
@@ -63,7 +63,7 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
         summary="Leave a report as you want it: {language, clauses: [{clause, wording} | {clause, text}], author}",
     )
     async def save(number: Number, request: Request) -> dict[str, Any]:
-        given = _read(await small_body(request), edits.Given)
+        given = asked(await small_body(request), edits.Given, REMEDY)
         with _refusals(), database.begin() as session:
             edit, proposed = edits.save(session, known, _report(session, number), given, now_ms())
             told = [{"id": w.id, "clause": w.clause, "text": w.text, "doubts": w.doubts} for w in proposed]
@@ -82,7 +82,7 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
         summary="Accept or reject a wording: {accept, author, despite_doubts}",
     )
     async def answer(number: Number, request: Request) -> dict[str, Any]:
-        given = _read(await small_body(request), Answer)
+        given = asked(await small_body(request), Answer, REMEDY)
         with _refusals(), database.begin() as session:
             row = edits.answer(
                 session, number, settings.artifact_folder, given.accept, given.author, given.despite_doubts, now_ms()
@@ -96,16 +96,6 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
             return told
 
     return router
-
-
-T = TypeVar("T")
-
-
-def _read(body: bytes, into: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=into)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise HTTPException(422, {"error": str(error), "remedy": "see /docs for what this call takes"}) from error
 
 
 def _report(session: Session, number: int) -> ReportRow:

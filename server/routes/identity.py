@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from protocol.enrolment import ENROL, MOST_BODY_BYTES, RENEW, Enrolment, Granted, Renewal, TokenFile
 from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason
+from protocol.unreadable import UNREADABLE
 from server import enrolment, revocation
 from server.config import Settings
 from server.database import AuditRow, CertificateRow, Database
@@ -211,7 +212,7 @@ def refusal(why: BadIdentity) -> HTTPException:
 def _asked(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadIdentity(Reason.MALFORMED_JSON, f"not what this call takes: {error}") from error
 
 

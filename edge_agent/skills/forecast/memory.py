@@ -9,6 +9,7 @@ import numpy as np
 
 from protocol.errors import BadMessage, Reason
 from protocol.tables import Tables
+from protocol.unreadable import UNREADABLE
 
 MAX_STATE_BYTES = 64_000_000
 _KINDS = {"f4", "f8", "i4", "i8", "u1"}
@@ -77,5 +78,5 @@ def decode(payload: bytes) -> Memory:
         raise BadMessage(Reason.TOO_LARGE, f"a forecaster's memory of {len(payload)} bytes")
     try:
         return msgspec.msgpack.decode(payload, type=Memory)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNREADABLE as error:
         raise BadMessage(Reason.WRONG_TYPE, f"a forecaster's memory cannot be read: {error}") from error
