@@ -74,13 +74,14 @@ class Identity:
 
     def sign(self, payload: bytes) -> bytes:
         """ECDSA P-256 with SHA-256 over `payload`, as DER. Raises BadSettings if the key cannot be used."""
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
             key = load_pem_private_key((self.folder / KEY).read_bytes(), password=None)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise BadSettings(f"cannot use {self.folder / KEY}: {error}; enrol this gateway again") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise BadSettings(f"{self.folder / KEY} is no P-256 key; enrol this gateway again")

@@ -47,6 +47,8 @@ _CALENDAR = ((27.5, 31.5, 1), (88.0, 93.0, 3), (364.0, 367.0, 12))
 _UNITS = {"ms": 1, "s": SECOND_MS, "min": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS, "month": MONTH_MS}
 _FACTORS = {1000.0: "kilo", 1e6: "mega", 14.5038: "bar and psi", 100.0: "percent and share", 25.4: "inch and mm"}
 NAMED = 5
+MOST_NUMBERED = 1e19
+"""Nanoseconds since 1970 in the year 2286."""
 FIRST_LOCAL_MS, LAST_LOCAL_MS = -5_364_662_400_000, 7_258_118_400_000
 """1800 to 2200: every day in between is looked at for a change of a zone's offset."""
 
@@ -285,6 +287,8 @@ def _from_numbers(
     numbers: Floats, good: NDArray[np.bool_], layout: Layout, findings: list[Finding]
 ) -> NDArray[np.int64]:
     largest = float(np.abs(numbers[good]).max())
+    if largest >= MOST_NUMBERED:
+        raise Refused(Reason.BAD_TIME, f"column {layout.time!r} counts up to {largest:g}, which no clock does: mend it")
     if largest < 1e8:
         if layout.step_ms is None:
             raise Refused(

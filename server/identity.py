@@ -115,7 +115,7 @@ class CA:
             raise BadSettings(
                 f"cannot read {error.filename}: {error.strerror}; `millwright server ca init` makes an authority"
             ) from error
-        except (ValueError, TypeError, x509.InvalidVersion) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise BadSettings(f"{folder} holds no usable authority: {error}") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise BadSettings(f"{folder / CA_KEY} is not the key of {folder / CA_FILE}")
