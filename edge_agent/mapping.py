@@ -172,7 +172,7 @@ def load(path: Path) -> Mapping:
             if "{signal}" not in s.topic and not s.signal:
                 raise ValueError(f"source {s.topic!r} names no signal: add {{signal}} to the topic or signal = a path")
         ours = [(_topic_pattern(topic), kind) for topic, kind in _wire_topics(file)]
-    except (ValueError, re.error, ZoneInfoNotFoundError) as error:
+    except (ValueError, re.error, ZoneInfoNotFoundError, OSError) as error:  # OSError: a zone too long for a file name
         raise BadSettings(f"{path}: {error}") from error
     return Mapping(file, labels, templates, ours)
 

@@ -120,8 +120,11 @@ def _parquet_header(stream: BinaryIO) -> list[str]:
 
 
 def _named(peeked: bytes) -> tuple[list[str], str]:
-    """(names, separator) of a CSV's first line."""
-    first = peeked.decode("utf-8-sig", errors="replace").splitlines()[0]
+    """(names, separator) of a CSV's first line. Raises Refused for a file of nothing but a byte order mark."""
+    lines = peeked.decode("utf-8-sig", errors="replace").splitlines()
+    if not lines:
+        raise Refused(Reason.WRONG_TYPE, "the file is empty: a header and rows are needed")
+    first = lines[0]
     separator = max(",;\t", key=first.count)
     return next(csv.reader([first], delimiter=separator)), separator
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from server.database import Database, ForecastRow, QuarantineRow, SignalBlockRow
 from server.many_rows import refuses
 
 NOW = 1_790_000_000_000
+NUMBERS = count()
 TOKEN = "k3Jx9QmW2vLs8RtZ5yBn7CdF"
 
 
@@ -34,11 +36,11 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if request.param == "postgresql":
         url = make_url(request.getfixturevalue("postgres_url"))
         server = create_engine(url, isolation_level="AUTOCOMMIT")
+        name = f"many_rows_{next(NUMBERS)}"
         with server.connect() as connection:
-            connection.execute(text("DROP DATABASE IF EXISTS many_rows"))
-            connection.execute(text("CREATE DATABASE many_rows"))
+            connection.execute(text(f"CREATE DATABASE {name}"))
         server.dispose()
-        made = Database(url.set(database="many_rows").render_as_string(hide_password=False))
+        made = Database(url.set(database=name).render_as_string(hide_password=False))
         Table.metadata.create_all(made.engine)
     else:
         made = Database(f"sqlite:///{tmp_path}/server.db")
