@@ -116,10 +116,13 @@ class OutboxModel(RuleBasedStateMachine):
         if oldest is None:
             return
         try:
-            assert self.outbox.bury(message_class, Refusal(oldest, "never_acknowledged"))
+            buried = self.outbox.bury(message_class, Refusal(oldest, "never_acknowledged"))
         except TryLater:
             return
-        self.dead[message_class].add(oldest)
+        if buried:
+            self.dead[message_class].add(oldest)
+        else:  # making room for the letter shed the message itself; `look` wants its range
+            assert oldest not in self.waiting(message_class)
 
     @precondition(lambda self: isinstance(self.outbox._db, sqlite3.Connection))
     @rule(after=st.integers(0, 12), times=st.integers(1, 60))
