@@ -24,7 +24,7 @@ import msgspec
 
 from edge_agent import identity
 from edge_agent.identity import NEEDS, Identity
-from edge_agent.updates import write_durably
+from edge_agent.updates import NO_ANSWER, write_durably
 from protocol.enrolment import ENROL, RENEW, Enrolment, Granted, Renewal, TokenFile, to_sign
 from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason, TryLater
 from protocol.unreadable import UNREADABLE
@@ -222,9 +222,17 @@ def _ask(url: str, body: msgspec.Struct, context: ssl.SSLContext, timeout_s: flo
         with urllib.request.urlopen(request, timeout=timeout_s, context=context) as answer:  # noqa: S310
             return granted_by(answer.read(MOST_ANSWER_BYTES))
     except urllib.error.HTTPError as error:
-        raise refused_by(error.code, error.read(MOST_ANSWER_BYTES)) from error
-    except OSError as error:
+        raise refused_by(error.code, _told(error)) from error
+    except NO_ANSWER as error:
         raise TryLater(f"no certificate from {url}: {error}") from error
+
+
+def _told(error: urllib.error.HTTPError) -> bytes:
+    """What came with a refusal; empty where it broke off."""
+    try:
+        return error.read(MOST_ANSWER_BYTES)
+    except NO_ANSWER:
+        return b""
 
 
 def granted_by(body: bytes) -> Granted:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.updates import Fetch
+from edge_agent.updates import NO_ANSWER, Fetch
 from protocol.bundles import file_name
 from protocol.errors import BadBundle, BadSettings, Reason, TryLater
 from protocol.twin import Assignment
@@ -51,7 +51,7 @@ def signed_list(
                 str(folder), url.rstrip("/") + LISTS, fetcher=_fetcher(token, timeout_s, context), bootstrap=root
             )
             found = updater.get_targetinfo(file_name(assignment.digest))
-        except (DownloadError, OSError) as error:
+        except (DownloadError, OSError, http.client.HTTPException) as error:
             raise TryLater(f"cannot fetch the signed list for {what}: {error}") from error
         except ExpiredMetadataError as error:
             raise TryLater(f"{what} waits: the signed list has expired ({error}); check clocks and server") from error
@@ -80,7 +80,7 @@ def fetch_root(url: str, token: str, timeout_s: float = 30.0) -> bytes:
     try:
         with _opened(url.rstrip("/") + LISTS + "root.json", token, timeout_s) as answer:
             body = answer.read(MOST_ROOT_BYTES)
-    except OSError as error:
+    except NO_ANSWER as error:
         raise TryLater(f"cannot fetch the root from {url}: {error}") from error
     return bytes(body)
 

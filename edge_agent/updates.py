@@ -6,10 +6,10 @@ does not load. A refused digest is remembered and not fetched again until the se
 
 from __future__ import annotations
 
+import http.client
 import logging
 import os
 import ssl
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 Fetch = Callable[[Assignment], bytes]
+NO_ANSWER = (OSError, http.client.HTTPException, ValueError)
+"""What urllib raises where nobody answers, what answers speaks no HTTP, or it sends on to what is no address."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def http_fetch(
         except BadBundle:
             part.unlink(missing_ok=True)
             raise
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
+        except NO_ANSWER as error:
             raise TryLater(f"cannot fetch {assignment.slot} v{assignment.version}: {error}") from error
         archive = part.read_bytes()
         if len(archive) < assignment.size:

@@ -115,7 +115,7 @@ def _parquet_header(stream: BinaryIO) -> list[str]:
 
     try:
         return list(parquet.ParquetFile(stream).schema_arrow.names)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise Refused(Reason.WRONG_TYPE, f"not a readable Parquet file: {error}") from error
 
 
@@ -156,7 +156,7 @@ def read_parquet(stream: BinaryIO, wanted: Wanted) -> Columns:
         file = parquet.ParquetFile(stream)
         _check_header(list(file.schema_arrow.names), wanted)
         return _from_arrow(file.read(columns=wanted.all), wanted, lenient=True)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise Refused(Reason.WRONG_TYPE, f"not a readable Parquet file: {error}") from error
 
 
@@ -209,11 +209,15 @@ def _stamps_of_text(texts: list[str], time_format: str) -> Stamps:
 
 
 def _plain(texts: list[str]) -> Stamps | None:
-    """Stamps that are all ISO 8601 without a zone; None if one is not."""
+    """Stamps that are all ISO 8601 without a zone; None if one is not, or may not be."""
+    array = np.array(["NaT" if text in EMPTY else text for text in texts])
+    fifth = array.astype("U5").view("U1").reshape(-1, 5)[:, 4]
+    if not np.isin(fifth, ("", "-")).all():
+        return None  # numpy takes a number of any length for a year, and counts beyond what it can hold
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy only warns of a zone, and then applies it
         try:
-            return stamps(np.array(["NaT" if text in EMPTY else text for text in texts]).astype("datetime64[ms]"))
+            return stamps(array.astype("datetime64[ms]"))
         except (ValueError, UserWarning, DeprecationWarning):
             return None
 
@@ -267,11 +271,11 @@ def _csv_by_arrow(stream: BinaryIO, wanted: Wanted, separator: str, decimal: str
 
     try:
         return _from_arrow(read(pa.float64()), wanted, lenient=False)
-    except pa.ArrowInvalid:
+    except pa.ArrowException:
         pass  # some cell is no number, or a row is short: read as text, and say which
     try:
         return _from_arrow(read(pa.string()), wanted, lenient=True, decimal=decimal)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise Refused(Reason.WRONG_TYPE, f"not a readable CSV: {error}") from error
 
 
@@ -332,7 +336,7 @@ def _stamps_of_arrow(column: Any, time_format: str) -> Stamps:
         if re.match(r"\d{4}-\d{2}-\d{2}", sample):
             try:
                 return _wall(column.cast(pa.timestamp("ms", "UTC" if zoned else None)), zoned)
-            except pa.ArrowInvalid:
+            except pa.ArrowException:
                 pass  # a stamp of another kind among them: read one by one
     return _stamps_of_text([(t or "").strip() for t in column.to_pylist()], time_format)
 

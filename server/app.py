@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from sqlalchemy.exc import DataError
 
 from server.config import Settings
 from server.console import console_routes
@@ -66,6 +67,11 @@ def create_app(settings: Settings, database: Database, intake: Any = None, refus
     def http_error(_request: Request, error: HTTPException) -> JSONResponse:
         body = error.detail if isinstance(error.detail, dict) else {"error": str(error.detail), "remedy": "see /docs"}
         return JSONResponse(body, status_code=error.status_code)
+
+    @app.exception_handler(DataError)
+    def never_taken(_request: Request, _error: DataError) -> JSONResponse:
+        body = {"error": "the database takes no such value", "remedy": "leave out NUL and numbers of more than 64 bits"}
+        return JSONResponse(body, status_code=422)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
@@ -34,7 +35,7 @@ def ask(url: str, path: str, token: str, limit_bytes: int) -> bytes:
             body: bytes = answer.read(limit_bytes + 1)
     except urllib.error.HTTPError as error:
         raise BadSettings(f"{url}{path}: {_fact(error)}") from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise TryLater(f"{url} does not answer: {error}") from error
     if len(body) > limit_bytes:
         raise BadSettings(f"{url}{path} answers with more than {limit_bytes} bytes: no server of ours")
@@ -45,5 +46,5 @@ def _fact(error: urllib.error.HTTPError) -> str:
     try:
         told = json.loads(error.read(10_000))
         return f"{error.code}: {told['error']}; {told['remedy']}"
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException, RecursionError):
         return f"{error.code} {error.reason}"

@@ -154,12 +154,17 @@ class Taking:
 
 def store(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues: Catalogues = BUILT_IN_ONLY) -> bool:
     """One message; False if the same thing was told before under another number. Raises Refused."""
-    if b"\\u0000" in bytes(envelope.data) and _NUL.search(envelope.data):
-        raise BadMessage(Reason.WRONG_TYPE, f"{envelope.type} holds the character NUL, which no text may")
+    _check_text(envelope.type, bytes(envelope.data))
     message = decode_message(envelope.type, envelope.data)
     if isinstance(message, Report):
         read_back(message, catalogues, _recommended(rows.session, gateway, message.recommendation))
     return _keep(rows, message, Came(gateway, envelope.mwseq, envelope.time, now_ms))
+
+
+def _check_text(what: str, payload: bytes) -> None:
+    """Raises BadMessage for the one character that a JSON text may hold and a database's may not."""
+    if b"\\u0000" in payload and _NUL.search(payload):
+        raise BadMessage(Reason.WRONG_TYPE, f"{what} holds the character NUL, which no text may")
 
 
 def store_alone(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues: Catalogues) -> bool:
@@ -347,6 +352,7 @@ def heard_of(session: Session, site: str, gateway: str) -> Gateway:
 def take_state(session: Session, site: str, gateway: str, payload: bytes) -> None:
     """Birth or Will; a late Will of an old session is recognised by its timestamp."""
     state = decode(payload, State, limit_bytes=10_000)
+    _check_text("State", payload)
     row = heard_of(session, site, gateway)
     if not state.online and state.timestamp < row.birth_ms:
         return

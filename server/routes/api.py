@@ -53,7 +53,7 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
 T = TypeVar("T")
 JOB_KINDS = ("forecast", "recommend", "life", "notes", "write")
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Before = Annotated[int | None, Query(ge=1)]
+Before = Annotated[int | None, Query(ge=1, lt=2**63)]
 LISTS: dict[str, type[Table]] = {
     "events": EventRow,
     "reports": ReportRow,

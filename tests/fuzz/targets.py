@@ -83,10 +83,10 @@ def wire_examples() -> dict[str, msgspec.Struct]:
 
 def every_target(folder: Path) -> dict[str, Target]:
     """All of them. folder: an empty one, for those that read files."""
-    from tests.fuzz import gateway_targets, protocol_targets, server_targets
+    from tests.fuzz import answer_targets, gateway_targets, protocol_targets, server_targets
 
     made: dict[str, Target] = {}
-    for part in (protocol_targets, gateway_targets, server_targets):
+    for part in (protocol_targets, gateway_targets, answer_targets, server_targets):
         own = folder / part.__name__.rpartition(".")[2]
         own.mkdir()
         made |= {target.name: target for target in part.targets(own)}

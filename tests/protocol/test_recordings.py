@@ -117,6 +117,19 @@ def test_epoch_numbers_are_read_by_their_size(unit: str, factor: float) -> None:
     assert unit in got.findings[0].words
 
 
+@pytest.mark.parametrize("arrow", [True, False])
+def test_a_day_without_hyphens_is_a_day_and_no_year_in_the_millions(arrow: bool) -> None:
+    got = read(table([(f"202601{d:02}", "A", d) for d in range(1, 11)]), arrow=arrow)
+    assert (got.start_ms, got.step_ms, got.values.shape) == (ms("2026-01-01"), 24 * HOUR, (1, 10))
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+def test_a_count_of_seconds_among_days_is_no_time(arrow: bool) -> None:
+    rows = [("1769846400", "A", 0), *((f"2026-01-{d:02}", "A", d) for d in range(1, 11))]
+    got = read(table([rows[1], rows[0], *rows[2:]]), arrow=arrow)
+    assert (found(got)["unreadable_time"], got.values.shape) == (1, (1, 10))
+
+
 def test_step_numbers_need_a_step() -> None:
     text = table([(str(i), "A", i) for i in range(10)])
     with pytest.raises(Refused, match="--step"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import paho.mqtt.client as mqtt
 import pytest
+from fastapi.testclient import TestClient
 from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import create_engine, make_url, select, text
 from sqlalchemy.exc import DBAPIError
@@ -20,7 +21,9 @@ from protocol.names import MessageClass
 from protocol.observations import SignalBlock
 from protocol.reports import Forecast, ModelRef
 from protocol.sync import Ack, Batch, ClassAck, Envelope, Message, decode, encode, envelope
+from protocol.twin import State
 from server import intake
+from server.app import create_app
 from server.broker import Intake
 from server.config import BrokerSettings, Settings
 from server.database import Database, ForecastRow, QuarantineRow, SignalBlockRow, Table
@@ -133,6 +136,49 @@ def test_a_text_with_nul_is_refused_and_nothing_else(database: Database) -> None
     ack = send(database, wrapped(block(1), 1), wrapped(block(2, "P\0"), 2), wrapped(block(3), 3))
     assert (ack.upto, [(r.seq, r.reason) for r in ack.nack]) == (3, [(2, "wrong_type")])
     assert seqs(database) == [1, 3]
+
+
+@pytest.mark.postgres
+def test_a_state_with_nul_is_put_aside_and_what_came_with_it_is_stored(database: Database) -> None:
+    server = Intake(Settings(admin_token=TOKEN, gateway_token=TOKEN), database)
+    state = State(online=True, timestamp=1, boot_id="b\0", agent_version="1")
+    told = {"mw/v1/s/bad/state": encode(state), "mw/v1/s/g/up/bulk": encode(Batch(envelopes=[wrapped(block(1), 1)]))}
+    for topic, payload in told.items():
+        message = mqtt.MQTTMessage(topic=topic.encode())
+        message.payload = payload
+        server._arrivals.put(message)
+    server._take_some()
+    assert seqs(database) == [1]
+    with database.begin() as session:
+        (put_aside,) = session.scalars(select(QuarantineRow))
+        assert (put_aside.gateway, put_aside.reason) == ("bad", "wrong_type")
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/v1/notes", {"gateway": "g", "machine": "P\0", "text": "t"}),
+        ("POST", "/api/v1/notes", {"gateway": "g\0", "machine": "P", "text": "t"}),
+        ("POST", "/api/v1/feedback", {"target": "r\0", "verdict": "accepted"}),
+        ("GET", "/api/v1/gateways/%00", None),
+        ("GET", "/api/v1/bundles/%00", None),
+        ("GET", "/api/v1/ledger/%00", None),
+        ("GET", "/console/machine/g%00/m", None),
+        ("GET", "/console/samples/g/m%00/s?start_ms=0&end_ms=1", None),
+        ("GET", f"/api/v1/events?before={10**20}", None),
+    ],
+)
+def test_a_call_with_what_no_database_holds_is_answered(
+    database: Database, tmp_path: Path, method: str, path: str, body: dict[str, str] | None
+) -> None:
+    settings = Settings(artifacts=str(tmp_path / "artifacts"), admin_token=TOKEN, gateway_token=TOKEN[::-1])
+    with database.begin() as session:
+        intake.heard_of(session, "s", "g")
+    with TestClient(create_app(settings, database), headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        answer = client.request(method, path, json=body)
+    assert answer.status_code < 500
+    assert answer.status_code < 300 or {"error", "remedy"} <= answer.json().keys()
 
 
 @pytest.mark.postgres
