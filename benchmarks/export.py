@@ -18,7 +18,7 @@ writer   a GPT of 4 layers of 128, taught as in `report_faithfulness.py`; likeli
          Sizes and speed also of 8 layers of 512, random weights (they change neither)
 TFLite   the LSTM and the BERT through the runtime that gateways have, where a converter is (MILLWRIGHT_TFLITE_PYTHON)
 
---quick: one seed, networks that hardly learned; nothing is judged."""
+--quick: one seed, networks that hardly learned, no TFLite; nothing is judged."""
 
 from __future__ import annotations
 

@@ -43,7 +43,10 @@ class Lites:
 
 def lite_rows(sheet: contract.Sheet, lites: Lites, onnx_call: Callable[[], Any]) -> None:
     """Whether each recipe's file is within the bound of the graph's forms, and its time beside theirs. Leaves the rows out,
-    with a note, where no converter or no runtime is."""
+    with a note, where no converter or no runtime is, and with --quick: converting takes longer than all the rest."""
+    if sheet.options.quick:
+        sheet.note(f"{lites.what}: no rows of TFLite: --quick leaves them out")
+        return
     try:
         converter()
         runtime = tflite_runtime()

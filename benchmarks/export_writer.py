@@ -22,9 +22,9 @@ from export.compact import bare
 from export.forms import FLOAT32, OF_DECODERS, choose
 from export.quantize import quantize
 from export.to_decoder import gateway_graph
-from export.trials import logits, trial_of_decoder
+from export.trials import trial_of_decoder
 from protocol.writing.clauses import FAULT_REPORT
-from protocol.writing.decoder import Decoder, WriterSpec
+from protocol.writing.decoder import WriterSpec
 from protocol.writing.facts import LANGUAGES
 from server.algorithms.gpt import Gpt, TorchDecoder
 from server.left import LeftReport
@@ -46,13 +46,13 @@ def measure(sheet: contract.Sheet) -> None:
     small = Size(f"{s.layers}L-{s.width}", s.layers, s.heads, s.width, s.vocabulary, 100)
     graph = gateway_graph(writer.net, writer.spec)
     lessons = held_out(writer, [one for one in edited if one.held_out], 8 if quick else MOST_ROWS)
-    rows = [row for row, _ in lessons]
-    choice = choose(graph, WRITER, trial_of_decoder(TorchDecoder(writer.net), writer.spec, rows), tried=OF_DECODERS)
+    rows, told = [row for row, _ in lessons], [first for _, first in lessons]
+    trial = trial_of_decoder(TorchDecoder(writer.net), writer.spec, rows, told)
+    choice = choose(graph, WRITER, trial, tried=OF_DECODERS)
     what = f"GPT report writer {small.name}"
     forms_note(sheet, what, choice.forms)
     graphs = _packed(graph)
     _sizes(sheet, what, graphs, len(graph), judged=not quick)
-    nats = {name: words_surprise(OnnxDecoder(session(one), writer.spec), lessons) for name, one in graphs.items()}
     spent, many = time.monotonic() - began, sum(len(row) - first for row, first in lessons)
     for name in OF_DECODERS:
         form = named(choice.forms, name)
@@ -60,14 +60,11 @@ def measure(sheet: contract.Sheet) -> None:
             sheet,
             f"{what}, {name}, words of held-out sections of edited reports",
             "negative log-likelihood, change",
-            [nats[name] / nats[FLOAT32] - 1.0],
+            [parity_of(form).task_change],
             MOST_CHANGE,
             n=many,
             seconds=spent,
             judged=not quick,
-            nats_a_token=round(nats[name], 5),
-            float_nats_a_token=round(nats[FLOAT32], 5),
-            change_with_what_it_is_told=round(parity_of(form).task_change, 6),
             **strain_of(form),
         )
     _speeds(sheet, what, small, writer.spec, graphs, writer.net)
@@ -87,18 +84,6 @@ def held_out(writer: SmallWriter, reports: list[LeftReport], most: int) -> list[
         before = writer.encode(told)
         found.append(([*before, *writer.encode(words), writer.spec.end][: writer.spec.context], len(before)))
     return [(row, first) for row, first in found if len(row) > first]
-
-
-def words_surprise(decoder: Decoder, lessons: list[tuple[list[int], int]]) -> float:
-    """Nats a token of the words alone: what the model is told it never learned to say."""
-    total, count = 0.0, 0
-    for row, first in lessons:
-        said = logits(decoder, [row])[first - 1 : -1].astype(np.float64)
-        said -= said.max(axis=1, keepdims=True)
-        chances = said - np.log(np.exp(said).sum(axis=1, keepdims=True))
-        total -= float(chances[np.arange(len(said)), row[first:]].sum())
-        count += len(said)
-    return total / count
 
 
 def _packed(graph: bytes) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ import numpy as np
 from edge_agent import mapping as mapping_file
 from edge_agent.broker import Arrival, Link
 from edge_agent.carried import Inbox
-from edge_agent.clock import Clock, Timekeeper, correction
+from edge_agent.clock import Clock, Shift, Timekeeper, correction
 from edge_agent.config import AgentSettings
 from edge_agent.decisions import Decisions
 from edge_agent.enrolment import Keeper
@@ -170,6 +170,8 @@ class Agent:
         self._demand_model: LoadedModel | None = None
         self._batch: list[Arrival] = []
         self._unkept: list[Arrival] = []
+        self._to_move: list[Shift] = []
+        self._moved: list[Shift] = []
         self._batch_since_s = 0.0
         self._buckets = 0
         self._forecasts: dict[Key, Forecast] = {}
@@ -513,7 +515,7 @@ class Agent:
 
     def _look_at_clock(self) -> None:
         """When the time turns out to be another one, or is known at last, what was stamped here is moved, windows begin
-        anew from the disk, and what waited goes up."""
+        anew from the disk, and what waited goes up. On a full disk that waits for room."""
         if self._simulated_ms is not None:
             return
         was_known = self._clock.known
@@ -521,15 +523,29 @@ class Agent:
         self._say_whether_clock_is_known()
         if shifts is not None:
             self.tally.note("clock.corrected")
-            self.tally.note("clock.observations_moved", self._history.retime(shifts, self.boot_id))
-            for shift in shifts:
-                self._send(correction(shift, self.boot_id, self._clock.now_ms()))
+            self._to_move += shifts
+        if self._to_move and not self._move_stamps():
+            return
         self._clock.keep()
-        if shifts is not None or self._clock.known != was_known:
+        if shifts is not None or self._clock.known != was_known or self._moved:
             self._link.time_is_known()
             self._grid = Grid(self._settings.step_ms, self._grid.keep)
             self._refill_grid()
-            self._outgoing.corrected(shifts or [], self._grid.closed_until_ms)
+            moved, self._moved = self._moved, []
+            self._outgoing.corrected(moved, self._grid.closed_until_ms)
+
+    def _move_stamps(self) -> bool:
+        """Whether there was room to put right what was stamped by a wrong clock; the server is told how."""
+        try:
+            self.tally.note("clock.observations_moved", self._history.retime(self._to_move, self.boot_id))
+        except TryLater as error:
+            self.tally.note("clock.no_room")
+            log.warning("stamps of the wrong clock stay for now: %s", error)
+            return False
+        for shift in self._to_move:
+            self._send(correction(shift, self.boot_id, self._clock.now_ms()))
+        self._moved, self._to_move = self._to_move, []
+        return True
 
     def _close_buckets(self) -> None:
         lateness_ms = (

@@ -35,6 +35,14 @@ class Arrival:
     token: Any = None
 
 
+def next_of(arrivals: queue.SimpleQueue[Arrival], timeout_s: float) -> Arrival | None:
+    """The next of what arrived, or None after the wait."""
+    try:
+        return arrivals.get(timeout=timeout_s) if timeout_s > 0 else arrivals.get_nowait()
+    except queue.Empty:
+        return None
+
+
 class Link(Protocol):
     """What the agent needs of a connection; `tests/factory.py` has one without a network."""
 
@@ -122,10 +130,7 @@ class PahoLink:
 
     def receive(self, timeout_s: float) -> Arrival | None:
         """The next message, or None after the wait."""
-        try:
-            return self._arrivals.get(timeout=timeout_s) if timeout_s > 0 else self._arrivals.get_nowait()
-        except queue.Empty:
-            return None
+        return next_of(self._arrivals, timeout_s)
 
     def acknowledge(self, arrival: Arrival) -> None:
         """Tells the broker that a QoS 1 message is safe with us."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from edge_agent.clock import Shift
 from edge_agent.intake import Row
-from edge_agent.storage import disk_full, open_bounded
+from edge_agent.storage import close_store, disk_full, open_bounded, roll_back
 from protocol.covariates import KnownInput
 from protocol.errors import BadSettings, Refused, TryLater
 from protocol.sync import decode, encode
@@ -112,8 +112,7 @@ class History:
             )
             db.execute("COMMIT")
         except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            roll_back(db)
             self._read_series()
             raise
         self._stamped_here.update(new_here)
@@ -204,7 +203,10 @@ class History:
 
     def retime(self, shifts: list[Shift], boot: str) -> int:
         """Moves what was stamped here in these stretches, in one transaction and once: the same again, after a crash, does
-        nothing. Returns how many observations moved; none is lost and their order stays."""
+        nothing. Returns how many observations moved; their order stays. Raises TryLater where the disk has no room."""
+        return self._in_room(lambda: self._retime(shifts, boot))
+
+    def _retime(self, shifts: list[Shift], boot: str) -> int:
         db = self._db
         moved = 0
         db.execute("BEGIN IMMEDIATE")
@@ -214,7 +216,7 @@ class History:
                 moved += self._move(self._ids[key], fresh)
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            roll_back(db)
             raise
         return moved
 
@@ -254,13 +256,7 @@ class History:
 
     def close(self) -> None:
         """Checkpoints, as far as there is room, and closes."""
-        try:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.OperationalError as error:
-            if not disk_full(error):
-                raise
-        finally:
-            self._db.close()
+        close_store(self._db)
 
     def _in_room(self, change: Callable[[], T]) -> T:
         """`change`, again after each thing that made room for it."""

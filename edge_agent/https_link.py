@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
-from edge_agent.broker import Arrival
+from edge_agent.broker import Arrival, next_of
 from protocol.errors import BadSettings, Refused, TryLater
 from protocol.handed_down import MAX_HANDED_DOWN_BYTES, HandedDown
 from protocol.sync import MAX_BATCH_BYTES, decode, encode
@@ -98,10 +98,7 @@ class HttpsLink:
 
     def receive(self, timeout_s: float) -> Arrival | None:
         """The next message, or None after the wait."""
-        try:
-            return self._arrivals.get(timeout=timeout_s) if timeout_s > 0 else self._arrivals.get_nowait()
-        except queue.Empty:
-            return None
+        return next_of(self._arrivals, timeout_s)
 
     def acknowledge(self, arrival: Arrival) -> None:
         """Nothing to do: what is not taken is asked for again."""

@@ -26,7 +26,7 @@ import msgspec
 
 from edge_agent import dead_letters
 from edge_agent.dead_letters import DeadLetters
-from edge_agent.storage import disk_full, open_bounded
+from edge_agent.storage import close_store, disk_full, open_bounded, roll_back
 from protocol.errors import BadMessage, TryLater
 from protocol.names import MessageClass
 from protocol.sync import MAX_RANGES, ClassAck, Envelope, Refusal, SequenceRange, decode, encode
@@ -229,13 +229,7 @@ class Outbox:
             self.commit()
         except TryLater as error:
             log.error("%d messages were not accepted: %s", len(self._group), error)
-        try:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.OperationalError as error:
-            if not disk_full(error):
-                raise
-        finally:
-            self._db.close()
+        close_store(self._db)
 
     # transactions -----------------------------------------------------------------------------------------------------
 
@@ -255,8 +249,7 @@ class Outbox:
             self._db.execute("COMMIT")
             self.lanes = lanes
         except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            roll_back(self._db)
             raise
         finally:
             if not durable:

@@ -27,6 +27,23 @@ def open_store(path: Path, schema: str) -> sqlite3.Connection:
     return connection
 
 
+def close_store(db: sqlite3.Connection) -> None:
+    """Checkpoints, as far as there is room, and closes."""
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as error:
+        if not disk_full(error):
+            raise
+    finally:
+        db.close()
+
+
+def roll_back(db: sqlite3.Connection) -> None:
+    """Ends a transaction that failed. On a full disk SQLite may have ended it by itself."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+
+
 def disk_full(error: BaseException) -> bool:
     """Whether a write failed for want of room (the disk's, a quota's or max_page_count's) and for nothing else."""
     if isinstance(error, sqlite3.OperationalError):

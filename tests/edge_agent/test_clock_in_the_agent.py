@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 
 from edge_agent.agent import Agent, build_agent
+from edge_agent.clock import Shift
 from edge_agent.config import AgentSettings, ForecastSettings, ShareSettings
 from protocol.clocks import ClockConfidence, ClockCorrection
+from protocol.errors import TryLater
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock
 from protocol.reports import FaultEvent, Forecast
@@ -258,3 +261,50 @@ def test_values_of_one_millisecond_are_both_kept_where_the_time_is_given_here(bo
     times, values = box.stored()
     assert (times, values) == ([NOW_MS, NOW_MS + 1, NOW_MS + 2], [1.0, 1.0, 2.0])
     assert math.isclose(sum(values), 4.0)
+
+
+def test_stamps_of_a_wrong_clock_wait_for_room_on_a_full_disk(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    box.boot(NOW_MS, disciplined=True)
+    box.run(20)
+    box.stop()
+    box.true_ms += 9 * HOUR_MS
+    box.boot(5_000)
+    began_ms = box.true_ms
+    box.run(30)
+    retime, refused = box.agent._history.retime, []
+
+    def full(shifts: Any, boot: str) -> int:
+        refused.append(len(shifts))
+        if len(refused) <= 5:
+            raise TryLater("no room")
+        return int(retime(shifts, boot))
+
+    monkeypatch.setattr(box.agent._history, "retime", full)
+    box.clock.jump_s((box.true_ms - box.clock.now_ms()) / 1000)
+    box.clock.disciplined = True
+    box.run(40)
+    nothing_lost_and_in_order(box)
+    times, _ = box.stored()
+    assert len(refused) == 6
+    assert all(abs(at - began_ms - 1000 * n) < 5000 for n, at in enumerate(times[20:]))
+    assert len(box.messages(ClockCorrection)) == refused[0]
+    assert box.agent.counters()["clock.no_room"] == 5
+
+
+def test_a_disk_that_is_full_amid_the_moving_costs_no_value(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    box.boot(NOW_MS)
+    box.run(20)
+    history, refused = box.agent._history, []
+    move = history._move
+
+    def full(series: int, shifts: list[Shift]) -> int:
+        if not refused:
+            refused.append(series)
+            history._db.execute("ROLLBACK")  # as SQLite itself does where even that finds no room
+            raise sqlite3.OperationalError("database or disk is full")
+        return move(series, shifts)
+
+    monkeypatch.setattr(history, "_move", full)
+    assert history.retime([Shift(NOW_MS, NOW_MS + 5_000, HOUR_MS)], "b") == 5
+    assert refused
+    assert sorted(box.stored()[1]) == [float(n + 1) for n in range(20)]
