@@ -54,6 +54,7 @@ class Gate:
         self._noise = share.noise
         self._budget = Budget(folder / "budget.json", share.noise.epsilon_per_day) if share.noise else None
         self._machines: dict[str, str] = {}
+        self._machine_names: re.Pattern[str] | None = None
 
     def shares(self, signal: str) -> bool:
         """Whether a signal may leave at all, as bucket means or as a forecast."""
@@ -68,8 +69,11 @@ class Gate:
         """Names to look out for: authors, and machines where these have pseudonyms."""
         for person in people:
             self._redactor.know(person)
-        if "machines" in self._share.pseudonyms:
-            self._machines |= {m: self._pseudonyms.machine(m) for m in machines if m not in self._machines}
+        new = [m for m in machines if m not in self._machines] if "machines" in self._share.pseudonyms else []
+        if new:
+            self._machines |= {m: self._pseudonyms.machine(m) for m in new}
+            names = "|".join(re.escape(name) for name in sorted(self._machines, key=len, reverse=True))
+            self._machine_names = re.compile(rf"(?<![\w-])(?:{names})(?![\w-])")
 
     def own_name(self, machine: str) -> str:
         """The machine behind a pseudonym that came back from the server."""
@@ -169,10 +173,9 @@ class Gate:
 
     def _renamed(self, message: Message) -> Message:
         """Machines under their pseudonyms, wherever they are named."""
-        if not self._machines:
+        pattern = self._machine_names
+        if pattern is None:
             return message
-        names = "|".join(re.escape(name) for name in sorted(self._machines, key=len, reverse=True))
-        pattern = re.compile(rf"(?<![\w-])(?:{names})(?![\w-])")
 
         def rename(value: Any) -> Any:
             if isinstance(value, str):
