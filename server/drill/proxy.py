@@ -137,12 +137,12 @@ class FaultProxy:
         with contextlib.suppress(ConnectionError):
             while piece := await reader.read(PIECE_BYTES):
                 await self._hold(len(piece))
-                writer.write(piece)
-                await writer.drain()
                 if upward:
                     self.counts.up += len(piece)
                 else:
                     self.counts.down += len(piece)
+                writer.write(piece)
+                await writer.drain()
 
     async def _hold(self, size: int) -> None:
         faults = self.faults
