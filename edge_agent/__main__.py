@@ -1,4 +1,4 @@
-"""`millwright agent run | check | status | sent | trust | enrol | dead-letters`."""
+"""`millwright agent run | check | status | sent | trust | enrol | dead-letters | copy`."""
 
 from __future__ import annotations
 
@@ -40,10 +40,15 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["dead-letters"]:
         return dead_letters.main(given[1:])
+    if given[:1] == ["copy"]:
+        from edge_agent.once import copy
+
+        return copy.main(given[1:])
     parser = argparse.ArgumentParser(
         prog="millwright agent",
         description="The agent of this gateway.",
-        epilog="dead-letters list | retry: what could not be delivered (dead-letters --help)",
+        epilog="Also: dead-letters list | retry (what could not be delivered), copy (a copy of it to try something out on); "
+        "each has its own --help.",
     )
     parser.add_argument("command", choices=["run", "check", "status", "sent", "trust", "enrol"])
     parser.add_argument("--config", type=Path, required=True, help="agent.toml")

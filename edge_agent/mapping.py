@@ -192,10 +192,8 @@ def _zone(source: Source) -> ZoneInfo | None:
     return ZoneInfo(source.time_zone) if source.time_zone else None
 
 
-def _getter(path: str) -> Getter:
-    """A JSON path of names and indices as one function; what is not there gives _MISSING."""
-    if path == "$":
-        return lambda body: body
+def steps_of(path: str) -> list[str | int]:
+    """The names and indices of a JSON path, none for `$`. Raises ValueError for what is no path."""
     if not path.startswith("$"):
         raise ValueError(f"path {path!r} must start with $")
     steps: list[str | int] = []
@@ -206,6 +204,14 @@ def _getter(path: str) -> Getter:
             raise ValueError(f"path {path!r}: cannot read {path[position:]!r}; known are .name ['name'] [0]")
         steps.append(int(match[3]) if match[3] else (match[1] or match[2]))
         position = match.end()
+    return steps
+
+
+def _getter(path: str) -> Getter:
+    """A JSON path of names and indices as one function; what is not there gives _MISSING."""
+    steps = steps_of(path)
+    if not steps:
+        return lambda body: body
     if len(steps) == 1 and isinstance(steps[0], str):
         name = steps[0]
         return lambda body: body.get(name, _MISSING) if type(body) is dict else _MISSING

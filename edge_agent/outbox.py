@@ -56,6 +56,8 @@ LANES = {
     )
 }
 """Where a lane begins in `waiting`; key = this + seq. On disk: never to be changed."""
+VERSION = 1
+"""Of the file's tables."""
 _SHED_ORDER = (MessageClass.BULK, MessageClass.METRIC, MessageClass.EVENT)
 LAST = (1 << 58) - 1
 _MOST_AT_ONCE = 500
@@ -424,7 +426,7 @@ class Outbox:
     def _bring_up_to_date(self) -> None:
         """Takes over the tables of the first version of this file. The names that it knew are forgotten: what is redone
         is told again, and the server knows it by its id."""
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == 1:
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == VERSION:
             return
         db = self._db
         db.execute("BEGIN IMMEDIATE")
@@ -441,7 +443,7 @@ class Outbox:
             )
             for table in ("message", "dead_letter", "known"):
                 db.execute(f"DROP TABLE {table}")
-        db.execute("PRAGMA user_version=1")
+        db.execute(f"PRAGMA user_version={VERSION}")
         db.execute("COMMIT")
 
 
