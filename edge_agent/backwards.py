@@ -16,7 +16,7 @@ from protocol.errors import Refused
 _PLACE = re.compile(r"\{(\w+)\}")
 ANY_NAME = "drill"
 """For levels of a topic that name neither machine nor signal."""
-_NOTHING = object()
+_NOTHING: Any = object()
 
 
 def spoken(mapping: Mapping, machine: str, signal: str) -> tuple[str, str, bool] | None:
@@ -29,11 +29,14 @@ def spoken(mapping: Mapping, machine: str, signal: str) -> tuple[str, str, bool]
             body = _body(source, machine, signal)
         except ValueError:
             continue
-        names = {"machine": machine, "signal": signal}
-        topic = _PLACE.sub(lambda place, names=names: names.get(place[1], ANY_NAME), source.topic)
+        topic = _topic(source.topic, {"machine": machine, "signal": signal})
         if _reads(mapping, topic, body, source, machine, signal):
             return topic, json.dumps(body, ensure_ascii=False), source.time_unit == "s"
     return None
+
+
+def _topic(template: str, names: dict[str, str]) -> str:
+    return _PLACE.sub(lambda place: names.get(place[1], ANY_NAME), template)
 
 
 def _reads(mapping: Mapping, topic: str, body: Any, source: Source, machine: str, signal: str) -> bool:

@@ -289,8 +289,8 @@ def _played(settings: AgentSettings, history: History) -> tuple[list[CopiedSigna
             signals.append(made)
     if not signals:
         mapping = _with_own_source(mapping, Path(settings.mapping))
-        made = [_signal(mapping, gate, settings, key, np.array([20.0, 22.0])) for key in OWN_KEYS]
-        signals = [one for one in made if one is not None]
+        own = (_signal(mapping, gate, settings, key, np.array([20.0, 22.0])) for key in OWN_KEYS)
+        signals = [one for one in own if one is not None]
     return signals, dict(not_played)
 
 
