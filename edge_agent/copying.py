@@ -34,7 +34,7 @@ from edge_agent.outbox import VERSION, Outbox
 from edge_agent.privacy import Gate
 from edge_agent.storage import free_bytes
 from edge_agent.updates import Ledger
-from protocol.copied import FILE, Copied, CopiedSignal
+from protocol.copied import FILE, Copied, PlayedSignal
 from protocol.errors import BadSettings, Refused
 from protocol.observations import SignalBlock
 from protocol.twin import Desired
@@ -46,7 +46,7 @@ LEFT = ("identity", "status.json", "bundles/trust", "history.ballast", "outbox.b
 """What stays: who the gateway is, how it was, what another server signed, and room."""
 PASSING = (".tmp", ".part", ".db", ".db-wal", ".db-shm")
 QUIET_S = 2.0
-MOST_PLAYED = 6
+MOST_PLAYED = 4
 LATELY_MS, LATELY_BUCKETS = 86_400_000, 500
 _LEAST_SPREAD = 1e-3
 OWN_SOURCE = Source(
@@ -268,14 +268,14 @@ def _desired(active: Path) -> Desired:
     return Desired(version=max(ledger.applied, 1), models=list(ledger.active.values()))
 
 
-def _played(settings: AgentSettings, history: History) -> tuple[list[CopiedSignal], dict[str, int]]:
+def _played(settings: AgentSettings, history: History) -> tuple[list[PlayedSignal], dict[str, int]]:
     """The signals that spoke lately, by the copy's own mapping; where there is none, the drill's own by a source of its
     own."""
     mapping = mapping_file.load(Path(settings.mapping))
     gate = Gate(settings.share, Path(settings.data_dir), lambda: 0, history.readings, lambda *_: None)
     lately_ms = max(LATELY_MS, LATELY_BUCKETS * settings.step_ms)
     newest_ms = history.newest_ms()
-    signals: list[CopiedSignal] = []
+    signals: list[PlayedSignal] = []
     not_played: Counter[str] = Counter()
     for key in sorted(history.keys()):
         values = history.values(key, newest_ms - lately_ms, newest_ms + 1)[1]
@@ -294,12 +294,12 @@ def _played(settings: AgentSettings, history: History) -> tuple[list[CopiedSigna
     return signals, dict(not_played)
 
 
-def _signal(mapping: Mapping, gate: Gate, settings: AgentSettings, key: Key, values: np.ndarray) -> CopiedSignal | None:
+def _signal(mapping: Mapping, gate: Gate, settings: AgentSettings, key: Key, values: np.ndarray) -> PlayedSignal | None:
     said = spoken(mapping, *key)
     if said is None:
         return None
     low, level, high = np.percentile(values, (5, 50, 95))
-    return CopiedSignal(
+    return PlayedSignal(
         machine=key[0],
         signal=key[1],
         topic=said[0],

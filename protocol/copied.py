@@ -12,8 +12,8 @@ VALUE, TIME = '"@value"', '"@time"'
 """Where a payload has its value and its time."""
 
 
-class CopiedSignal(msgspec.Struct, frozen=True, kw_only=True):
-    """A signal that the copy's own mapping can be spoken to about. payload: JSON with VALUE and TIME in it; seconds: whether
+class PlayedSignal(msgspec.Struct, frozen=True, kw_only=True):
+    """A signal that a plant of the drill's own can say. payload: JSON with VALUE and TIME in it; seconds: whether
     the time is in seconds, else in milliseconds. level, spread: where its values were lately. told_as: what the server
     knows its machine as; empty where its means do not leave the gateway as they are."""
 
@@ -49,7 +49,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     newest_ms: int
     stored: int
     desired: Desired
-    signals: list[CopiedSignal]
+    signals: list[PlayedSignal]
     not_played: dict[str, int]
     running: bool
     bytes: int

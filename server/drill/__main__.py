@@ -1,4 +1,5 @@
-"""`millwright drill`: breaks a small site of real processes on purpose and says what came of it."""
+"""`millwright drill`: breaks a small site of real processes on purpose, or the copy of a real gateway, and says what came of
+it."""
 
 from __future__ import annotations
 
@@ -9,13 +10,19 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from protocol.errors import MillwrightError
 from server.drill.cases import CASES, Outcome, played
+from server.drill.copy import NOT_ON_A_COPY, CopySite, what_waited
 from server.drill.site import Site
+
+WHAT_WAITED = "what-waited"
+"""Only on a copy, and always first there."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path(options.keep) if kept else Path(tempfile.mkdtemp(prefix="millwright-drill-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        outcomes = drill(options.only or list(CASES), folder.resolve(), options.database)
+        outcomes = drill(options.only or list(CASES), folder.resolve(), options.database, options.copy_of)
     except (MillwrightError, OSError) as error:
         sys.stderr.write(f"millwright drill: {error}\n")
         return 2
@@ -52,29 +59,47 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--database", default="", metavar="URL", help="the server's database (default: SQLite, thrown away)"
     )
+    parser.add_argument(
+        "--copy-of",
+        type=Path,
+        metavar="AGENT_TOML",
+        help="play on a copy of this gateway, which may be at work and is only read",
+    )
     parser.add_argument("--keep", metavar="DIR", help="keep everything in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(argv)
 
 
-def drill(names: list[str], folder: Path, database: str) -> dict[str, dict[str, Any]]:
-    """Plays the cases one after another on one site; progress on stderr."""
+def drill(names: list[str], folder: Path, database: str, copy_of: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Plays the cases one after another on one site; progress on stderr. copy_of: the agent.toml of a gateway whose copy the
+    site's gateway is. Raises MillwrightError where there is nothing to play on."""
     outcomes: dict[str, dict[str, Any]] = {}
-    with Site(folder, database) as site:
+
+    def play(name: str, case: Callable[[], Outcome]) -> None:
+        began = time.monotonic()
+        outcome = case()
+        seconds = round(time.monotonic() - began, 1)
+        sys.stderr.write(f"{verdict(outcome):9} {name} ({seconds} s)\n")
+        outcomes[name] = {**asdict(outcome), "seconds": seconds}
+
+    with Site(folder, database) if copy_of is None else CopySite(folder, copy_of, database) as site:
         site.machines.publish(400)
-        site.settle()
+        if isinstance(site, CopySite):
+            play(WHAT_WAITED, partial(what_waited, site))
+        else:
+            site.settle()
         for name in names:
-            began = time.monotonic()
-            outcome = played(site, CASES[name])
-            seconds = round(time.monotonic() - began, 1)
-            sys.stderr.write(f"{verdict(outcome):9} {name} ({seconds} s)\n")
-            outcomes[name] = {**asdict(outcome), "seconds": seconds}
+            if isinstance(site, CopySite) and name in NOT_ON_A_COPY:
+                play(name, partial(Outcome, None, reason=f"not on a copy: {NOT_ON_A_COPY[name]}"))
+            else:
+                play(name, partial(played, site, CASES[name]))
     return outcomes
 
 
 def words(name: str) -> str:
     """What a case does."""
-    return " ".join((CASES[name].__doc__ or "").split())
+    case = what_waited if name == WHAT_WAITED else CASES[name]
+    return " ".join((case.__doc__ or "").split())
 
 
 def verdict(outcome: Outcome) -> str:

@@ -135,7 +135,7 @@ POISONED_READINGS = (b"{", b"\xff", b'{"value":1e999,"timestamp":1}', b'{"value"
 def poison_message(site: Site) -> Outcome:
     """Bytes that no decoder may fall over, on the plant's side and on the server's: refused with a reason, counted, and what
     is behind them goes on."""
-    before = sum(books.quarantined(site.database).values())
+    before, before_here = sum(books.quarantined(site.database).values()), _put_aside(site)
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="drill-poison")
     client.connect("127.0.0.1", site.link.port)
     client.loop_start()
@@ -144,24 +144,29 @@ def poison_message(site: Site) -> Outcome:
             for channel in (Channel.UP_EVENT, Channel.UP_FEEDBACK):
                 client.publish(site.topic.sibling(channel).text, payload, qos=1).wait_for_publish(30)
         for payload in POISONED_READINGS:
-            site.machines.publish_raw("drill/press/pressure", payload)
+            site.machines.publish_raw(site.signals[0].topic, payload)
             site.machines.publish_raw(site.topic.sibling(Channel.SHOP_FEEDBACK).text, payload)
         time.sleep(2)
     client.disconnect()
     client.loop_stop()
     outcome = _outcome(site, poisoned_batches=2 * len(POISON), poisoned_messages=2 * len(POISONED_READINGS))
     refused = books.quarantined(site.database)
-    on_the_gateway = {
+    on_the_gateway = _put_aside(site)
+    outcome.evidence |= {"server_quarantine": refused, "gateway_quarantine": on_the_gateway}
+    if sum(refused.values()) - before != 2 * len(POISON):
+        outcome.holds, outcome.wrong = False, [*outcome.wrong, "the server did not count every poisoned batch"]
+    if sum(on_the_gateway.values()) - sum(before_here.values()) < len(POISONED_READINGS):
+        outcome.holds, outcome.wrong = False, [*outcome.wrong, "the gateway did not count every poisoned reading"]
+    return outcome
+
+
+def _put_aside(site: Site) -> dict[str, int]:
+    """Readings that the gateway refused since it was installed, by reason."""
+    return {
         name.removeprefix("quarantine."): n
         for name, n in site.status()["counters"].items()
         if name.startswith("quarantine.") and not name.endswith(".other")
     }
-    outcome.evidence |= {"server_quarantine": refused, "gateway_quarantine": on_the_gateway}
-    if sum(refused.values()) - before != 2 * len(POISON):
-        outcome.holds, outcome.wrong = False, [*outcome.wrong, "the server did not count every poisoned batch"]
-    if sum(on_the_gateway.values()) < len(POISONED_READINGS):
-        outcome.holds, outcome.wrong = False, [*outcome.wrong, "the gateway did not count every poisoned reading"]
-    return outcome
 
 
 def half_a_bundle(site: Site) -> Outcome:
@@ -201,19 +206,21 @@ def half_a_bundle(site: Site) -> Outcome:
 
 
 def _serves(site: Site) -> str:
-    """Digest of what the gateway says it serves."""
-    serving = [m["digest"] for m in site.status().get("models", []) if m["status"] == "serving"]
+    """Digest of what the gateway says it serves in the slot that is played with."""
+    models_there = [m for m in site.status().get("models", []) if m["slot"] == models.SLOT]
+    serving = [m["digest"] for m in models_there if m["status"] == "serving"]
     return serving[0] if serving else ""
 
 
 def _refusals(site: Site) -> list[str]:
-    return [m["error"] for m in site.status().get("models", []) if m["status"] == "refused"]
+    there = [m for m in site.status().get("models", []) if m["slot"] == models.SLOT]
+    return [m["error"] for m in there if m["status"] == "refused"]
 
 
 def disk_full(site: Site) -> Outcome:
     """The gateway's disk fills to the last byte while the uplink is cut, stays full, and is freed. Only what may be shed is
     shed, and exactly told; the oldest readings of the history give way to new ones; nobody lays a hand on it."""
-    with SmallDisk(site.folder / "disk", DISK_MIB) as disk, Site(site.folder / "full", data_dir=disk.folder) as small:
+    with SmallDisk(site.folder / "disk", DISK_MIB + site.mib) as disk, site.on_a_small_disk(disk.folder) as small:
         small.machines.publish(400)
         small.settle()
         with small.link.with_faults(Faults(refused=True)):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from protocol.copied import TIME, VALUE, PlayedSignal
 from protocol.errors import TryLater
 from protocol.feedback import Feedback, Verdict
 from protocol.sync import encode
@@ -20,7 +21,6 @@ A_STEP = 4
 DAY_MS = 86_400_000
 AT_ONCE = 80
 """Ticks on their way to the broker; beyond max_inflight_messages paho lets newer ones overtake."""
-SIGNALS = {"press": ("pressure", "temperature"), "pump": ("flow", "vibration")}
 MAPPING = """[[source]]
 topic = "drill/{machine}/{signal}"
 value = "$.value"
@@ -29,38 +29,73 @@ time_unit = "ms"
 unit = "$.unit"
 """
 EXCURSION = range(240, 264)
-"""Buckets in which one signal leaves what is usual, once in 400: something to tell events and reports of."""
+"""Buckets in which the last signal leaves what is usual, once in 400: something to tell events and reports of."""
+EXCURSION_SPREADS = 14.0
 
 
 @dataclass(frozen=True)
 class Beat:
-    """When a site's ticks are. t0_ms: the first one, a multiple of step_ms; step_ms: width of a bucket of A_STEP ticks."""
+    """When a site's ticks are. t0_ms: the first one, a multiple of step_ms and of a shared bucket's width; step_ms: width of
+    a bucket of A_STEP ticks; steps: such buckets in one that is shared."""
 
     t0_ms: int = 1_772_000_000_000 // DAY_MS * DAY_MS
     step_ms: int = 1000
+    steps: int = 1
+
+    @property
+    def bucket_ms(self) -> int:
+        """Width of a shared bucket."""
+        return self.step_ms * self.steps
+
+    @property
+    def ticks_a_bucket(self) -> int:
+        """Readings of each signal in a shared bucket."""
+        return A_STEP * self.steps
 
     def time_of(self, tick: int) -> int:
         """In milliseconds."""
         return self.t0_ms + tick * self.step_ms // A_STEP
 
     def bucket_of(self, time_ms: int) -> int:
-        """Which bucket a time lies in."""
-        return (time_ms - self.t0_ms) // self.step_ms
+        """Which shared bucket a time lies in."""
+        return (time_ms - self.t0_ms) // self.bucket_ms
 
 
-def reading(machine: str, signal: str, tick: int) -> float:
+def _phase(machine: str, signal: str) -> int:
+    return sum(map(ord, machine + signal))
+
+
+SIGNALS = tuple(
+    PlayedSignal(
+        machine=machine,
+        signal=signal,
+        topic=f"drill/{machine}/{signal}",
+        payload=f'{{"value": {VALUE}, "timestamp": {TIME}, "unit": "u"}}',
+        seconds=False,
+        level=20.0 + _phase(machine, signal) % 30,
+        spread=1.0,
+        told_as=machine,
+    )
+    for machine, signal in (("press", "pressure"), ("press", "temperature"), ("pump", "flow"), ("pump", "vibration"))
+)
+"""Of the drill's own plant."""
+
+
+def reading(signal: PlayedSignal, tick: int, *, strange: bool = False) -> float:
     """The value of a signal at a tick; the same whenever it is asked."""
-    phase = sum(map(ord, machine + signal))
+    phase = _phase(signal.machine, signal.signal)
     wave = math.sin(tick / 57 + phase) + 0.2 * math.sin(tick * 1.7 + phase) + 0.1 * math.sin(tick * tick % 97)
-    strange = signal == "vibration" and tick // A_STEP % 400 in EXCURSION
-    return round(20 + phase % 30 + wave + (14 if strange else 0), 4)
+    if strange and tick // A_STEP % 400 in EXCURSION:
+        wave += EXCURSION_SPREADS
+    return float(f"{signal.level + signal.spread * wave:.9g}")
 
 
 class Machines:
     """Publishes ticks to the plant's broker and counts what the broker took. `ticks`: how many there were so far."""
 
-    def __init__(self, port: int, topic: Topic, beat: Beat) -> None:
+    def __init__(self, port: int, topic: Topic, beat: Beat, signals: Sequence[PlayedSignal] = SIGNALS) -> None:
         self.beat = beat
+        self.signals = signals
         self.ticks = 0
         self.answers: list[str] = []
         self._feedback = topic.sibling(Channel.SHOP_FEEDBACK).text
@@ -88,10 +123,9 @@ class Machines:
 
     def _one(self, tick: int) -> list[mqtt.MQTTMessageInfo]:
         sent = []
-        for machine, signals in SIGNALS.items():
-            for signal in signals:
-                body = {"value": reading(machine, signal, tick), "timestamp": self.beat.time_of(tick), "unit": "u"}
-                sent.append(self._client.publish(f"drill/{machine}/{signal}", msgspec.json.encode(body), qos=1))
+        for signal in self.signals:
+            body = signal.message(self.value(signal, tick), self.beat.time_of(tick))
+            sent.append(self._client.publish(signal.topic, body, qos=1))
         if tick % 20 == 0:
             answer = Feedback(
                 id=f"drill-answer-{tick}",
@@ -109,7 +143,11 @@ class Machines:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def value(self, signal: PlayedSignal, tick: int) -> float:
+        """What a signal says at a tick."""
+        return reading(signal, tick, strange=signal is self.signals[-1])
 
-def bucket_mean(machine: str, signal: str, bucket: int) -> float:
-    """Mean of the readings in a bucket."""
-    return sum(reading(machine, signal, bucket * A_STEP + i) for i in range(A_STEP)) / A_STEP
+    def mean(self, signal: PlayedSignal, bucket: int) -> float:
+        """Mean of the readings in a bucket of what is shared."""
+        ticks = range(bucket * self.beat.ticks_a_bucket, (bucket + 1) * self.beat.ticks_a_bucket)
+        return sum(self.value(signal, tick) for tick in ticks) / len(ticks)

@@ -11,7 +11,7 @@ from protocol.bundles import Bundle, Golden, Lineage, Parity, Passport, Runtime,
 from protocol.twin import Role
 from server import registry, rollouts
 from server.database import Model
-from server.drill.site import GATEWAY, Site
+from server.drill.site import Site
 
 SLOT = "recommend.items"
 
@@ -61,7 +61,7 @@ def roll_out(site: Site, bundle: Bundle) -> Model:
         model = registry.register(
             session, archive, with_files(bundle), site.folder / "artifacts", "0" * 64, "drill", now_ms
         )
-        rollouts.start(session, model, Role.SERVING, [GATEWAY], "a drill", now_ms)
+        rollouts.start(session, model, Role.SERVING, [site.gateway], "a drill", now_ms)
         session.expunge(model)
     return model
 

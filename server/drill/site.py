@@ -10,14 +10,15 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from protocol.copied import PlayedSignal
 from protocol.errors import NeedsPerson, TryLater
 from protocol.topics import Channel, Topic
 from server.database import Database
@@ -45,11 +46,23 @@ class Site:
 
     simulated = True
     """The gateway's time is that of the newest reading."""
+    signals: Sequence[PlayedSignal] = SIGNALS
+    block_steps = 8
+    windows = False
+    history_days = 100.0
+    patience_s = PATIENCE_S
+    stored_before = 0
+    """Readings that the gateway had counted before the first of ours."""
+    shed_before: Mapping[str, int] = MappingProxyType({})
+    """Messages that it had given up, and told another server of."""
+    mib = 0
+    """How much room a gateway like this needs at once."""
 
     def __init__(self, folder: Path, database_url: str = "", data_dir: Path | None = None, beat: Beat = QUICK) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.data = data_dir or folder / "data"
+        self.agent_config = folder / "agent.toml"
         self.topic = Topic(SITE, GATEWAY, Channel.STATE)
         self.plant_port, self._uplink_port, self.http_port = free_port(), free_port(), free_port()
         self._database_url = database_url or f"sqlite:///{folder}/server.db"
@@ -66,12 +79,12 @@ class Site:
             self._configure()
             self._start_uplink_broker()
             self.start(SERVER)
-            self._before_agent()
-            self.start(AGENT)
-            self.machines = Machines(self.plant_port, self.topic, self.beat)
-            self._parts.callback(self.machines.close)
             self.database = Database(self._database_url)
             self._parts.callback(self.database.close)
+            self._before_agent()
+            self.start(AGENT)
+            self.machines = Machines(self.plant_port, self.topic, self.beat, self.signals)
+            self._parts.callback(self.machines.close)
         except BaseException:
             self._parts.close()
             raise
@@ -87,19 +100,37 @@ class Site:
         for name, token in (("admin", self._admin_token), ("gateway", self._gateway_token)):
             (folder / f"{name}.token").write_text(token)
             (folder / f"{name}.token").chmod(0o600)
+        self._configure_gateway()
         (folder / "server.toml").write_text(
-            f'database = "{self._database_url}"\nartifacts = "{folder}/artifacts"\n'
+            f'database = "{self._database_url}"\nartifacts = "{folder}/artifacts"\nroot = "{self.topic.root}"\n'
             f'admin_token_file = "{folder}/admin.token"\ngateway_token_file = "{folder}/gateway.token"\n'
             f"port = {self.http_port}\n[broker]\nport = {self._uplink_port}\n"
         )
-        (folder / "mapping.toml").write_text(MAPPING)
-        (folder / "agent.toml").write_text(
+
+    def _configure_gateway(self) -> None:
+        (self.folder / "mapping.toml").write_text(MAPPING)
+        self.agent_config.write_text(
             f'site = "{SITE}"\ngateway = "{GATEWAY}"\ndata_dir = "{self.data}"\nstep_ms = {self.beat.step_ms}\n'
-            f"history_days = 100\n[clock]\nsimulated = {str(self.simulated).lower()}\n[plant]\nport = {self.plant_port}\n"
-            f'[uplink]\nport = {self.link.port}\n[server]\nurl = "{self.scheme}://127.0.0.1:{self.download.port}"\n'
-            f'token_file = "{folder}/gateway.token"\nroot = "{folder}/keys/root.json"\n'
-            "[forecast]\nhorizon_steps = 4\nevery_steps = 8\n[share]\nblock_steps = 8\n"
+            f"history_days = {self.history_days}\n[clock]\nsimulated = {str(self.simulated).lower()}\n"
+            f"[plant]\nport = {self.plant_port}\n"
+            f'[uplink]\nport = {self.link.port}\n[server]\nurl = "{self.server_url}"\n'
+            f'token_file = "{self.folder}/gateway.token"\nroot = "{self.folder}/keys/root.json"\n'
+            f"[forecast]\nhorizon_steps = 4\nevery_steps = 8\n[share]\nblock_steps = {self.block_steps}\n"
         )
+
+    @property
+    def server_url(self) -> str:
+        """Where the gateway finds the server's API: behind the proxy of bad links."""
+        return f"{self.scheme}://127.0.0.1:{self.download.port}"
+
+    @property
+    def gateway(self) -> str:
+        """What the server knows the gateway as."""
+        return self.topic.gateway
+
+    def on_a_small_disk(self, disk: Path) -> Site:
+        """Another site like this one, whose gateway keeps its files on that disk."""
+        return Site(self.folder / "full", data_dir=disk)
 
     def _start_uplink_broker(self) -> None:
         start_broker(self.processes, self.folder, self._uplink_port, UPLINK)
@@ -124,17 +155,17 @@ class Site:
             config = str(self.folder / "server.toml")
             self.processes.python(SERVER, "server", "run", "--config", config, "--log-level", "WARNING")
         elif part == AGENT:
-            self._launch_agent(str(self.folder / "agent.toml"))
+            self._launch_agent(str(self.agent_config))
         else:
             self._start_uplink_broker()
 
     def _launch_agent(self, config: str) -> None:
         self.processes.python(AGENT, "edge_agent", "run", "--config", config, "--log-level", "WARNING")
 
-    def run(self, what: str, module: str, *arguments: str) -> None:
+    def run(self, what: str, module: str, *arguments: str, patience_s: float = 60) -> None:
         """A command of ours, to its end. Raises NeedsPerson with what it said if it fails."""
         self.processes.python(what, module, *arguments)
-        if self.processes.running.pop(what).wait(60):
+        if self.processes.running.pop(what).wait(patience_s):
             raise NeedsPerson(f"{what}: {self.processes.tail(what)}")
 
     def kill(self, part: str) -> None:
@@ -165,8 +196,9 @@ class Site:
             return {}
         return told
 
-    def wait(self, what: str, ready: Callable[[], bool], patience_s: float = PATIENCE_S) -> float:
-        """Seconds until `ready()`; raises TryLater after `patience_s`."""
+    def wait(self, what: str, ready: Callable[[], bool], patience_s: float | None = None) -> float:
+        """Seconds until `ready()`; raises TryLater after `patience_s` (the site's, if it is not said)."""
+        patience_s = self.patience_s if patience_s is None else patience_s
         began = time.monotonic()
         while time.monotonic() - began < patience_s:
             self.processes.check()
@@ -209,7 +241,7 @@ class Site:
 
     def all_taken_in(self) -> bool:
         """Whether the gateway has every reading that there was."""
-        wanted = self.machines.ticks * sum(map(len, SIGNALS.values()))
+        wanted = self.stored_before + self.machines.ticks * len(self.signals)
         return bool(self.status().get("counters", {}).get("intake.stored", 0) >= wanted)
 
     def _settled(self) -> bool:
@@ -226,19 +258,31 @@ class Site:
             lanes = books.lanes_of(self.data / "outbox.db")
             found = Books()
             self._wait_for_ledger(lanes)
-            books.history_holds(found, self.data / "history.db", self.machines, forgets=full)
-            books.ledger_holds(found, lanes, self.database, GATEWAY)
-            books.blocks_hold(found, self.database, GATEWAY, self.machines, shed=full)
-            books.answers_hold(found, self.database, GATEWAY, self.machines.answers)
+            books.history_holds(found, self.data / "history.db", self.machines, self.history_days, forgets=full)
+            books.ledger_holds(found, lanes, self.database, self.gateway, self.shed_before)
+            books.blocks_hold(
+                found,
+                self.database,
+                self.gateway,
+                self.machines,
+                self.block_steps,
+                shed=full,
+                windows=self.windows,
+            )
+            books.answers_hold(found, self.database, self.gateway, self.machines.answers)
+            self._own_books(found)
         finally:
             self.start(AGENT)
         return found
+
+    def _own_books(self, found: Books) -> None:
+        """What there is to look at on a site of another kind."""
 
     def _wait_for_ledger(self, lanes: dict[str, dict[str, int]]) -> None:
         """The last batches may still be between broker and database."""
 
         def arrived() -> bool:
-            upto = complete_to(self.api("ledger"), GATEWAY)
+            upto = complete_to(self.api("ledger"), self.gateway)
             return all(upto.get(name, 0) >= lane["next"] - 1 - lane["waiting"] for name, lane in lanes.items())
 
         self.wait("the server's ledger", arrived, 20.0)
