@@ -40,11 +40,11 @@ from protocol.observations import SignalBlock
 from protocol.twin import Desired
 from protocol.unreadable import UNREADABLE
 
-DATABASES = {"outbox.db": VERSION, "history.db": 0}
-"""In the order in which they are copied -> newest schema that is known here."""
+OUTBOX, HISTORY = "outbox.db", "history.db"
 LEFT = ("identity", "status.json", "bundles/trust", "history.ballast", "outbox.ballast")
 """What stays: who the gateway is, how it was, what another server signed, and room."""
 PASSING = (".tmp", ".part", ".db", ".db-wal", ".db-shm")
+"""What is no use to a copy, or is copied as a database."""
 QUIET_S = 2.0
 MOST_PLAYED = 4
 LATELY_MS, LATELY_BUCKETS = 86_400_000, 500
@@ -77,7 +77,7 @@ def copied(settings: AgentSettings, to: Path, addresses: Addresses, spare_bytes:
         to.chmod(0o700)
         ours = to / "data"
         _copy_files(data, ours)
-        running = [_copy_database(data / name, ours / name) for name in DATABASES]
+        running = [_copy_database(path, ours / path.relative_to(data)) for path in _databases(data)]
         own = _own_settings(settings, to, addresses)
     except OSError as error:
         raise BadSettings(f"cannot copy {data}: {error.filename or ''} {error.strerror}") from error
@@ -96,7 +96,7 @@ def copied(settings: AgentSettings, to: Path, addresses: Addresses, spare_bytes:
 def _looks_like_a_gateway(data: Path) -> None:
     if not data.is_dir():
         raise BadSettings(f"there is no folder {data}; data_dir in agent.toml says where the gateway keeps its files")
-    missing = [name for name in DATABASES if not (data / name).is_file()]
+    missing = [name for name in (OUTBOX, HISTORY) if not (data / name).is_file()]
     if missing:
         raise BadSettings(f"{data} is no gateway's data_dir, or the gateway has never run: no {', no '.join(missing)}")
 
@@ -115,6 +115,12 @@ def _has_room(data: Path, to: Path, spare_bytes: int) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _databases(data: Path) -> list[Path]:
+    """In the order in which they are copied."""
+    found = [path for path in _files(data) if path.suffix == ".db" and not _left(path, data)]
+    return sorted(found, key=lambda path: (path.name == HISTORY, path.name == OUTBOX))
 
 
 def _left(path: Path, data: Path) -> bool:
@@ -165,10 +171,11 @@ def _copy_database(path: Path, target: Path) -> bool:
     with closing(sqlite3.connect(target)) as copy:
         version = copy.execute("PRAGMA user_version").fetchone()[0]
         copy.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if version > DATABASES[path.name]:
+    known = VERSION if path.name == OUTBOX else 0
+    if version > known:
         raise BadSettings(
-            f"{path} is of a newer version of this product (schema {version}, known here {DATABASES[path.name]}); "
-            "drill with that version"
+            f"{path} is of a newer version of this product (schema {version}, known here {known}); "
+            "take a copy with that version"
         )
     return not at_rest
 
@@ -232,8 +239,8 @@ def as_toml(document: dict[str, Any]) -> str:
 def _described(settings: AgentSettings, running: bool) -> Copied:
     """What the copy is. Opens its own databases, which brings them up to this version."""
     folder = Path(settings.data_dir)
-    Outbox(folder / "outbox.db", settings.max_outbox_bytes).close()
-    history = History(folder / "history.db")
+    Outbox(folder / OUTBOX, settings.max_outbox_bytes).close()
+    history = History(folder / HISTORY)
     try:
         signals, not_played = _played(settings, history)
         share = settings.share
@@ -253,7 +260,7 @@ def _described(settings: AgentSettings, running: bool) -> Copied:
             signals=signals,
             not_played=not_played,
             running=running,
-            bytes=sum(path.stat().st_size for path in _files(folder.parent)),
+            bytes=sum(path.stat().st_size for path in _files(folder.parent) if path.suffix != ".ballast"),
         )
     finally:
         history.close()

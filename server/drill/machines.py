@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class Machines:
         self.signals = signals
         self.ticks = 0
         self.answers: list[str] = []
+        self._run = secrets.token_hex(4)
         self._feedback = topic.sibling(Channel.SHOP_FEEDBACK).text
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="drill-machines")
         self._client.max_inflight_messages_set(400)
@@ -128,7 +130,7 @@ class Machines:
             sent.append(self._client.publish(signal.topic, body, qos=1))
         if tick % 20 == 0:
             answer = Feedback(
-                id=f"drill-answer-{tick}",
+                id=f"drill-{self._run}-{tick}",
                 target="drill",
                 verdict=Verdict.ACCEPTED,
                 time_ms=self.beat.time_of(tick),
