@@ -10,18 +10,26 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from protocol.errors import TryLater
 
+LOOPBACK = "127.0.0.1"
 SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+
+
+def is_setting(variable: str) -> bool:
+    """Whether an environment variable would win over the settings that a part is given: on a machine with a real server it
+    names that server's database and tokens."""
+    return variable.startswith("MILLWRIGHT_") and variable != "MILLWRIGHT_TFLITE_PYTHON"
 
 
 def free_port() -> int:
     """A port that was free a moment ago, on loopback."""
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
+        s.bind((LOOPBACK, 0))
         return int(s.getsockname()[1])
 
 
@@ -37,7 +45,12 @@ class Processes:
         """Starts a program; what it says goes to {folder}/{name}.log."""
         with (self._folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={variable: value for variable, value in os.environ.items() if not is_setting(variable)},
             )
 
     def python(self, name: str, module: str, *arguments: str) -> None:
@@ -88,18 +101,27 @@ class Processes:
             self.stop(name)
 
 
-def start_broker(processes: Processes, folder: Path, port: int, name: str = "broker") -> str:
-    """A Mosquitto if there is one, else the embedded broker; returns which."""
+def start_broker(
+    processes: Processes,
+    folder: Path,
+    port: int,
+    name: str = "broker",
+    addresses: Sequence[str] = (LOOPBACK,),
+    inside: Sequence[str] = (),
+) -> str:
+    """A Mosquitto if there is one, else the embedded broker, which knows loopback alone; returns which. inside: what goes
+    before the Mosquitto's command."""
     program = mosquitto()
     if program is not None:
         conf = folder / f"{name}.conf"
         conf.write_text(
-            f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 200\n"
+            "".join(f"listener {port} {address}\n" for address in addresses)
+            + "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 200\n"
         )
-        processes.start(name, [program, "-c", str(conf)])
+        processes.start(name, [*inside, program, "-c", str(conf)])
     else:
         processes.python(name, "server.demo.embedded_broker", str(port))
-    wait_until_listening(processes, name, port)
+    wait_until_listening(processes, name, port, addresses[0])
     return "mosquitto" if program else "amqtt"
 
 
@@ -108,12 +130,14 @@ def mosquitto() -> str | None:
     return shutil.which("mosquitto", path=SBIN)
 
 
-def wait_until_listening(processes: Processes, name: str, port: int, patience_s: float = 15.0) -> None:
+def wait_until_listening(
+    processes: Processes, name: str, port: int, address: str = LOOPBACK, patience_s: float = 15.0
+) -> None:
     """Returns when a program of ours takes connections; raises TryLater with what it said if it does not."""
     until = time.monotonic() + patience_s
     while time.monotonic() < until:
         with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
+            if s.connect_ex((address, port)) == 0:
                 return
         processes.check()
         time.sleep(0.05)

@@ -23,6 +23,7 @@ from protocol.topics import Channel
 from server.drill import books, models
 from server.drill.full_disk import SmallDisk
 from server.drill.machines import A_STEP, DAY_MS, Beat
+from server.drill.namespaces import ApartSite
 from server.drill.proxy import Faults
 from server.drill.secure import SecureSite
 from server.drill.site import AGENT, GATEWAY, SERVER, UPLINK, Site
@@ -250,6 +251,34 @@ def disk_full(site: Site) -> Outcome:
     return Outcome(not wrong, evidence, wrong)
 
 
+def network_parted(site: Site) -> Outcome:
+    """Gateway and broker are in networks of their own, and the cable between them is pulled, loses everything without a word
+    (also in one direction only), and comes back: once for longer than either side waits for a sign of life."""
+    with ApartSite(site.folder / "apart") as apart:
+        net = apart.net
+        apart.machines.publish(200)
+        apart.settle()
+        with apart.at_work():
+            for parted, seconds in (
+                (net.pulled(), 5),
+                (net.losing(), 5),
+                (net.losing(to_hub=False), 5),
+                (net.losing(to_gateway=False), 5),
+                (net.losing(to_hub=False), 35),
+                (net.pulled(), 35),
+            ):
+                time.sleep(2)
+                with parted:
+                    time.sleep(seconds)
+            waited = sum(lane["waiting"] for lane in apart.status()["lanes"].values())
+        took = apart.settle()
+        read = apart.books()
+    wrong = list(read.wrong)
+    if not waited:
+        wrong.append("nothing waited on the gateway: the cable was not cut")
+    return Outcome(not wrong, {"waited": waited, "seconds_to_catch_up": round(took, 1), **read.counts}, wrong)
+
+
 def expired_certificate(site: Site) -> Outcome:
     """A gateway that was away for so long that its certificate ended. It works on; when the line is back the broker refuses
     it, it has its certificate renewed over HTTPS by itself, and everything arrives."""
@@ -362,6 +391,7 @@ CASES: dict[str, Callable[[Site], Outcome]] = {
         duplicated_and_reordered,
         poison_message,
         half_a_bundle,
+        network_parted,
         disk_full,
         clock_of_1970,
         expired_certificate,

@@ -25,6 +25,7 @@ MOST_ON_A_SMALL_DISK_MIB = 512
 DRAINED_A_SECOND = 300
 """Messages that wait, at the very least."""
 NOT_ON_A_COPY = {
+    "network-parted": "it takes a gateway in a network of its own; stalled-link cuts the copy's",
     "clock-of-1970": "a gateway that has run knows that it is not 1970; this case takes a new one",
     "expired-certificate": "the key and the certificate of the real gateway are not copied",
     "offline-for-sixty-days": "it takes buckets of an hour, and a certificate, which is not copied",
@@ -80,7 +81,7 @@ class CopySite(Site):
     def on_a_small_disk(self, disk: Path) -> Site:
         if self.mib > MOST_ON_A_SMALL_DISK_MIB:
             raise NeedsPerson(f"not on a copy of {self.mib} MiB: this disk is in memory")
-        return CopySite(self.folder / "full", self.agent_config, gateway_folder=disk / "gateway", spare=0)
+        return CopySite(self.folder / "full", self._original, gateway_folder=disk / "gateway", spare=0)
 
     def _forget_secrets(self) -> None:
         """What of the original was secret goes, also where the rest is kept."""

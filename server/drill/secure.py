@@ -35,7 +35,7 @@ class SecureSite(Site):
             f'tls_cert = "{tls}/host.pem"\ntls_key = "{tls}/host.key"\n{config.read_text()}'
             f'host = "{LOOPBACK}"\nidentity = true\n[identity]\nbroker = "{broker}"\nrequired = true\n'
         )
-        settings = load(config)
+        settings = load(config, {})
         now = datetime.now(UTC)
         authority = CA.make(settings.authority_folder, now, revocation.terms(settings))
         broker_config.write_host(authority, tls, [LOOPBACK], now)
@@ -72,7 +72,7 @@ class SecureSite(Site):
 
     def let_certificate_expire(self, ago: timedelta) -> None:
         """The gateway's certificate becomes one for the same key that ended so long ago."""
-        settings = load(self.folder / "server.toml")
+        settings = load(self.folder / "server.toml", {})
         authority = CA.load(settings.authority_folder, revocation.terms(settings))
         key = self.certificate().public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):

@@ -73,7 +73,7 @@ class Site:
     def __enter__(self) -> Self:
         try:
             self.processes = self._parts.enter_context(Processes(self.folder))
-            start_broker(self.processes, self.folder, self.plant_port, PLANT)
+            self._start_plant_broker()
             self.link = self._parts.enter_context(FaultProxy(self._uplink_port))
             self.download = self._parts.enter_context(FaultProxy(self.http_port))
             self._configure()
@@ -131,6 +131,9 @@ class Site:
     def on_a_small_disk(self, disk: Path) -> Site:
         """Another site like this one, whose gateway keeps its files on that disk."""
         return Site(self.folder / "full", data_dir=disk)
+
+    def _start_plant_broker(self) -> None:
+        start_broker(self.processes, self.folder, self.plant_port, PLANT)
 
     def _start_uplink_broker(self) -> None:
         start_broker(self.processes, self.folder, self._uplink_port, UPLINK)
