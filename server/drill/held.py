@@ -121,14 +121,16 @@ def all_arrived(books: Books, held: Held, database: Database, gateway: str) -> N
             for row in session.scalars(select(LedgerRow).where(LedgerRow.gateway == gateway))
         }
         q = QuarantineRow
-        refused = set(session.execute(select(q.message_class, q.seq).where(q.gateway == gateway)).tuples())
+        refused = {
+            (lane, seq) for lane, seq in session.execute(select(q.message_class, q.seq).where(q.gateway == gateway))
+        }
         rows = Counter(_rows(session, gateway, {name[0] for name in held.messages.values() if name is not None}))
     given_up = {
         lane: ranges.union([(first, last) for first, last, *_ in [*row.shed, *row.dead]])
         for lane, row in ledger.items()
     }
     told_as = Counter(name for name in held.messages.values() if name is not None)
-    counts = Counter[str]()
+    counts = {"held_arrived": 0, "held_in_quarantine": 0, "held_given_up": 0, "held_without_a_row": 0}
     for (lane, seq), name in held.messages.items():
         row = ledger.get(lane)
         there = rows[name] if name is not None else 0
