@@ -90,7 +90,7 @@ def ledger_holds(
                 )
             shed = sum(last - first + 1 for first, last in row.shed) if row else 0
             given_up = lane["shed"] - shed_before.get(name, 0)
-            if shed != given_up:
+            if shed > given_up:  # fewer: what was on its way when it was shed came after all, and is stored
                 books.blame(f"{name}: {given_up} shed on the gateway, {shed} in the ledger")
         books.counts["messages"] = sum(lane["next"] - 1 for lane in lanes.values())
         books.counts["told_again"] = sum(row.duplicates for row in rows.values())

@@ -25,6 +25,7 @@ MOST_ON_A_SMALL_DISK_MIB = 512
 DRAINED_A_SECOND = 300
 """Messages that wait, at the very least."""
 NOT_ON_A_COPY = {
+    "another-outbox": "it throws away the outbox that was copied",
     "network-parted": "it takes a gateway in a network of its own; stalled-link cuts the copy's",
     "clock-of-1970": "a gateway that has run knows that it is not 1970; this case takes a new one",
     "expired-certificate": "the key and the certificate of the real gateway are not copied",

@@ -58,19 +58,19 @@ _A_ROW_EACH = ("block", "forecast")
 @dataclass
 class Held:
     """messages: (class, number) -> what it is known by, None where there is no row for it. owed: numbers of each class that
-    the gateway has to tell of. following: the next number of each. shed_before: messages that were shed, and of which another
-    server was told."""
+    the gateway has to tell of. following: the next number of each, and who gives it. shed_before: messages that were shed, of
+    which another server was told."""
 
     messages: dict[tuple[MessageClass, int], Name | None]
     owed: dict[MessageClass, list[Range]]
-    following: dict[MessageClass, int]
+    following: dict[MessageClass, tuple[int, str]]
     shed_before: dict[str, int]
 
     @classmethod
     def of(cls, outbox: Path) -> Held:
         """Reads the file of an outbox that stands still."""
         with closing(sqlite3.connect(f"{outbox.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            lanes = db.execute("SELECT class, next, shed FROM lane").fetchall()
+            lanes = db.execute("SELECT class, next, numbering, shed FROM lane").fetchall()
             messages = dict(_named(envelope for (envelope,) in db.execute("SELECT envelope FROM waiting ORDER BY key")))
             shed = db.execute("SELECT class, first, last FROM shed").fetchall()
             dead = db.execute("SELECT class, seq, seq FROM letter WHERE NOT told").fetchall()
@@ -79,13 +79,13 @@ class Held:
             owed[lane].append((seq, seq))
         for name, first, last in [*shed, *dead]:
             owed[MessageClass(name)].append((first, last))
-        shed_before = {name: n for name, _, n in lanes}
+        shed_before = {name: n for name, *_, n in lanes}
         for name, first, last in shed:
             shed_before[name] -= last - first + 1
         return cls(
             messages,
             {lane: ranges.union(numbers) for lane, numbers in owed.items()},
-            {MessageClass(name): next_ for name, next_, _ in lanes},
+            {MessageClass(name): (next_, numbering) for name, next_, numbering, _ in lanes},
             shed_before,
         )
 
@@ -94,7 +94,7 @@ def teach(session: Session, site: str, gateway: str, held: Held, desired: Desire
     """A new server comes to know what the real one knew when the copy was made: every number that the gateway does not owe,
     and the models that it serves."""
     intake.heard_of(session, site, gateway).desired = msgspec.to_builtins(desired)
-    for lane, following in held.following.items():
+    for lane, (following, numbering) in held.following.items():
         told = ranges.minus([(1, following - 1)] if following > 1 else [], held.owed[lane])
         upto, beyond = ranges.settle(0, told)
         session.add(
@@ -109,6 +109,7 @@ def teach(session: Session, site: str, gateway: str, held: Held, desired: Desire
                 duplicates=0,
                 quarantined=0,
                 bytes=0,
+                numbering=numbering or None,
             )
         )
 

@@ -90,6 +90,8 @@ class Namespaces:
         a, b = f"{cable}a", f"{cable}b"
         at = ("netns", near) if near else ()
         self._do("link", "add", a, *at, "type", "veth", "peer", "name", b, "netns", far)
+        if not near:  # with its network it would go when the kernel finds the time
+            self._made.callback(self._do, "link", "del", a)
         for name, end, address in ((near, a, near_address), (far, b, far_address)):
             inside = ("-n", name) if name else ()
             self._do(*inside, "address", "add", f"{address}/30", "dev", end)

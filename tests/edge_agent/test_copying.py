@@ -130,7 +130,7 @@ def test_a_newer_versions_gateway_and_a_damaged_one_are_refused(tmp_path: Path) 
     settings = config.load(gateway(tmp_path / "real"))
     with closing(sqlite3.connect(tmp_path / "real" / "data" / "outbox.db")) as db:
         db.execute("PRAGMA user_version=7")
-    with pytest.raises(BadSettings, match=r"newer version of this product .schema 7, known here 1"):
+    with pytest.raises(BadSettings, match=r"newer version of this product .schema 7, known here 2"):
         copied(settings, tmp_path / "a", ADDRESSES, 0)
     (tmp_path / "real" / "data" / "outbox.db").write_bytes(b"no database at all" * 1000)
     with pytest.raises(BadSettings, match="a database is damaged"):

@@ -149,6 +149,9 @@ def test_a_message_of_the_copied_outbox_that_is_lost_would_be_seen(at_work: Site
         held = Books()
         all_arrived(held, site.held, site.database, site.gateway)
         assert held.holds, held.wrong
+        assert "outbox.begun_anew" not in site.status()["counters"], (
+            "the drill's server does not know whose numbers they are"
+        )
         answers = [name[1] for name in site.held.messages.values() if name is not None and name[0] == "answer"]
         with site.database.begin() as session:
             session.execute(delete(FeedbackRow).where(FeedbackRow.feedback_id == answers[0]))

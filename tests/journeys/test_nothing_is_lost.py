@@ -57,6 +57,10 @@ def test_link_stalls_crawls_and_is_cut(site: Site) -> None:
     holds(site, "stalled-link")
 
 
+def test_the_cable_between_gateway_and_broker_is_cut(site: Site) -> None:
+    holds(site, "network-parted")
+
+
 def test_everything_is_said_three_times_out_of_order(site: Site) -> None:
     holds(site, "duplicated-and-reordered")
 
@@ -79,6 +83,10 @@ def test_clock_says_1970_and_the_cable_is_pulled(site: Site) -> None:
 
 def test_certificate_ended_forty_days_ago(site: Site) -> None:
     holds(site, "expired-certificate")
+
+
+def test_gateway_has_another_outbox_than_before(site: Site) -> None:
+    holds(site, "another-outbox")
 
 
 def test_offline_for_sixty_days(site: Site) -> None:
