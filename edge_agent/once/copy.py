@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_agent import config
 from edge_agent.copying import Addresses, copied
-from protocol.errors import MillwrightError
+from protocol.errors import BadSettings, MillwrightError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +33,10 @@ def main(argv: list[str] | None = None) -> int:
         token_file=str(options.token_file.resolve()),
     )
     try:
+        if options.config.is_dir():
+            raise BadSettings(
+                f"{options.config} is a folder; give the gateway's agent.toml, whose data_dir says where its files are"
+            )
         made = copied(config.load(options.config), options.to.resolve(), addresses, options.spare_mib * 2**20)
     except MillwrightError as error:
         sys.stderr.write(f"millwright agent copy: {error}\n")

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from protocol.errors import MillwrightError
 from server.drill.cases import CASES, Outcome, played
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.writelines(f"{name:26} {words(name)}\n" for name in CASES)
         return 0
     kept = options.keep is not None
+    before = signal.signal(signal.SIGTERM, _interrupt)
     folder = Path(options.keep) if kept else Path(tempfile.mkdtemp(prefix="millwright-drill-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -42,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
     failed = [name for name, each in outcomes.items() if each["holds"] is False]
     if options.json:
         result = {"holds": not failed, "failed": failed, "cases": outcomes, "load_average": os.getloadavg()[0]}
@@ -49,6 +52,11 @@ def main(argv: list[str] | None = None) -> int:
     else:
         show(outcomes)
     return 1 if failed else 0
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Whoever ends the drill ends its processes, and what it copied goes."""
+    raise KeyboardInterrupt
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

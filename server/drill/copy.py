@@ -5,6 +5,7 @@ reach what the original speaks to."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -94,14 +95,11 @@ def what_waited(site: CopySite) -> Outcome:
     seconds = site.settle()
     found = site.books()
     told = site.copied
-    waited = {lane.value: 0 for lane, _ in site.held.messages}
-    for lane, _ in site.held.messages:
-        waited[lane.value] += 1
     evidence = {
         "gateway": f"{told.site}/{told.gateway}",
         "copied_mib": site.mib,
         "original_at_work": told.running,
-        "waited": waited,
+        "waited": dict(Counter(lane.value for lane, _ in site.held.messages)),
         "seconds_to_catch_up": round(seconds, 1),
         "models": {one.slot: one.version for one in told.desired.models},
         "played": [one.topic for one in told.signals],

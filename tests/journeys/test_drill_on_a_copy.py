@@ -168,3 +168,5 @@ def test_what_cannot_be_copied_is_said_and_nothing_is_played(folder: Path, capsy
     assert "there is no folder" in capsys.readouterr().err
     assert main(["--copy-of", str(folder / "other.toml")]) == 2
     assert "does not exist" in capsys.readouterr().err
+    assert main(["--copy-of", str(folder)]) == 2
+    assert "is a folder; give the gateway's agent.toml" in capsys.readouterr().err
