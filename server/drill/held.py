@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from protocol.errors import Refused
+from protocol.errors import NeedsPerson, Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.observations import SignalBlock, WorkOrder
@@ -92,7 +92,9 @@ class Held:
 
 def teach(session: Session, site: str, gateway: str, held: Held, desired: Desired) -> None:
     """A new server comes to know what the real one knew when the copy was made: every number that the gateway does not owe,
-    and the models that it serves."""
+    and the models that it serves. Raises NeedsPerson where it knows the gateway already."""
+    if session.scalar(select(LedgerRow.gateway).where(LedgerRow.gateway == gateway).limit(1)) is not None:
+        raise NeedsPerson(f"the database knows {gateway} already; a drill on a copy needs an empty one")
     intake.heard_of(session, site, gateway).desired = msgspec.to_builtins(desired)
     for lane, (following, numbering) in held.following.items():
         told = ranges.minus([(1, following - 1)] if following > 1 else [], held.owed[lane])
