@@ -93,7 +93,7 @@ def drill(names: list[str], folder: Path, database: str, copy_of: Path | None = 
     with Site(folder, database) if copy_of is None else CopySite(folder, copy_of, database) as site:
         site.machines.publish(400)
         if isinstance(site, CopySite):
-            play(WHAT_WAITED, partial(what_waited, site))
+            play(WHAT_WAITED, partial(played, site, what_waited))
         else:
             site.settle()
         for name in names:

@@ -13,6 +13,7 @@ import msgspec
 from protocol.copied import FILE, Copied
 from protocol.errors import NeedsPerson
 from protocol.topics import Channel, Topic
+from server.demo.accounting import complete_to
 from server.drill.books import Books
 from server.drill.cases import Outcome
 from server.drill.held import Held, all_arrived, teach
@@ -47,6 +48,7 @@ class CopySite(Site):
         spare: int = ROOM_MIB,
     ) -> None:
         self._original, self._spare = original, spare
+        self._caught_up = False
         self._copy = gateway_folder or folder / "gateway"
         super().__init__(folder, database_url, self._copy / "data")
         self.agent_config = self._copy / "agent.toml"
@@ -77,6 +79,16 @@ class CopySite(Site):
         with self.database.begin() as session:
             teach(session, self.topic.site, self.gateway, self.held, self.copied.desired)
 
+    def _settled(self) -> bool:
+        """Nothing of what was copied waits either, metrics included."""
+        if not super()._settled():
+            return False
+        if not self._caught_up:
+            upto = complete_to(self.api("ledger"), self.gateway)
+            newest = {lane.value: owed[-1][1] for lane, owed in self.held.owed.items() if owed}
+            self._caught_up = all(upto.get(lane, 0) >= last for lane, last in newest.items())
+        return self._caught_up
+
     def _own_books(self, found: Books) -> None:
         all_arrived(found, self.held, self.database, self.gateway)
 
@@ -90,8 +102,10 @@ class CopySite(Site):
         (self.data / "privacy.key").unlink(missing_ok=True)
 
 
-def what_waited(site: CopySite) -> Outcome:
+def what_waited(site: Site) -> Outcome:
     """Everything that waited in the copied outbox reaches the drill's server, once, or is named in its ledger."""
+    if not isinstance(site, CopySite):
+        raise NeedsPerson("only on a copy: --copy-of AGENT_TOML")
     seconds = site.settle()
     found = site.books()
     told = site.copied
