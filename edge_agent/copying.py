@@ -35,7 +35,7 @@ from edge_agent.privacy import Gate
 from edge_agent.storage import free_bytes
 from edge_agent.updates import Ledger
 from protocol.copied import FILE, Copied, PlayedSignal
-from protocol.errors import BadSettings, Refused
+from protocol.errors import BadSettings
 from protocol.observations import SignalBlock
 from protocol.twin import Desired
 from protocol.unreadable import UNREADABLE
@@ -47,7 +47,8 @@ PASSING = (".tmp", ".part", ".db", ".db-wal", ".db-shm")
 """What is no use to a copy, or is copied as a database."""
 QUIET_S = 2.0
 MOST_PLAYED = 4
-LATELY_MS, LATELY_BUCKETS = 86_400_000, 500
+LATELY_MS, LATELY_BUCKETS = 3_600_000, 60
+"""A signal is played if it spoke in so long before the newest reading, or in so many buckets, if that is more."""
 _LEAST_SPREAD = 1e-3
 OWN_SOURCE = Source(
     topic="drill/{machine}/{signal}", value="$.value", time="$.timestamp", time_unit="ms", unit="$.unit"
@@ -72,18 +73,19 @@ def copied(settings: AgentSettings, to: Path, addresses: Addresses, spare_bytes:
     data = Path(settings.data_dir)
     try:
         _looks_like_a_gateway(data)
+        if to.is_relative_to(data.resolve()):
+            raise BadSettings(f"{to} lies in the folder that is copied; choose another")
         _has_room(data, to, spare_bytes)
         to.mkdir(parents=True, exist_ok=True, mode=0o700)
         to.chmod(0o700)
         ours = to / "data"
         _copy_files(data, ours)
         running = [_copy_database(path, ours / path.relative_to(data)) for path in _databases(data)]
-        own = _own_settings(settings, to, addresses)
+        told = _described(_own_settings(settings, to, addresses), any(running))
     except OSError as error:
         raise BadSettings(f"cannot copy {data}: {error.filename or ''} {error.strerror}") from error
     except sqlite3.Error as error:
         raise BadSettings(f"cannot copy {data}: a database is damaged ({error})") from error
-    told = _described(own, any(running))
     (to / FILE).write_bytes(msgspec.json.encode(told))
     for path in _files(to):
         path.chmod(0o600)
@@ -144,13 +146,17 @@ def _copy_files(data: Path, to: Path) -> None:
 
 def _copy_file(path: Path, target: Path) -> None:
     """Readable by its owner alone from the first byte on."""
-    with path.open("rb") as source, os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as copy:
+    with (
+        path.open("rb") as source,
+        os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as copy,
+    ):
         shutil.copyfileobj(source, copy)
 
 
 def _copy_database(path: Path, target: Path) -> bool:
     """Whether the original was at work: its files changed lately, or while they were copied."""
     wal, own_wal = Path(f"{path}-wal"), Path(f"{target}-wal")
+    target.parent.mkdir(parents=True, exist_ok=True)
     before = _stand(path, wal)
     # whoever has it open has a WAL, and whoever closes it last takes that away
     at_rest = not wal.exists() or time.time_ns() - max(changed for _, changed in before) > QUIET_S * 1e9
@@ -223,14 +229,17 @@ def _own_settings(settings: AgentSettings, to: Path, addresses: Addresses) -> Ag
 def as_toml(document: dict[str, Any]) -> str:
     """A document of text, numbers, lists and tables as TOML, a key a line; what is None is left out."""
 
-    def said(value: Any) -> str:
-        if isinstance(value, dict):
-            return "{" + ", ".join(f"{json.dumps(k)} = {said(v)}" for k, v in value.items() if v is not None) + "}"
-        if isinstance(value, list | tuple):
-            return "[" + ", ".join(map(said, value)) + "]"
+    def plain(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 
-    return "".join(f"{json.dumps(key)} = {said(value)}\n" for key, value in document.items() if value is not None)
+    def said(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{plain(k)} = {said(v)}" for k, v in value.items() if v is not None) + "}"
+        if isinstance(value, list | tuple):
+            return "[" + ", ".join(map(said, value)) + "]"
+        return plain(value)
+
+    return "".join(f"{plain(key)} = {said(value)}\n" for key, value in document.items() if value is not None)
 
 
 # what there is --------------------------------------------------------------------------------------------------------
@@ -285,11 +294,12 @@ def _played(settings: AgentSettings, history: History) -> tuple[list[PlayedSigna
     signals: list[PlayedSignal] = []
     not_played: Counter[str] = Counter()
     for key in sorted(history.keys()):
+        if len(signals) == MOST_PLAYED:
+            not_played[f"{MOST_PLAYED} are played already"] += 1
+            continue
         values = history.values(key, newest_ms - lately_ms, newest_ms + 1)[1]
         if len(values) < 2:
             not_played["silent lately"] += 1
-        elif len(signals) == MOST_PLAYED:
-            not_played[f"{MOST_PLAYED} are played already"] += 1
         elif not (made := _signal(mapping, gate, settings, key, values)):
             not_played["no source of the mapping can be spoken to"] += 1
         else:
@@ -324,10 +334,7 @@ def _told_as(gate: Gate, settings: AgentSettings, key: Key) -> str:
         return ""
     gate.knows(machines=[key[0]])
     block = SignalBlock(machine=key[0], signal=key[1], unit="", start_ms=0, step_ms=1000, values=[None])
-    try:
-        out = gate.out(block)
-    except Refused:
-        return ""
+    out = gate.out(block)
     return out.machine if isinstance(out, SignalBlock) else ""
 
 
