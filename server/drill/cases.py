@@ -253,7 +253,7 @@ def disk_full(site: Site) -> Outcome:
 
 def network_parted(site: Site) -> Outcome:
     """Gateway and broker are in networks of their own, and the cable between them is pulled, loses everything without a word
-    (also in one direction only), and comes back: once for longer than either side waits for a sign of life."""
+    (also in one direction only), and comes back; twice it is away for longer than either side waits for a sign of life."""
     with ApartSite(site.folder / "apart") as apart:
         net = apart.net
         apart.machines.publish(200)
