@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from edge_agent.broker import Arrival, next_of
-from protocol.errors import BadSettings, Refused, TryLater
+from edge_agent.calls import redirected
+from protocol.errors import BadSettings, Redirected, Refused, TryLater
 from protocol.handed_down import MAX_HANDED_DOWN_BYTES, HandedDown
 from protocol.sync import MAX_BATCH_BYTES, decode, encode
 from protocol.topics import Channel, Topic
@@ -58,6 +59,7 @@ class HttpsLink:
             raise BadSettings(
                 f"[server] url {url!r}: the uplink over HTTPS needs https:// (http:// on this machine alone)"
             )
+        self._url = url
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._prefix = parts.path.rstrip("/") + "/api/v1/sync"
         self._state, self._token, self._context, self._jitter = state, token, context, jitter
@@ -68,6 +70,7 @@ class HttpsLink:
         self._desired = 0
         self._connected = False
         self._failures = 0
+        self._redirects = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="https uplink", daemon=True)
         self._thread.start()
@@ -102,6 +105,10 @@ class HttpsLink:
 
     def acknowledge(self, arrival: Arrival) -> None:
         """Nothing to do: what is not taken is asked for again."""
+
+    def counters(self) -> dict[str, int]:
+        """Since boot. redirected: answers that would have sent the token elsewhere."""
+        return {"uplink.redirected": self._redirects} if self._redirects else {}
 
     def reconnect(self) -> None:
         """The next call is on a fresh connection."""
@@ -139,6 +146,10 @@ class HttpsLink:
                 continue
             except Refused as why:
                 log.warning("the server's answer is refused: %s", why)
+            except Redirected as why:
+                self._redirects += 1
+                log.warning("%s", why)
+                self._lost(why)
             except (OSError, http.client.HTTPException, _NotNow) as error:
                 self._lost(error)
         self._drop()
@@ -174,7 +185,8 @@ class HttpsLink:
         self._arrivals.put(Arrival(self._state.sibling(channel).text, payload, False))
 
     def _exchange(self, call: _Call) -> bytes | None:
-        """What the server answers; None where it will never take this very call, and has said why. Raises _NotNow."""
+        """What the server answers; None where it will never take this very call, and has said why. Raises _NotNow, and
+        Redirected for an answer that sends elsewhere: the connection ends with it."""
         connection = self._connection or self._opened()
         self._connection = connection
         headers = {"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"}
@@ -186,6 +198,8 @@ class HttpsLink:
         if answer.status in (413, 422):
             log.warning("the server refuses what was sent: %s", body[:500].decode(errors="replace"))
             return None
+        if 300 <= answer.status < 400:
+            raise redirected(self._url, answer.status, answer.getheader("Location"))
         if not 200 <= answer.status < 300:
             raise _NotNow(f"{answer.status} {body[:200].decode(errors='replace')}")
         return body
