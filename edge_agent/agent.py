@@ -42,6 +42,7 @@ from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
+from edge_agent.status import FILE as STATUS_FILE
 from edge_agent.storage import disk_full
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
@@ -952,7 +953,7 @@ class Agent:
         status = msgspec.to_builtins(self._heartbeat())
         lanes = {c.value: msgspec.to_builtins(lane) for c, lane in self._outbox.lanes.items()}
         write_status(
-            self._folder / "status.json",
+            self._folder / STATUS_FILE,
             {
                 **status,
                 "gateway": self._settings.gateway,
