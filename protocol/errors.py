@@ -43,6 +43,8 @@ class Reason(StrEnum):
     CONFLICTING_DUPLICATE = "conflicting_duplicate"
     QUEUE_FULL = "queue_full"
     NEVER_ACKNOWLEDGED = "never_acknowledged"
+    OTHER_NUMBERING = "other_numbering"
+    OUTBOX_REPLACED = "outbox_replaced"
     EXPIRED = "expired"
     STALE_VERSION = "stale_version"
     DIGEST_MISMATCH = "digest_mismatch"

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from protocol.errors import BadTopic, Refused
+from protocol.errors import BadTopic, Reason, Refused
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.reading.notes import Note
@@ -179,8 +179,10 @@ class Intake:
                 before = classes.get(lane)
                 for refusal in told.nack:
                     self._refusals.note("mqtt", refusal.reason)
+                if told.foreign is not None:
+                    self._refusals.note("mqtt", Reason.OTHER_NUMBERING)
                 nack = [*(before.nack if before else []), *told.nack][:500]
-                classes[lane] = ClassAck(upto=told.upto, beyond=told.beyond, gaps=told.gaps, nack=nack)
+                classes[lane] = msgspec.structs.replace(told, nack=nack)
             elif topic.channel is Channel.STATE:
                 intake.take_state(session, topic.site, topic.gateway, payload)
             elif topic.channel is Channel.TWIN_REPORTED:

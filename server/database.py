@@ -39,7 +39,8 @@ class Gateway(Table):
 
 class LedgerRow(Table):
     """Per gateway and class: told of up to and including `upto`, plus ranges beyond a gap. Of these numbers the gateway gave
-    up those in `shed` [first, last] and in `dead` [first, last, reason]; the others are stored or in quarantine."""
+    up those in `shed` [first, last] and in `dead` [first, last, reason]; the others are stored or in quarantine. numbering:
+    the outbox that gives the numbers now; null if it never said."""
 
     __tablename__ = "ledger"
     gateway: Mapped[str] = mapped_column(primary_key=True)
@@ -52,6 +53,7 @@ class LedgerRow(Table):
     duplicates: Mapped[int] = mapped_column(default=0)
     quarantined: Mapped[int] = mapped_column(default=0)
     bytes: Mapped[int] = mapped_column(default=0)
+    numbering: Mapped[str | None] = mapped_column(default=None)
 
 
 class Arrived:

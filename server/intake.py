@@ -35,7 +35,7 @@ from protocol.reports import (
     SupplyRisk,
 )
 from protocol.schedules import Schedule
-from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
+from protocol.sync import MAX_RANGES, Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
 from server import ranges
@@ -100,7 +100,7 @@ class Taking:
     def batch(self, site: str, gateway: str, message_class: MessageClass, payload: bytes) -> ClassAck:
         """Stores what is new of one batch; the answer holds once `finish` was called and the session has committed. Raises
         BadMessage if the batch itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A message
-        that comes after its number was given up is stored."""
+        that comes after its number was given up is stored. Nothing is taken of a batch whose numbers another outbox gave."""
         batch = decode(payload, Batch)
         if any(first > last for first, last in batch.shed):
             raise BadMessage(Reason.WRONG_TYPE, "Batch: a shed range ends before it begins")
@@ -108,6 +108,12 @@ class Taking:
         ledger = self._ledger(gateway, message_class)
         beyond = [(int(a), int(b)) for a, b in ledger.beyond]
         given_up = GivenUp.of(ledger)
+        replaced: list[ranges.Range] = []
+        if batch.numbering is not None and batch.numbering.id != ledger.numbering:
+            if batch.numbering.since <= (beyond[-1][1] if beyond else ledger.upto):
+                return _answer(ledger, beyond, foreign=batch.numbering.id)
+            replaced = given_up.replaced(ranges.told(ledger.upto, beyond), batch.numbering.since)
+            ledger.numbering = batch.numbering.id
         arrived: set[int] = set()
         nack: list[Refusal] = []
         for envelope in batch.envelopes:
@@ -129,11 +135,11 @@ class Taking:
         here = ranges.union((seq, seq) for seq in arrived)
         given_up.settle(ranges.told(ledger.upto, beyond), here, batch.shed, batch.dead)
         dead = [(one.seq, one.seq) for one in batch.dead]
-        ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *here, *batch.shed, *dead])
+        ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *replaced, *here, *batch.shed, *dead])
         ledger.beyond = [list(r) for r in left]
         given_up.keep(ledger)
         ledger.bytes += len(payload)
-        return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
+        return _answer(ledger, left, nack)
 
     def finish(self) -> None:
         """Writes what was appended; call before the commit."""
@@ -150,6 +156,21 @@ class Taking:
         if row is None:
             row = self._ledgers[gateway, message_class] = _ledger(self.session, gateway, message_class)
         return row
+
+
+def _answer(
+    ledger: LedgerRow, beyond: list[ranges.Range], nack: list[Refusal] | None = None, foreign: str | None = None
+) -> ClassAck:
+    """What the ledger says. Of too many ranges the last one stays: it has the highest number."""
+    shown = beyond if len(beyond) <= MAX_RANGES else [*beyond[: MAX_RANGES - 1], beyond[-1]]
+    return ClassAck(
+        upto=ledger.upto,
+        beyond=shown,
+        gaps=ranges.gaps(ledger.upto, beyond)[:MAX_RANGES],
+        nack=nack or [],
+        numbering=ledger.numbering,
+        foreign=foreign,
+    )
 
 
 def store(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues: Catalogues = BUILT_IN_ONLY) -> bool:

@@ -79,8 +79,9 @@ def sync_routes(database: Database, settings: Settings) -> APIRouter:
             return Ack(classes={message_class: told}, time=now_ms())
 
         ack = _take(request, gateway, Channel.up(message_class), body, store)
-        for refusal in ack.classes[message_class].nack:
-            request.app.state.refusals.note(WHERE, refusal.reason)
+        told = ack.classes[message_class]
+        for reason in [*(refusal.reason for refusal in told.nack), *([Reason.OTHER_NUMBERING] if told.foreign else [])]:
+            request.app.state.refusals.note(WHERE, reason)
         return Response(encode(ack), media_type="application/json")
 
     def _site(site: str) -> str:
