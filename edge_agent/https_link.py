@@ -2,7 +2,8 @@
 
 Batches go up one after the other on a connection that is kept; what comes back is the acknowledgement that the broker would
 have brought. What waits on the server (desired twin, answers, notes) is asked for every few seconds. A call that fails is
-forgotten: it is still in the outbox, and the uplink sends it again when the link stands. Between attempts the link waits,
+forgotten: it is still in the outbox, and the uplink sends it again when the link stands. What became of a command is in no
+outbox: it waits here, in order, until the server has taken it. Between attempts the link waits,
 longer each time, with full jitter (Brooker 2015), so that a thousand gateways do not come back in one second."""
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
@@ -21,12 +23,12 @@ from urllib.parse import urlencode, urlsplit
 from edge_agent.broker import Arrival, next_of
 from edge_agent.calls import redirected
 from protocol.errors import BadSettings, Redirected, Refused, TryLater
-from protocol.handed_down import MAX_HANDED_DOWN_BYTES, HandedDown
+from protocol.handed_down import MAX_COMMANDS, MAX_HANDED_DOWN_BYTES, HandedDown
 from protocol.sync import MAX_BATCH_BYTES, decode, encode
 from protocol.topics import Channel, Topic
 
 log = logging.getLogger(__name__)
-MOST_CALLS_WAITING = 8
+MOST_CALLS_WAITING, MOST_REPLIES_WAITING = 8, MAX_COMMANDS
 TIMEOUT_S = 20.0
 ASK_EVERY_S = 5.0
 MIN_WAIT_S, MAX_WAIT_S = 1.0, 60.0
@@ -40,6 +42,8 @@ class _Call:
     body: bytes
     answered_on: Channel | None
     limit_bytes: int
+    may_be_unknown: bool = False
+    """A server of an earlier version has no such call: then it goes nowhere, and no other call waits for it."""
 
 
 class HttpsLink:
@@ -64,6 +68,7 @@ class HttpsLink:
         self._prefix = parts.path.rstrip("/") + "/api/v1/sync"
         self._state, self._token, self._context, self._jitter = state, token, context, jitter
         self._calls: queue.Queue[_Call] = queue.Queue(MOST_CALLS_WAITING)
+        self._replies: deque[_Call] = deque()
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._connection: http.client.HTTPConnection | None = None
         self._cursor = (0, 0)
@@ -87,13 +92,18 @@ class HttpsLink:
         """Nothing to do: each call is a handshake of its own."""
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
-        """Hands a message over; raises TryLater while the link is down or enough waits. A reply to a command has no place in
-        this API and goes nowhere."""
-        if not self._connected:
-            raise TryLater("the server does not answer")
-        call = self._call(Topic.parse(topic, self._state.root).channel, payload)
+        """Hands a message over; raises TryLater while the link is down or enough waits. Replies wait while it is down."""
+        channel = Topic.parse(topic, self._state.root).channel
+        call = self._call(channel, payload)
         if call is None:
             return
+        if channel is Channel.UP_REPLY:
+            if len(self._replies) >= MOST_REPLIES_WAITING:
+                raise TryLater(f"{MOST_REPLIES_WAITING} replies wait for the server")
+            self._replies.append(call)
+            return
+        if not self._connected:
+            raise TryLater("the server does not answer")
         try:
             self._calls.put_nowait(call)
         except queue.Full as error:
@@ -121,7 +131,7 @@ class HttpsLink:
     def close(self) -> None:
         """Makes the calls that wait, for a moment, and ends."""
         until_s = time.monotonic() + 2.0
-        while self._connected and not self._calls.empty() and time.monotonic() < until_s:
+        while self._connected and (self._replies or not self._calls.empty()) and time.monotonic() < until_s:
             time.sleep(0.02)
         self._stop.set()
         self._thread.join(TIMEOUT_S)
@@ -130,8 +140,10 @@ class HttpsLink:
         lane, site = channel.message_class, urlencode({"site": self._state.site})
         if lane is not None:
             return _Call("POST", f"/{lane.value}?{site}", payload, Channel.DOWN_ACK, MAX_BATCH_BYTES)
-        path = {Channel.STATE: "state", Channel.TWIN_REPORTED: "reported"}.get(channel)
-        return None if path is None else _Call("PUT", f"/{path}?{site}", payload, None, MAX_BATCH_BYTES)
+        path = {Channel.STATE: "state", Channel.TWIN_REPORTED: "reported", Channel.UP_REPLY: "reply"}.get(channel)
+        if path is None:
+            return None
+        return _Call("PUT", f"/{path}?{site}", payload, None, MAX_BATCH_BYTES, channel is Channel.UP_REPLY)
 
     def _run(self) -> None:
         asked_s = -ASK_EVERY_S
@@ -141,7 +153,10 @@ class HttpsLink:
                     self._ask_down()
                     asked_s = time.monotonic()
                 self._connected, self._failures = True, 0
-                self._make(self._calls.get(timeout=0.1))
+                if self._replies:
+                    self._make(self._replies[0])
+                    self._replies.popleft()
+                self._make(self._calls.get(timeout=0.0 if self._replies else 0.1))
             except queue.Empty:
                 continue
             except Refused as why:
@@ -195,7 +210,7 @@ class HttpsLink:
         body = answer.read(call.limit_bytes + 1)
         if len(body) > call.limit_bytes:
             raise _NotNow(f"an answer of more than {call.limit_bytes} bytes")
-        if answer.status in (413, 422):
+        if answer.status in (413, 422) or (call.may_be_unknown and answer.status in (404, 405)):
             log.warning("the server refuses what was sent: %s", body[:500].decode(errors="replace"))
             return None
         if 300 <= answer.status < 400:

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 MAX_MESSAGES_A_TRANSACTION = 50
 DUTY = "gateways"
 Acks = dict[Topic, dict[MessageClass, ClassAck]]
-HEARD = [*(Channel.up(c) for c in MessageClass), Channel.STATE, Channel.TWIN_REPORTED]
+HEARD = [*(Channel.up(c) for c in MessageClass), Channel.UP_REPLY, Channel.STATE, Channel.TWIN_REPORTED]
 
 
 class Intake:
@@ -187,6 +187,8 @@ class Intake:
                 intake.take_state(session, topic.site, topic.gateway, payload)
             elif topic.channel is Channel.TWIN_REPORTED:
                 intake.take_reported(session, topic.site, topic.gateway, payload)
+            elif topic.channel is Channel.UP_REPLY:
+                intake.take_reply(session, topic.site, topic.gateway, payload, now_ms)
         except Refused as why:
             self._refusals.note("mqtt", why.reason)
             intake.quarantine(session, topic.gateway, topic.channel.value, None, why, payload, now_ms)

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -35,7 +35,18 @@ from protocol.reports import (
     SupplyRisk,
 )
 from protocol.schedules import Schedule
-from protocol.sync import MAX_RANGES, Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
+from protocol.sync import (
+    MAX_RANGES,
+    Batch,
+    ClassAck,
+    Envelope,
+    Message,
+    Refusal,
+    Reply,
+    Statement,
+    decode,
+    decode_message,
+)
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
 from server import ranges
@@ -47,6 +58,7 @@ from server.database import (
     LedgerRow,
     QuarantineRow,
     RecommendationRow,
+    ReplyRow,
     ReportRow,
     SignalBlockRow,
     StatementRow,
@@ -56,6 +68,7 @@ from server.given_up import GivenUp
 from server.many_rows import Came, Rows, refuses
 
 MAX_QUARANTINED_BYTES = 64 * 1024
+REPLIES_KEPT_MS = 30 * 86_400_000
 BUILT_IN_ONLY = Catalogues()
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """JSON may say it, PostgreSQL's text may not hold it."""
@@ -385,6 +398,25 @@ def take_reported(session: Session, site: str, gateway: str, payload: bytes) -> 
     """The gateway's own word on what runs."""
     reported = decode(payload, Reported, limit_bytes=100_000)
     heard_of(session, site, gateway).reported = msgspec.to_builtins(reported)
+
+
+def take_reply(session: Session, site: str, gateway: str, payload: bytes, now_ms: int) -> None:
+    """What became of a command. The newest word counts, but what was done stays done: a command is told again after a
+    reconnection, and may be too late then. Replies of a month ago go when a new one comes."""
+    reply = decode(payload, Reply, limit_bytes=100_000)
+    _check_text("Reply", payload)
+    heard_of(session, site, gateway)
+    mine = ReplyRow.gateway == gateway
+    row = session.scalar(select(ReplyRow).where(mine, ReplyRow.command == reply.id).with_for_update())
+    if row is None:
+        session.execute(delete(ReplyRow).where(mine, ReplyRow.stored_ms < now_ms - REPLIES_KEPT_MS))
+        row = ReplyRow(gateway=gateway, command=reply.id, done=False)
+        session.add(row)
+    if row.done:
+        return
+    row.done, row.reason, row.stored_ms = reply.done, reply.reason, now_ms
+    row.result = bytes(reply.result).decode(errors="replace")
+    session.flush()
 
 
 def _ledger(session: Session, gateway: str, message_class: MessageClass) -> LedgerRow:
