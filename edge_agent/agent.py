@@ -42,7 +42,6 @@ from edge_agent.skills.forecast import ForecastSkill
 from edge_agent.skills.remaining_life import SLOT as LIFE
 from edge_agent.skills.remaining_life import Births, RemainingLifeSkill
 from edge_agent.skills.watch import Watch, WatchSettings, WatchState
-from edge_agent.status import FILE as STATUS_FILE
 from edge_agent.storage import disk_full
 from edge_agent.updates import Change, Fetch, Updates, write_durably
 from edge_agent.uplink import Uplink
@@ -953,7 +952,7 @@ class Agent:
         status = msgspec.to_builtins(self._heartbeat())
         lanes = {c.value: msgspec.to_builtins(lane) for c, lane in self._outbox.lanes.items()}
         write_status(
-            self._folder / STATUS_FILE,
+            self._folder / "status.json",
             {
                 **status,
                 "gateway": self._settings.gateway,

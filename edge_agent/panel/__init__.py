@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from edge_agent import status
 from edge_agent.config import AgentSettings
+from edge_agent.once.status import families, read
 from edge_agent.sent import summary
 from protocol.exposition import CONTENT_TYPE, exposition
 
@@ -40,15 +40,15 @@ def what_we_sent(settings: AgentSettings, since_day: str = "") -> dict[str, Any]
     and what the outbox says of each lane."""
     folder = Path(settings.data_dir)
     try:
-        told, _ = status.read(folder)
-    except NOTHING_SAID:
-        told = {}
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        status = {}
     return {
         "site": settings.site,
         "gateway": settings.gateway,
         **summary(folder / "sent", since_day),
-        "lanes": told.get("lanes", {}),
-        "clock": told.get("clock", {}),
+        "lanes": status.get("lanes", {}),
+        "clock": status.get("clock", {}),
         "policy": msgspec.to_builtins(msgspec.structs.replace(settings.share, key_file="", people_file="")),
     }
 
@@ -56,7 +56,7 @@ def what_we_sent(settings: AgentSettings, since_day: str = "") -> dict[str, Any]
 def metrics(settings: AgentSettings) -> str | None:
     """What `millwright status --metrics` prints, as it is now; None where the agent has not said yet how it is."""
     try:
-        return exposition(status.families(*status.read(Path(settings.data_dir))))
+        return exposition(families(*read(Path(settings.data_dir) / "status.json")))
     except NOTHING_SAID:
         return None
 

@@ -4,10 +4,10 @@ console; each change is in the audit."""
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from protocol.enrolment import TokenFile
@@ -18,6 +18,7 @@ from server.database import AuditRow, Database
 from server.routes.access import admin, sent_by_the_console
 from server.routes.identity import STATUS, authority, refusal
 
+Seconds = Annotated[int, Query(ge=1, lt=2**31)]
 WITHDRAWAL_STATUS = STATUS | {Reason.TOKEN_UNKNOWN: 404, Reason.TOKEN_USED: 409}
 
 
@@ -52,7 +53,7 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
     @router.post(
         "/gateways/{name}/enrol-token", status_code=201, dependencies=guarded, summary="A one-time token: {valid_s}"
     )
-    def enrol_token(name: str, response: Response, valid_s: int = 3600) -> dict[str, Any]:
+    def enrol_token(name: str, response: Response, valid_s: Seconds = 3600) -> dict[str, Any]:
         now = datetime.now(UTC)
         try:
             ca = authority(settings)

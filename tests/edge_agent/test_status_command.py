@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import millwright
-from edge_agent.status import certificate
+from edge_agent.once.status import certificate
 from tests.edge_agent.test_outbox_and_agent import Gateway
 
 

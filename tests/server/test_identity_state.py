@@ -130,6 +130,9 @@ def test_the_api_tells_everything_and_a_token_is_withdrawn_once(client: TestClie
     gone = client.post("/api/v1/enrol", json={"token": token, "request": request("gw-1").decode()})
     assert (gone.status_code, gone.json()["reason"]) == (403, "token_expired")
     assert client.post("/api/v1/enrol-tokens/00/withdraw", headers=BY_ADMIN).status_code == 404
+    for seconds in (-1, 0, 8 * 86_400, 10**30):
+        refused = client.post(f"/api/v1/gateways/gw-1/enrol-token?valid_s={seconds}", headers=BY_ADMIN)
+        assert refused.status_code in (403, 422)
     used = invited(client, "gw-2")
     (waiting,) = whole(client, headers=BY_ADMIN)["tokens"]
     assert client.post("/api/v1/enrol", json={"token": used, "request": request("gw-2").decode()}).status_code == 200
