@@ -23,36 +23,37 @@ WITHDRAWAL_STATUS = STATUS | {Reason.TOKEN_UNKNOWN: 404, Reason.TOKEN_USED: 409}
 
 
 def identities_routes(database: Database, settings: Settings) -> APIRouter:
-    """Under /api/v1 for whoever has the token, under /console for the page."""
+    """Everything under /api/v1 for whoever has the token; what changes something under /console, too, for the page."""
     whole = APIRouter()
+
+    @whole.get(
+        "/api/v1/identities",
+        dependencies=[Depends(admin)],
+        summary="Every gateway's newest certificate, the tokens that wait, and who was not believed",
+    )
+    def identities() -> dict[str, Any]:
+        with database.begin() as session:
+            told = identity_state.state(session, revocation.terms(settings), datetime.now(UTC))
+        fields: dict[str, Any] = msgspec.to_builtins(told)
+        refused = {one.reason: one.times for one in told.refusals}
+        return {"identities": fields.pop("certificates"), "refused": refused} | fields
+
     for prefix in ("/api/v1", "/console"):
-        whole.include_router(_routes(database, settings, prefix))
+        whole.include_router(_changes(database, settings, prefix))
     return whole
 
 
-def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
+def _changes(database: Database, settings: Settings, prefix: str) -> APIRouter:
     console = prefix == "/console"
-    router = APIRouter(prefix=prefix, dependencies=[Depends(admin)], include_in_schema=not console)
 
     def by_the_page(request: Request) -> None:
         if console:
             sent_by_the_console(request, "the same call under /api/v1")
 
-    guarded = [Depends(by_the_page)]
+    guards = [Depends(admin), Depends(by_the_page)]
+    router = APIRouter(prefix=prefix, dependencies=guards, include_in_schema=not console)
 
-    @router.get(
-        "/identities", summary="Every gateway's newest certificate, the tokens that wait, and who was not believed"
-    )
-    def identities() -> dict[str, Any]:
-        with database.begin() as session:
-            told = identity_state.state(session, revocation.terms(settings), datetime.now(UTC))
-        whole: dict[str, Any] = msgspec.to_builtins(told)
-        refused = {one.reason: one.times for one in told.refusals}
-        return {"identities": whole.pop("certificates"), "refused": refused} | whole
-
-    @router.post(
-        "/gateways/{name}/enrol-token", status_code=201, dependencies=guarded, summary="A one-time token: {valid_s}"
-    )
+    @router.post("/gateways/{name}/enrol-token", status_code=201, summary="A one-time token: {valid_s}")
     def enrol_token(name: str, response: Response, valid_s: Seconds = 3600) -> dict[str, Any]:
         now = datetime.now(UTC)
         try:
@@ -69,9 +70,7 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
         response.headers["Cache-Control"] = "no-store"
         return {"gateway": name, "token_file": file, "expires_ms": int(until.timestamp() * 1000)}
 
-    @router.post(
-        "/enrol-tokens/{digest}/withdraw", dependencies=guarded, summary="A token that waits opens nothing from now on"
-    )
+    @router.post("/enrol-tokens/{digest}/withdraw", summary="A token that waits opens nothing from now on")
     def withdraw(digest: str) -> dict[str, Any]:
         now = datetime.now(UTC)
         try:
@@ -84,7 +83,6 @@ def _routes(database: Database, settings: Settings, prefix: str) -> APIRouter:
 
     @router.post(
         "/gateways/{name}/revoke",
-        dependencies=guarded,
         summary="Take every certificate of a gateway back, and end its sessions",
     )
     def revoke(name: str, because: str = "") -> dict[str, Any]:
