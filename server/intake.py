@@ -129,26 +129,25 @@ class Taking:
             ledger.numbering = batch.numbering.id
         arrived: set[int] = set()
         nack: list[Refusal] = []
+        upto, stored = ledger.upto, 0
         for envelope in batch.envelopes:
             seq = envelope.mwseq
-            if seq in arrived or (ranges.holds(seq, ledger.upto, beyond) and not given_up.holds(seq)):
-                ledger.duplicates += 1
+            if seq in arrived or (ranges.holds(seq, upto, beyond) and not given_up.holds(seq)):
                 continue
             try:
-                if self._keep(self._rows, gateway, envelope, self._now_ms, self._catalogues):
-                    ledger.stored += 1
-                else:
-                    ledger.duplicates += 1
+                stored += self._keep(self._rows, gateway, envelope, self._now_ms, self._catalogues)
             except Refused as why:
                 body = msgspec.json.encode(envelope)
                 quarantine(self.session, gateway, message_class.value, seq, why, body, self._now_ms)
-                ledger.quarantined += 1
                 nack.append(Refusal(seq, why.reason.value))
             arrived.add(seq)
+        ledger.stored += stored
+        ledger.quarantined += len(nack)
+        ledger.duplicates += len(batch.envelopes) - stored - len(nack)
         here = ranges.union((seq, seq) for seq in arrived)
-        given_up.settle(ranges.told(ledger.upto, beyond), here, batch.shed, batch.dead)
+        given_up.settle(ranges.told(upto, beyond), here, batch.shed, batch.dead)
         dead = [(one.seq, one.seq) for one in batch.dead]
-        ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *replaced, *here, *batch.shed, *dead])
+        ledger.upto, left = ranges.settle(upto, [*beyond, *replaced, *here, *batch.shed, *dead])
         ledger.beyond = [list(r) for r in left]
         given_up.keep(ledger)
         ledger.bytes += len(payload)
@@ -224,13 +223,16 @@ def _recommended(session: Session, gateway: str, recommendation: str) -> list[Re
 
 
 def _keep(rows: Rows, message: Message, came: Came) -> bool:
-    session, gateway, arrived = rows.session, came.gateway, came.columns()
     match message:
         case SignalBlock():
             m = message
             rows.add(SignalBlockRow, came, (m.machine, m.signal, m.unit, m.start_ms, m.step_ms, m.values))
+            return True
         case Forecast():
             rows.add(ForecastRow, came, (message.machine, message.signal, message.issued_ms, message))
+            return True
+    session, gateway, arrived = rows.session, came.gateway, came._asdict()
+    match message:
         case RemainingLife():
             return _keep_statement(session, message, message.unit, message.issued_ms, arrived)
         case FaultEvent():
