@@ -215,6 +215,21 @@ class WordingRow(Table):
     answered_by: Mapped[str] = mapped_column(default="")
 
 
+class ReplyRow(Table):
+    """What a gateway says became of a command. `command` is the command's id, which for an answer or a note from the console
+    is the answer's or the note's own; `result` is JSON."""
+
+    __tablename__ = "reply"
+    __table_args__ = (UniqueConstraint("gateway", "command"),)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    gateway: Mapped[str]
+    command: Mapped[str]
+    done: Mapped[bool]
+    reason: Mapped[str] = mapped_column(default="")
+    result: Mapped[str] = mapped_column(default="")
+    stored_ms: Mapped[int]
+
+
 class QuarantineRow(Table):
     """What could not be stored as what it claims to be, kept with its reason. `payload` is cut at 64 KiB."""
 

@@ -39,11 +39,10 @@ def show(settings: AgentSettings, form: str) -> int:
     """Prints it; form: words, json, metrics."""
     path = Path(settings.data_dir) / "status.json"
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        told, age_s = read(path)
     except FileNotFoundError:
         sys.stderr.write(f"no {path}: the agent has not run here yet\n")
         return 1
-    age_s = time.time() - told["time_ms"] / 1000
     if form == "json":
         sys.stdout.write(json.dumps({**told, "age_s": round(age_s, 1)}) + "\n")
     elif form == "metrics":
@@ -51,6 +50,13 @@ def show(settings: AgentSettings, form: str) -> int:
     else:
         sys.stdout.write(in_words(told, age_s))
     return 0 if age_s < STALE_S else 1
+
+
+def read(path: Path) -> tuple[dict[str, Any], float]:
+    """What the agent last wrote, always whole (`health.write_status`), and how many seconds ago. Raises FileNotFoundError
+    where none has run yet."""
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return told, time.time() - told["time_ms"] / 1000
 
 
 def in_words(told: dict[str, Any], age_s: float) -> str:

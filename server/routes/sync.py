@@ -50,7 +50,7 @@ Body = Annotated[bytes, Depends(_bounded)]
 
 
 def sync_routes(database: Database, settings: Settings) -> APIRouter:
-    """Five calls; the same bytes as on the topics of the same name."""
+    """Six calls; the same bytes as on the topics of the same name."""
     router = APIRouter(prefix="/api/v1/sync")
     catalogues = Catalogues(settings.artifact_folder)
 
@@ -70,6 +70,14 @@ def sync_routes(database: Database, settings: Settings) -> APIRouter:
         _take(
             request, gateway, Channel.TWIN_REPORTED, body, lambda s: intake.take_reported(s, _site(site), gateway, body)
         )
+        return Response(status_code=204)
+
+    @router.put("/reply", summary="What became of a command, as on its topic", status_code=204)
+    def reply(request: Request, gateway: Caller, site: Site, body: Body) -> Response:
+        def store(session: Session) -> None:
+            intake.take_reply(session, _site(site), gateway, body, now_ms())
+
+        _take(request, gateway, Channel.UP_REPLY, body, store)
         return Response(status_code=204)
 
     @router.post("/{message_class}", summary="A batch of one class; answered with its acknowledgement")
