@@ -73,9 +73,12 @@ def ledger_holds(
     database: Database,
     gateway: str,
     shed_before: Mapping[str, int] = MappingProxyType({}),
+    *,
+    exchanged: bool = False,
 ) -> None:
     """Every message that the gateway numbered is committed on the server, still on the gateway's disk, or shed and named.
-    shed_before: messages that were shed and told before this server was there."""
+    shed_before: messages that were shed and told before this server was there. exchanged: its outbox is another one than
+    before, and a lane that has had nothing to say since does not know yet how far the earlier one counted."""
     with database.begin() as session:
         rows = {
             row.message_class: row for row in session.scalars(select(LedgerRow).where(LedgerRow.gateway == gateway))
@@ -83,7 +86,8 @@ def ledger_holds(
         for name, lane in lanes.items():
             row = rows.get(name)
             numbered, upto = lane["next"] - 1, row.upto if row else 0
-            if not numbered - lane["waiting"] <= upto <= numbered or (row is not None and row.beyond):
+            within = numbered - lane["waiting"] <= upto and (upto <= numbered or exchanged)
+            if not within or (row is not None and row.beyond):
                 books.blame(
                     f"{name}: the gateway numbered {numbered}, {lane['waiting']} of them wait there; the server has {upto}"
                     " without a gap"

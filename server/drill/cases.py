@@ -311,6 +311,8 @@ def another_outbox(site: Site) -> Outcome:
     outbox, older = site.data / "outbox.db", site.folder / "older-outbox.db"
     evidence: dict[str, Any] = {}
 
+    site.exchanged = True
+
     def exchange(what: str, exchanged: Callable[[], object]) -> None:
         with site.link.with_faults(Faults(refused=True)):
             site.link.reset()

@@ -55,6 +55,8 @@ class Site:
     """Readings that the gateway had counted before the first of ours."""
     shed_before: Mapping[str, int] = MappingProxyType({})
     """Messages that it had given up, and told another server of."""
+    exchanged = False
+    """Whether the gateway's outbox was put in the place of another."""
     mib = 0
     """How much room a gateway like this needs at once."""
 
@@ -275,7 +277,7 @@ class Site:
             found = Books()
             self._wait_for_ledger(lanes)
             books.history_holds(found, self.data / "history.db", self.machines, self.history_days, forgets=full)
-            books.ledger_holds(found, lanes, self.database, self.gateway, self.shed_before)
+            books.ledger_holds(found, lanes, self.database, self.gateway, self.shed_before, exchanged=self.exchanged)
             books.blocks_hold(
                 found,
                 self.database,
