@@ -171,7 +171,7 @@ class Site:
         """A command of ours, to its end. Raises NeedsPerson with what it said if it fails."""
         self.processes.python(what, module, *arguments)
         if self.processes.running.pop(what).wait(patience_s):
-            raise NeedsPerson(f"{what}: {self.processes.tail(what)}")
+            raise NeedsPerson(f"{what}: {self.processes.tail(what).strip()}")
 
     def kill(self, part: str) -> None:
         """kill -9, as a power cut or the kernel's memory killer does it."""
