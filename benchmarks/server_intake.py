@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contract  # isort: skip - sets one thread before numpy comes
 
+import json
 import os
 import secrets
 import shutil
@@ -26,9 +27,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import msgspec
 import paho.mqtt.client as mqtt
@@ -174,12 +176,12 @@ def postgres(folder: Path) -> Iterator[str | None]:
 def servers(folder: Path, database: str, port: int, count: int) -> Iterator[None]:
     """So many server processes on one broker and one database; of several, each takes its part of the gateways."""
     with ExitStack() as stack:
-        http = [free_port() for _ in range(count)]
+        http, admin = [free_port() for _ in range(count)], secrets.token_urlsafe(32)
         for number in range(count):
             home = folder / f"server-{number}"
             home.mkdir()
             (home / "server.toml").write_text(
-                f'database = "{database}"\nartifacts = "{home}/artifacts"\nadmin_token = "{secrets.token_urlsafe(32)}"\n'
+                f'database = "{database}"\nartifacts = "{home}/artifacts"\nadmin_token = "{admin}"\n'
                 f'gateway_token = "{secrets.token_urlsafe(32)}"\nport = {http[number]}\n'
                 f'[broker]\nport = {port}\nclient_id = "server-{number}"\npart = {number + 1}\nparts = {count}\n'
             )
@@ -196,8 +198,22 @@ def servers(folder: Path, database: str, port: int, count: int) -> Iterator[None
             process = subprocess.Popen(command, stderr=(home / "log").open("wb"))
             stack.callback(process.wait, 20)
             stack.callback(process.terminate)
-        time.sleep(8.0)  # up, and subscribed
+        for at in http:
+            wait_for(at, admin)
         yield
+
+
+def wait_for(port: int, token: str) -> None:
+    """Until a server is up, connected to the broker, and has subscribed."""
+    request = Request(f"http://127.0.0.1:{port}/api/v1/health", headers={"Authorization": f"Bearer {token}"})
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        with suppress(OSError), urlopen(request, timeout=5) as answer:  # noqa: S310 - our own loopback
+            if json.load(answer)["broker_connected"]:
+                time.sleep(1.0)
+                return
+        time.sleep(0.1)
+    raise SystemExit("server_intake: the server did not connect to its broker within two minutes")
 
 
 def ready_made(count: int) -> list[tuple[Any, ...]]:

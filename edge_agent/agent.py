@@ -53,6 +53,7 @@ from protocol.demand_windows import SPARE_PARTS
 from protocol.errors import MillwrightError, Reason, Redirected, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.plans import Asked
+from protocol.prepared import prepare
 from protocol.purchases import PurchaseProposal, StockLevel
 from protocol.reading.notes import Note, NoteReading
 from protocol.reports import FaultEvent, Forecast, Recommendation, RemainingLife
@@ -105,6 +106,7 @@ class Agent:
         birth_ms: int,
         keeper: Keeper | None = None,
     ) -> None:
+        prepare()
         self._settings = settings
         self._plant = plant
         self._link = uplink

@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar, get_args
 
 import msgspec
 
+from protocol import prepared
 from protocol.catalogue import ItemCard
 from protocol.clocks import ClockConfidence, ClockCorrection
 from protocol.covariates import KnownInput
@@ -191,7 +192,7 @@ def decode(
         raise BadMessage(Reason.TOO_LARGE, f"{into.__name__} of {size} bytes; the limit is {limit_bytes}")
     decoder = _decoders.get(into)
     if decoder is None:
-        decoder = _decoders[into] = msgspec.json.Decoder(into)
+        decoder = _decoders[into] = prepared.decoder(into)
     try:
         return decoder.decode(payload)  # type: ignore[return-value]
     except msgspec.ValidationError as error:

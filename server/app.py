@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from sqlalchemy.exc import DataError
 
+from protocol.prepared import prepare
 from server.config import Settings
 from server.console import console_routes
 from server.database import Database
@@ -39,6 +40,7 @@ def create_app(settings: Settings, database: Database, intake: Any = None, refus
         if intake is not None:
             intake.stop()
 
+    prepare()
     app = FastAPI(title="Millwright", version="1", docs_url=None, redoc_url=None, lifespan=life)
     app.state.settings = settings
     app.state.database = database

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from protocol.errors import BadTopic
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
+from protocol.prepared import prepare
 from protocol.reading.notes import Note
 from protocol.sync import encode
 from protocol.topics import Channel, Topic
@@ -42,6 +43,7 @@ class Intake:
     ends it after the transactions in progress."""
 
     def __init__(self, settings: Settings, database: Database, refusals: Refusals | None = None) -> None:
+        prepare()
         self._settings = settings
         self._database = database
         self._catalogues = Catalogues(settings.artifact_folder)
