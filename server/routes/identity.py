@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -45,6 +45,7 @@ STATUS = {
     Reason.TOO_OFTEN: 429,
 }
 T = TypeVar("T")
+Seconds = Annotated[int, Query(ge=1, lt=2**31)]
 Answer = Callable[[Session, CA, datetime], tuple[Issued, str]]
 
 
@@ -158,7 +159,7 @@ def identity_routes(database: Database, settings: Settings) -> APIRouter:
             }
 
     @guarded.post("/gateways/{name}/enrol-token", status_code=201, summary="A one-time token: {valid_s}")
-    def enrol_token(name: str, valid_s: int = 3600) -> dict[str, Any]:
+    def enrol_token(name: str, valid_s: Seconds = 3600) -> dict[str, Any]:
         now = datetime.now(UTC)
         try:
             ca = authority(settings)
