@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -188,7 +189,7 @@ class Agent:
         self._stop = threading.Event()
         self._subscribe()
         self._refill_grid()
-        self._restore_watch()
+        restore_watch(self._watch, self._folder / "watch.json", self.tally.note)
         for change in self._updates.restore():
             self._install(change)
         self._remember()
@@ -614,16 +615,6 @@ class Agent:
     def _save_watch(self) -> None:
         self._save("watch.json", msgspec.json.encode(self._watch.state()))
 
-    def _restore_watch(self) -> None:
-        """What the watch had learned; without it, or from another version, it learns again."""
-        try:
-            self._watch.restore(msgspec.json.decode((self._folder / "watch.json").read_bytes(), type=WatchState))
-        except FileNotFoundError:
-            return
-        except UNREADABLE as error:
-            self.tally.note(f"refused.{Reason.MALFORMED_JSON}")
-            log.warning("watch.json is left aside, alarms warm up anew: %s", error)
-
     def _tell_event(self, event: FaultEvent, end_ms: int) -> None:
         for known in from_event(event):
             self._know(known)
@@ -976,6 +967,17 @@ def _births(path: Path) -> Births:
     except (*UNREADABLE, OSError) as error:
         log.warning("%s is not readable, ages begin anew: %s", path, error)
         return Births()
+
+
+def restore_watch(watch: Watch, path: Path, note: Callable[[str], None]) -> None:
+    """What the watch had learned; without it, or from another version, it learns again."""
+    try:
+        watch.restore(msgspec.json.decode(path.read_bytes(), type=WatchState))
+    except FileNotFoundError:
+        return
+    except UNREADABLE as error:
+        note(f"refused.{Reason.MALFORMED_JSON}")
+        log.warning("%s is left aside, alarms warm up anew: %s", path, error)
 
 
 class _NotASample(Refused):

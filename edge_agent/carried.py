@@ -56,7 +56,13 @@ class _Waiting:
         self._letters = DeadLetters(self._db, 0)
 
     def batches(self, lane: MessageClass) -> Iterator[tuple[int, bytes]]:
-        """(messages, batch): what was given up first, then what waits, in order."""
+        """(messages, batch): what was given up first, then what waits, in order. Raises BadSettings for a damaged file."""
+        try:
+            yield from self._batches(lane)
+        except (sqlite3.Error, TypeError, ValueError, msgspec.MsgspecError) as error:
+            raise BadSettings(f"the outbox is damaged: {error}; the agent's log says what it makes of it") from error
+
+    def _batches(self, lane: MessageClass) -> Iterator[tuple[int, bytes]]:
         query = "SELECT first, last FROM shed WHERE class = ? ORDER BY first LIMIT ?"
         shed = [(first, last) for first, last in self._db.execute(query, (lane.value, MAX_RANGES))]
         dead = self._letters.untold(lane)
@@ -67,6 +73,8 @@ class _Waiting:
         while rows := self._db.execute(query, (after, end, MESSAGES_A_BATCH)).fetchall():
             envelopes: list[bytes] = []
             for key, envelope in rows:
+                if not after < key <= end:
+                    raise ValueError(f"message {key} stands behind {after}")
                 if envelopes and sum(map(len, envelopes)) + len(envelope) > BYTES_A_BATCH:
                     break
                 envelopes.append(envelope)

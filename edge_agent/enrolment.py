@@ -177,6 +177,7 @@ def _key_and_request(gateway: str, kept: Path | None) -> tuple[bytes, str]:
     """A private key (PKCS #8) and a request for the gateway's name, both PEM. kept: where the key waits for the answer."""
     try:
         from cryptography import x509
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import NameOID
@@ -184,7 +185,8 @@ def _key_and_request(gateway: str, kept: Path | None) -> tuple[bytes, str]:
         raise BadSettings(NEEDS) from error
     key = ec.generate_private_key(ec.SECP256R1())
     if kept is not None and kept.exists():
-        with contextlib.suppress(ValueError):  # half written: the answer to it was never asked for
+        # half written or damaged: the answer to it was never asked for
+        with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):
             waiting = serialization.load_pem_private_key(kept.read_bytes(), password=None)
             key = waiting if isinstance(waiting, ec.EllipticCurvePrivateKey) else key
     body = key.private_bytes(

@@ -19,6 +19,7 @@ import msgspec
 
 from edge_agent.config import AgentSettings
 from edge_agent.sent import summary
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 FILES = {
@@ -35,8 +36,8 @@ def what_we_sent(settings: AgentSettings, since_day: str = "") -> dict[str, Any]
     and what the outbox says of each lane."""
     folder = Path(settings.data_dir)
     try:
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        status = msgspec.json.decode((folder / "status.json").read_bytes(), type=dict[str, Any])
+    except (OSError, *UNREADABLE):
         status = {}
     return {
         "site": settings.site,

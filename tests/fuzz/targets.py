@@ -69,6 +69,16 @@ def measured(target: Target, data: bytes) -> int:
         tracemalloc.stop()
 
 
+def through(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], None]:
+    """A reader of files as one of bytes."""
+
+    def given(data: bytes) -> None:
+        path.write_bytes(data)
+        read(path)
+
+    return given
+
+
 def wire_examples() -> dict[str, msgspec.Struct]:
     """One example of every document of the wire."""
     place = HERE.parent / "protocol" / "wire_examples.py"
@@ -83,10 +93,26 @@ def wire_examples() -> dict[str, msgspec.Struct]:
 
 def every_target(folder: Path) -> dict[str, Target]:
     """All of them. folder: an empty one, for those that read files."""
-    from tests.fuzz import answer_targets, gateway_targets, http_targets, protocol_targets, server_targets
+    from tests.fuzz import (
+        answer_targets,
+        command_targets,
+        gateway_targets,
+        http_targets,
+        kept_targets,
+        protocol_targets,
+        server_targets,
+    )
 
     made: dict[str, Target] = {}
-    for part in (protocol_targets, gateway_targets, answer_targets, server_targets, http_targets):
+    for part in (
+        protocol_targets,
+        gateway_targets,
+        kept_targets,
+        command_targets,
+        answer_targets,
+        server_targets,
+        http_targets,
+    ):
         own = folder / part.__name__.rpartition(".")[2]
         own.mkdir()
         made |= {target.name: target for target in part.targets(own)}
