@@ -21,7 +21,7 @@ from protocol.observations import TimeMs
 from protocol.unreadable import UNREADABLE
 
 STALE_S = 30.0
-Count = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
