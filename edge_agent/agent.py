@@ -51,6 +51,7 @@ from protocol.clocks import ClockConfidence
 from protocol.correction import Correction
 from protocol.covariates import KnownInput, from_answer, from_event, from_reading, from_work_order
 from protocol.demand_windows import SPARE_PARTS
+from protocol.enrolment import Granted
 from protocol.errors import MillwrightError, Reason, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.plans import Asked
@@ -151,7 +152,9 @@ class Agent:
         self._say_whether_clock_is_known()
         replay = TokenBucket(settings.replay.messages_per_s or None, settings.replay.burst)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s, replay=replay)
-        self._carried = Inbox(self._folder, self._topic, self._settle, self._take_word, lambda *n: self.tally.note(*n))
+        self._carried = Inbox(
+            self._folder, self._topic, self._settle, self._take_word, lambda *n: self.tally.note(*n), self._take_granted
+        )
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
@@ -865,6 +868,10 @@ class Agent:
             oldest_ms = self._now_ms() - int(self._settings.history_days * 86_400_000)
             self._history.forget_before(oldest_ms)
             self._known.forget_before(oldest_ms)
+
+    def _take_granted(self, granted: Granted) -> None:
+        if self._keeper is not None:
+            self._keeper.hand(granted, self.tally.note)
 
     def _say_reported(self) -> None:
         document = Reported(

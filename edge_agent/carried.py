@@ -11,17 +11,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from edge_agent.broker import Arrival
 from edge_agent.dead_letters import DeadLetters
+from edge_agent.enrolment import renewal_to_carry
 from edge_agent.identity import Identity, vouched
 from edge_agent.outbox import LANES, LAST
 from edge_agent.updates import write_durably
 from protocol.carried import MAX_ANSWER_BYTES, SERVER_NAME, Down, Header, Up, Whole, Writer, read
-from protocol.errors import BadMessage, BadSettings, Reason, Refused
+from protocol.enrolment import Granted
+from protocol.errors import BadMessage, BadSettings, Reason, Refused, TryLater
 from protocol.names import MessageClass
 from protocol.sync import MAX_RANGES, Ack, Batch, Command, encode
 from protocol.topics import Channel, Topic
@@ -35,11 +38,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Exported:
-    """messages per class in the file; left: those that did not fit into it."""
+    """messages per class in the file; left: those that did not fit into it; renewal: it asks for a new certificate."""
 
     messages: dict[MessageClass, int] = field(default_factory=dict)
     left: int = 0
     bytes: int = 0
+    renewal: bool = False
 
 
 class _Waiting:
@@ -89,10 +93,16 @@ class _Waiting:
 def export(outbox: Path, identity: Identity, site: str, out: Path, now_ms: int, most_bytes: int) -> Exported:
     """Writes what waits, the most urgent class first, until the file has `most_bytes`; the rest is in the next file. Raises
     BadSettings where the outbox cannot be read, OSError where the file cannot be written: then there is none."""
-    header = Header(
-        way="up", site=site, gateway=identity.gateway, made_ms=now_ms, certificate=identity.certificate_pem.decode()
-    )
     waiting, done = _Waiting(outbox), Exported()
+    done.renewal = identity.due(datetime.fromtimestamp(now_ms / 1000, UTC))
+    header = Header(
+        way="up",
+        site=site,
+        gateway=identity.gateway,
+        made_ms=now_ms,
+        certificate=identity.certificate_pem.decode(),
+        renewal=renewal_to_carry(identity) if done.renewal else None,
+    )
     with contextlib.closing(waiting), written_whole(out) as write:
         made = Writer(write, header)
         for lane in MessageClass:
@@ -134,7 +144,7 @@ def hand_over(file: Path, data_folder: Path, identity: Identity) -> Whole:
 
 class Inbox:
     """Servers' files that were handed over, for the agent's own thread: it alone frees its outbox. `settle` takes an
-    acknowledgement, `hear` everything else, as if the broker had brought it, `note` counts."""
+    acknowledgement, `renew` a certificate, `hear` everything else, as if the broker had brought it; `note` counts."""
 
     def __init__(
         self,
@@ -143,9 +153,10 @@ class Inbox:
         settle: Callable[[Ack], int],
         hear: Callable[[Arrival], object],
         note: Callable[[str, int], None],
+        renew: Callable[[Granted], object] = lambda _granted: None,
     ) -> None:
         self._folder = data_folder / FOLDER
-        self._state, self._settle, self._hear, self._note = state, settle, hear, note
+        self._state, self._settle, self._hear, self._note, self._renew = state, settle, hear, note, renew
 
     def look(self) -> None:
         """Takes what lies there; a file goes when all of it was heard. One that cannot be read goes, too, and is counted."""
@@ -154,6 +165,8 @@ class Inbox:
                 with file.open("rb") as stream:
                     read(stream.readline, Down, self._take, MAX_ANSWER_BYTES)
                 self._note("carried.taken", 1)
+            except TryLater:
+                continue  # all of it is heard again then, which changes nothing
             except Refused as why:
                 self._note(f"refused.{why.reason}", 1)
                 log.warning("refused %s: %s", file, why)
@@ -162,6 +175,8 @@ class Inbox:
     def _take(self, record: Down) -> None:
         if record.ack is not None:
             self._note("outbox.acked", self._settle(record.ack))
+        if record.granted is not None:
+            self._renew(record.granted)
         if record.handed_down is not None:
             if record.handed_down.desired is not None:
                 self._bring(Channel.TWIN_DESIRED, record.handed_down.desired)
