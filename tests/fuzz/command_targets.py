@@ -105,10 +105,10 @@ def _tables(folder: Path) -> Iterator[Target]:
         "replay": (_replayed, [REPLAYED]),
     }
     for name, (make, seeds) in made.items():
-        yield Target(f"table-{name}", through(folder / f"{name}.csv", make), seeds, slow=True)
+        yield Target(f"table-{name}", through(folder / f"{name}.csv", make), seeds)
     (folder / "lives").mkdir()
     unit = through(folder / "lives" / "a.csv", lambda path: lives.read_folder(path.parent, 3_600_000))
-    yield Target("table-lives", unit, [LIVES], slow=True)
+    yield Target("table-lives", unit, [LIVES])
 
 
 def _events(path: Path) -> None:
@@ -218,11 +218,14 @@ def _signed(folder: Path) -> Iterator[Target]:
     key.write_bytes(seal.public_pem)
     whole = msgspec.json.encode(books.signed(seal, LEDGER))
     file = folder / "ledger.json"
+    (folder / "whole.json").write_bytes(whole)
     read_it = through(file, lambda path: _quietly(verify, path, key))
     yield Target("ledger_file", read_it, [whole], json=True)
     yield Target("ledger_resealed", functools.partial(_resealed, seal, file, key), [whole], json=True)
     yield Target(
-        "ledger_key", through(folder / "other.pub", lambda path: _quietly(verify, file, path)), [key.read_bytes()]
+        "ledger_key",
+        through(folder / "other.pub", lambda path: _quietly(verify, folder / "whole.json", path)),
+        [key.read_bytes()],
     )
     root = make_keys(folder / "root").read_bytes()
     yield Target("trusted_root", through(folder / "root.json", trust.read_root), [root], json=True, slow=True)
