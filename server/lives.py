@@ -17,13 +17,13 @@ import numpy as np
 
 from protocol.errors import Reason, Refused
 from protocol.life_windows import Life
+from protocol.observations import LAST_MS
 from protocol.windows import MAX_BUCKETS, Floats, resample
 from server.datasets import Snapshot, checked, frozen
 
 LIFE = "life"
 OWN_COLUMNS = ("unit", "time", "failed", "machine_type")
 MOST_CELLS = 50_000_000
-LAST_MS = 253_402_300_799_999
 
 
 @dataclass(frozen=True)

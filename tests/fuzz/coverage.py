@@ -10,7 +10,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-OURS = tuple(f"{ROOT / name}/" for name in ("protocol", "edge_agent", "server"))
+OURS = tuple(f"{ROOT / name}/" for name in ("protocol", "edge_agent", "server", "export"))
 
 
 class Lines:
