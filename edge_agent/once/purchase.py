@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.buying import proposals
+from edge_agent.once.moments import moment_ms
 from edge_agent.runtimes import LoadedModel, load
 from edge_agent.stores import load_catalogue
 from protocol import columns
@@ -50,7 +50,7 @@ Months = tuple[str, list[float | None]]
 def main(argv: list[str]) -> int:
     """`millwright purchase …`."""
     given = _parser().parse_args(argv)
-    now_ms = _today(given.today)
+    now_ms = moment_ms("--today", given.today)
     catalogue = load_catalogue(given.catalogue)
     if given.budget is not None:
         if not (math.isfinite(given.budget) and given.budget >= 0):
@@ -266,16 +266,6 @@ def _model(path: Path) -> LoadedModel:
 def _month_of(time_ms: int) -> int:
     here = datetime.fromtimestamp(time_ms / 1000, UTC)
     return here.year * 12 + here.month - 1
-
-
-def _today(text: str) -> int:
-    if not text:
-        return int(time.time() * 1000)
-    try:
-        day = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadSettings(f"--today {text!r}: write it as 2026-04-30") from error
-    return int((day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _as_json(made: list[PurchaseProposal], without: list[str], now_ms: int) -> str:

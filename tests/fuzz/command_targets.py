@@ -4,6 +4,7 @@ What a command cannot use it refuses in one line."""
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,9 @@ from edge_agent import privacy, trust
 from edge_agent.devices import replay
 from edge_agent.devices.store import catalogue_toml
 from edge_agent.once import forecast, gantt, inspect_bundle, notes, purchase, recommend, schedule
+from edge_agent.once.moments import moment_ms
 from edge_agent.once.plan import main as plan
+from edge_agent.once.report import read_reports, read_sources
 from edge_agent.skills.schedule import schedule as planned
 from edge_agent.skills.write_plan import Behind, Voice, write_designs, write_plans
 from edge_agent.stores import load_catalogue
@@ -39,11 +42,11 @@ from protocol.reports import ModelRef
 from protocol.schedules import Choice as Runs
 from protocol.schedules import Operation, Shop, ShopJob
 from protocol.shop_check import violations
-from protocol.sync import decode
+from protocol.sync import decode, encode
 from protocol.unreadable import UNREADABLE
 from protocol.writing.plan_text import PlantNames, write_design, write_plan
 from server import ledger as books
-from server import lives
+from server import lives, status_command
 from server.ledger.command import verify
 from server.seal import Seal
 from server.signing import make_keys
@@ -72,6 +75,14 @@ def targets(folder: Path) -> Iterator[Target]:
     yield from _plans(folder)
     yield from _signed(folder)
     yield from _bundles(folder)
+    yield Target("moment", _moment, [b"2026-04-30", b"2026-09-01T08:00Z"])
+    report = encode(wire_examples()["report"])
+    reports = through(folder / "reports.json", read_reports)
+    yield Target("reports_file", reports, [report, report + b"\n" + report], json=True)
+    spoken_of: Any = wire_examples()["forecast"]
+    sources = msgspec.json.encode({"type": spoken_of.type_name, "data": spoken_of})
+    yield Target("sources_file", through(folder / "sources.jsonl", read_sources), [sources], json=True)
+    yield Target("answer-status", _judged, [json.dumps(STATUS).encode()], json=True)
     people = "# of the plant\nLi Wei\n王师傅\n".encode()
     yield Target("people_file", through(folder / "people", lambda path: privacy._people(str(path))), [people])
     said = [b"pump leaks\n\nbearing hot\n", "泵停了".encode()]
@@ -80,6 +91,25 @@ def targets(folder: Path) -> Iterator[Target]:
     arrays = io.BytesIO()
     np.savez(arrays, ids=np.arange(6).reshape(2, 3), mask=np.ones(2, dtype=np.float32))
     yield Target("rows_file", through(folder / "rows.npz", exporting._rows), [arrays.getvalue()])
+
+
+STATUS: dict[str, Any] = {
+    "mqtt": {"on": True, "connected": True}, "transactions_failed": 0, "quarantine": {"bad_time": 1},
+    "identity": {"revoked": 2},
+    "refusals": [{"where": "mqtt", "why": "wrong_type", "count": 1}],
+    "gateways": [{"gateway": "g", "site": "s", "online": True, "silent_s": 1.5, "complete": True, "outbox": {"event": 1},
+                  "refusals": {"bad_time": 1},
+                  "lanes": {"event": {"complete_to": 3, "missing": 0, "shed": 1, "dead": 0, "quarantined": 0}}}],
+}  # fmt: skip
+
+
+def _moment(data: bytes) -> None:
+    moment_ms("--at", data.decode(errors="replace"))
+
+
+def _judged(data: bytes) -> None:
+    """What a command makes of another server's answer."""
+    status_command.judged(data, "https://server.example")
 
 
 def _tables(folder: Path) -> Iterator[Target]:
@@ -106,6 +136,8 @@ def _tables(folder: Path) -> Iterator[Target]:
     }
     for name, (make, seeds) in made.items():
         yield Target(f"table-{name}", through(folder / f"{name}.csv", make), seeds)
+    packed = through(folder / "replay.csv.gz", _replayed)
+    yield Target("table-replay_gz", packed, [gzip.compress(REPLAYED, mtime=0)])
     (folder / "lives").mkdir()
     unit = through(folder / "lives" / "a.csv", lambda path: lives.read_folder(path.parent, 3_600_000))
     yield Target("table-lives", unit, [LIVES])
@@ -250,8 +282,10 @@ def _resealed(seal: Seal, file: Path, key: Path, data: bytes) -> None:
 def _bundles(folder: Path) -> Iterator[Target]:
     """A bundle's own words about the columns of its table, which a command reads a person's file by."""
     whole = pack(small())
+    curve = pack(small(lineage=Lineage(dataset_digest="0" * 64, dataset_rows=1, code_version="0", seed=1, trained_ms=1,
+                                       parameters={"sizes": '[{"share": 0.5, "error": 1.0}]'})))  # fmt: skip
     inspect = functools.partial(_command, inspect_bundle.main, ["--json"])
-    yield Target("inspected", through(folder / "a.bundle", inspect), [whole])
+    yield Target("inspected", through(folder / "a.bundle", inspect), [whole, curve])
     layout = msgspec.json.encode(Layout(time="time", targets=("temperature",)))
     yield Target("bundle_layout", _layout, [layout], json=True)
 

@@ -42,6 +42,10 @@ LLAMA = {
     "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
                         "high_freq_factor": 4.0, "original_max_position_embeddings": 16},
 }  # fmt: skip
+DISTIL = {
+    "model_type": "distilbert", "vocab_size": 300, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48,
+    "max_position_embeddings": 64,
+}  # fmt: skip
 BERT = {
     "model_type": "bert", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 48, "max_position_embeddings": 64,
@@ -149,7 +153,16 @@ def _checkpoints(folder: Path) -> Iterator[Target]:
     gpt = functools.partial(_checkpoint, folder, load_gpt)
     bert = functools.partial(_checkpoint, folder, load_bert)
     yield Target("checkpoint-gpt", gpt, [json.dumps(one).encode() for one in (GPT2, LLAMA)], json=True, slow=True)
-    yield Target("checkpoint-bert", bert, [json.dumps(BERT).encode()], json=True, slow=True)
+    lower = functools.partial(_lowered, folder)
+    yield Target("checkpoint-lower", lower, [b'{"do_lower_case": false}'], json=True)
+    yield Target("checkpoint-bert", bert, [json.dumps(one).encode() for one in (BERT, DISTIL)], json=True, slow=True)
+
+
+def _lowered(folder: Path, data: bytes) -> None:
+    from server import checkpoints_bert
+
+    (folder / "tokenizer_config.json").write_bytes(data)
+    checkpoints_bert._lower(folder)
 
 
 def _checkpoint(folder: Path, load: Callable[[Path], object], data: bytes) -> None:

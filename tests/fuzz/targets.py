@@ -95,6 +95,7 @@ def every_target(folder: Path) -> dict[str, Target]:
     """All of them. folder: an empty one, for those that read files."""
     from tests.fuzz import (
         answer_targets,
+        carried_targets,
         command_targets,
         gateway_targets,
         http_targets,
@@ -109,6 +110,7 @@ def every_target(folder: Path) -> dict[str, Target]:
         gateway_targets,
         kept_targets,
         command_targets,
+        carried_targets,
         answer_targets,
         server_targets,
         http_targets,
