@@ -52,7 +52,7 @@ from protocol.correction import Correction
 from protocol.covariates import KnownInput, from_answer, from_event, from_reading, from_work_order
 from protocol.demand_windows import SPARE_PARTS
 from protocol.enrolment import Granted
-from protocol.errors import MillwrightError, Reason, Refused, TryLater
+from protocol.errors import MillwrightError, Reason, Redirected, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.plans import Asked
 from protocol.purchases import PurchaseProposal, StockLevel
@@ -791,6 +791,8 @@ class Agent:
             self._wanted = None if self._wanted is desired else self._wanted
         except MillwrightError as error:
             self.tally.note("updates.postponed")
+            if isinstance(error, Redirected):
+                self.tally.note("updates.redirected")
             self._update_retry_s = self._clock.monotonic_s() + 3.0
             log.info("update waits: %s", error)
 
@@ -911,6 +913,7 @@ class Agent:
             "intake.late": self._grid.late,
             "buckets.closed": self._buckets,
             **self._uplink.counters(),
+            **self._link.counters(),
         }
 
     def _waiting(self) -> int:

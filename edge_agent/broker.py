@@ -53,6 +53,7 @@ class Link(Protocol):
     def receive(self, timeout_s: float) -> Arrival | None: ...
     def acknowledge(self, arrival: Arrival) -> None: ...
     def time_is_known(self) -> None: ...
+    def counters(self) -> dict[str, int]: ...
     def close(self) -> None: ...
 
 
@@ -141,6 +142,10 @@ class PahoLink:
         """A connection whose certificate could not be judged is judged now."""
         if isinstance(self._tls, DatedContext):
             self._tls.judge_again()
+
+    def counters(self) -> dict[str, int]:
+        """A broker's connection counts nothing of its own."""
+        return {}
 
     def close(self) -> None:
         """Disconnects cleanly, so the broker keeps the Will to itself."""

@@ -20,7 +20,7 @@ from edge_agent.broker import Arrival
 from edge_agent.dead_letters import DeadLetters
 from edge_agent.enrolment import renewal_to_carry
 from edge_agent.identity import Identity, vouched
-from edge_agent.outbox import LANES, LAST
+from edge_agent.lanes import LANES, LAST, Lane, framed, read_lanes
 from edge_agent.updates import write_durably
 from protocol.carried import MAX_ANSWER_BYTES, SERVER_NAME, Down, Header, Up, Whole, Writer, read
 from protocol.enrolment import Granted
@@ -54,8 +54,9 @@ class _Waiting:
             self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
             self._db.execute("PRAGMA busy_timeout=5000")
             self._db.execute("BEGIN")
+            self._lanes = read_lanes(self._db)
             self.count = int(self._db.execute("SELECT count(*) FROM waiting").fetchone()[0])
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise BadSettings(f"cannot read the outbox {path}: {error}; has the agent run here?") from error
         self._letters = DeadLetters(self._db, 0)
 
@@ -67,11 +68,12 @@ class _Waiting:
             raise BadSettings(f"the outbox is damaged: {error}; the agent's log says what it makes of it") from error
 
     def _batches(self, lane: MessageClass) -> Iterator[tuple[int, bytes]]:
+        counts = self._lanes.get(lane, Lane())
         query = "SELECT first, last FROM shed WHERE class = ? ORDER BY first LIMIT ?"
         shed = [(first, last) for first, last in self._db.execute(query, (lane.value, MAX_RANGES))]
         dead = self._letters.untold(lane)
         if shed or dead:
-            yield 0, encode(Batch(envelopes=[], shed=shed, dead=dead))
+            yield 0, encode(Batch(envelopes=[], shed=shed, dead=dead, numbering=counts.told))
         after, end = LANES[lane], LANES[lane] + LAST
         query = "SELECT key, envelope FROM waiting WHERE key > ? AND key <= ? ORDER BY key LIMIT ?"
         while rows := self._db.execute(query, (after, end, MESSAGES_A_BATCH)).fetchall():
@@ -83,8 +85,7 @@ class _Waiting:
                     break
                 envelopes.append(envelope)
                 after = key
-            # the envelopes are JSON already; a Batch is put around them without decoding them
-            yield len(envelopes), b'{"envelopes":[' + b",".join(envelopes) + b"]}"
+            yield len(envelopes), framed(envelopes, counts)
 
     def close(self) -> None:
         self._db.close()

@@ -26,10 +26,11 @@ from typing import Any
 import msgspec
 
 from edge_agent import identity
+from edge_agent.calls import NO_ANSWER, opened
 from edge_agent.identity import NEEDS, Identity
-from edge_agent.updates import NO_ANSWER, write_durably
+from edge_agent.updates import write_durably
 from protocol.enrolment import ENROL, RENEW, CarriedRenewal, Enrolment, Granted, Renewal, TokenFile, to_sign
-from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason, TryLater
+from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason, Redirected, TryLater
 from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -200,6 +201,8 @@ class Keeper:
             self.failures += 1
             self.last_error = str(result or "the renewal ended without an answer")
             note("identity.not_renewed")
+            if isinstance(result, Redirected):
+                note("identity.redirected")
             log.warning("no new certificate yet, everything goes on: %s", self.last_error)
             self._wait(self._retry_s)
             self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
@@ -286,7 +289,7 @@ def _ask(url: str, body: msgspec.Struct, context: ssl.SSLContext, timeout_s: flo
         url, msgspec.json.encode(body), {"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s, context=context) as answer:  # noqa: S310
+        with opened(request, timeout_s, context) as answer:
             return granted_by(answer.read(MOST_ANSWER_BYTES))
     except urllib.error.HTTPError as error:
         raise refused_by(error.code, _told(error)) from error

@@ -2,7 +2,8 @@
 
 Batches go up one after the other on a connection that is kept; what comes back is the acknowledgement that the broker would
 have brought. What waits on the server (desired twin, answers, notes) is asked for every few seconds. A call that fails is
-forgotten: it is still in the outbox, and the uplink sends it again when the link stands. Between attempts the link waits,
+forgotten: it is still in the outbox, and the uplink sends it again when the link stands. What became of a command is in no
+outbox: it waits here, in order, until the server has taken it. Between attempts the link waits,
 longer each time, with full jitter (Brooker 2015), so that a thousand gateways do not come back in one second."""
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import random
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from edge_agent.broker import Arrival, next_of
-from protocol.errors import BadSettings, Refused, TryLater
-from protocol.handed_down import MAX_HANDED_DOWN_BYTES, HandedDown
+from edge_agent.calls import redirected
+from protocol.errors import BadSettings, Redirected, Refused, TryLater
+from protocol.handed_down import MAX_COMMANDS, MAX_HANDED_DOWN_BYTES, HandedDown
 from protocol.sync import MAX_BATCH_BYTES, decode, encode
 from protocol.topics import Channel, Topic
 
 log = logging.getLogger(__name__)
-MOST_CALLS_WAITING = 8
+MOST_CALLS_WAITING, MOST_REPLIES_WAITING = 8, MAX_COMMANDS
 TIMEOUT_S = 20.0
 ASK_EVERY_S = 5.0
 MIN_WAIT_S, MAX_WAIT_S = 1.0, 60.0
@@ -39,6 +42,8 @@ class _Call:
     body: bytes
     answered_on: Channel | None
     limit_bytes: int
+    may_be_unknown: bool = False
+    """A server of an earlier version has no such call: then it goes nowhere, and no other call waits for it."""
 
 
 class HttpsLink:
@@ -58,16 +63,19 @@ class HttpsLink:
             raise BadSettings(
                 f"[server] url {url!r}: the uplink over HTTPS needs https:// (http:// on this machine alone)"
             )
+        self._url = url
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._prefix = parts.path.rstrip("/") + "/api/v1/sync"
         self._state, self._token, self._context, self._jitter = state, token, context, jitter
         self._calls: queue.Queue[_Call] = queue.Queue(MOST_CALLS_WAITING)
+        self._replies: deque[_Call] = deque()
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._connection: http.client.HTTPConnection | None = None
         self._cursor = (0, 0)
         self._desired = 0
         self._connected = False
         self._failures = 0
+        self._redirects = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="https uplink", daemon=True)
         self._thread.start()
@@ -84,13 +92,18 @@ class HttpsLink:
         """Nothing to do: each call is a handshake of its own."""
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
-        """Hands a message over; raises TryLater while the link is down or enough waits. A reply to a command has no place in
-        this API and goes nowhere."""
-        if not self._connected:
-            raise TryLater("the server does not answer")
-        call = self._call(Topic.parse(topic, self._state.root).channel, payload)
+        """Hands a message over; raises TryLater while the link is down or enough waits. Replies wait while it is down."""
+        channel = Topic.parse(topic, self._state.root).channel
+        call = self._call(channel, payload)
         if call is None:
             return
+        if channel is Channel.UP_REPLY:
+            if len(self._replies) >= MOST_REPLIES_WAITING:
+                raise TryLater(f"{MOST_REPLIES_WAITING} replies wait for the server")
+            self._replies.append(call)
+            return
+        if not self._connected:
+            raise TryLater("the server does not answer")
         try:
             self._calls.put_nowait(call)
         except queue.Full as error:
@@ -103,6 +116,10 @@ class HttpsLink:
     def acknowledge(self, arrival: Arrival) -> None:
         """Nothing to do: what is not taken is asked for again."""
 
+    def counters(self) -> dict[str, int]:
+        """Since boot. redirected: answers that would have sent the token elsewhere."""
+        return {"uplink.redirected": self._redirects} if self._redirects else {}
+
     def reconnect(self) -> None:
         """The next call is on a fresh connection."""
         self._failures = 0
@@ -114,7 +131,7 @@ class HttpsLink:
     def close(self) -> None:
         """Makes the calls that wait, for a moment, and ends."""
         until_s = time.monotonic() + 2.0
-        while self._connected and not self._calls.empty() and time.monotonic() < until_s:
+        while self._connected and (self._replies or not self._calls.empty()) and time.monotonic() < until_s:
             time.sleep(0.02)
         self._stop.set()
         self._thread.join(TIMEOUT_S)
@@ -123,8 +140,10 @@ class HttpsLink:
         lane, site = channel.message_class, urlencode({"site": self._state.site})
         if lane is not None:
             return _Call("POST", f"/{lane.value}?{site}", payload, Channel.DOWN_ACK, MAX_BATCH_BYTES)
-        path = {Channel.STATE: "state", Channel.TWIN_REPORTED: "reported"}.get(channel)
-        return None if path is None else _Call("PUT", f"/{path}?{site}", payload, None, MAX_BATCH_BYTES)
+        path = {Channel.STATE: "state", Channel.TWIN_REPORTED: "reported", Channel.UP_REPLY: "reply"}.get(channel)
+        if path is None:
+            return None
+        return _Call("PUT", f"/{path}?{site}", payload, None, MAX_BATCH_BYTES, channel is Channel.UP_REPLY)
 
     def _run(self) -> None:
         asked_s = -ASK_EVERY_S
@@ -134,11 +153,18 @@ class HttpsLink:
                     self._ask_down()
                     asked_s = time.monotonic()
                 self._connected, self._failures = True, 0
-                self._make(self._calls.get(timeout=0.1))
+                if self._replies:
+                    self._make(self._replies[0])
+                    self._replies.popleft()
+                self._make(self._calls.get(timeout=0.0 if self._replies else 0.1))
             except queue.Empty:
                 continue
             except Refused as why:
                 log.warning("the server's answer is refused: %s", why)
+            except Redirected as why:
+                self._redirects += 1
+                log.warning("%s", why)
+                self._lost(why)
             except (OSError, http.client.HTTPException, _NotNow) as error:
                 self._lost(error)
         self._drop()
@@ -174,7 +200,8 @@ class HttpsLink:
         self._arrivals.put(Arrival(self._state.sibling(channel).text, payload, False))
 
     def _exchange(self, call: _Call) -> bytes | None:
-        """What the server answers; None where it will never take this very call, and has said why. Raises _NotNow."""
+        """What the server answers; None where it will never take this very call, and has said why. Raises _NotNow, and
+        Redirected for an answer that sends elsewhere: the connection ends with it."""
         connection = self._connection or self._opened()
         self._connection = connection
         headers = {"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"}
@@ -183,9 +210,11 @@ class HttpsLink:
         body = answer.read(call.limit_bytes + 1)
         if len(body) > call.limit_bytes:
             raise _NotNow(f"an answer of more than {call.limit_bytes} bytes")
-        if answer.status in (413, 422):
+        if answer.status in (413, 422) or (call.may_be_unknown and answer.status in (404, 405)):
             log.warning("the server refuses what was sent: %s", body[:500].decode(errors="replace"))
             return None
+        if 300 <= answer.status < 400:
+            raise redirected(self._url, answer.status, answer.getheader("Location"))
         if not 200 <= answer.status < 300:
             raise _NotNow(f"{answer.status} {body[:200].decode(errors='replace')}")
         return body

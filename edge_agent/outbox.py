@@ -22,61 +22,38 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from edge_agent import dead_letters
 from edge_agent.dead_letters import DeadLetters
+from edge_agent.lanes import LANES, LAST, Lane, Lanes, begin_anew, read_lanes, renumbered, write_lanes
 from edge_agent.storage import close_store, disk_full, open_bounded, roll_back
 from protocol.errors import BadMessage, TryLater
 from protocol.names import MessageClass
-from protocol.sync import MAX_RANGES, ClassAck, Envelope, Refusal, SequenceRange, decode, encode
+from protocol.sync import MAX_RANGES, ClassAck, Refusal, SequenceRange
 
 _SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS waiting (key INTEGER PRIMARY KEY, envelope BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS lane (
     class TEXT PRIMARY KEY, next INTEGER, waiting INTEGER, bytes INTEGER, acked INTEGER, shed INTEGER,
-    dead INTEGER NOT NULL DEFAULT 0);
+    dead INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0, since INTEGER NOT NULL DEFAULT 1,
+    numbering TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS shed (class TEXT, first INTEGER, last INTEGER, PRIMARY KEY (class, first)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS told_once (number INTEGER PRIMARY KEY, name BLOB UNIQUE);
 """
     + dead_letters.SCHEMA
 )
-LANES = {
-    c: n << 58
-    for n, c in enumerate(
-        (
-            MessageClass.ALARM,
-            MessageClass.EVENT,
-            MessageClass.FEEDBACK,
-            MessageClass.REPORT,
-            MessageClass.METRIC,
-            MessageClass.BULK,
-        )
-    )
-}
-"""Where a lane begins in `waiting`; key = this + seq. On disk: never to be changed."""
 _SHED_ORDER = (MessageClass.BULK, MessageClass.METRIC, MessageClass.EVENT)
-LAST = (1 << 58) - 1
 _MOST_AT_ONCE = 500
+_VERSION = 2
+_ADDED = {
+    "dead": "INTEGER NOT NULL DEFAULT 0",
+    "skipped": "INTEGER NOT NULL DEFAULT 0",
+    "since": "INTEGER NOT NULL DEFAULT 1",
+    "numbering": "TEXT NOT NULL DEFAULT ''",
+}
+"""Columns of `lane` that came after the first version."""
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Lane:
-    """Counts of one class, as the file has them: next - 1 = waiting + acked + shed + dead. acked: the server has it, in
-    its tables or in its quarantine; dead: given up here."""
-
-    next: int = 1
-    waiting: int = 0
-    bytes: int = 0
-    acked: int = 0
-    shed: int = 0
-    dead: int = 0
-
-
-Lanes = dict[MessageClass, Lane]
 
 
 @dataclass(slots=True)
@@ -103,9 +80,10 @@ class Outbox:
         self._letters = DeadLetters(self._db, max_bytes // 16)
         self.lanes: Lanes = {c: Lane() for c in MessageClass}
         self._bring_up_to_date()
-        for name, *counts in self._db.execute("SELECT class, next, waiting, bytes, acked, shed, dead FROM lane"):
-            self.lanes[MessageClass(name)] = Lane(*counts)
+        self.lanes |= read_lanes(self._db)
         self.untold = {c for c in MessageClass if self._owes(c)}
+        self.begun_anew = 0
+        """Since the start: lanes that were numbered anew."""
         self._group: list[_Added] = []
         self._group_bytes = 0
         self._names: set[bytes] = set()
@@ -157,7 +135,7 @@ class Outbox:
             if number in waiting:
                 continue
             try:
-                again = _renumbered(envelope, message_class, self.next_seq(message_class))
+                again = renumbered(envelope, message_class, self.next_seq(message_class))
             except BadMessage:
                 self._letters.leave(number)
                 continue
@@ -197,8 +175,15 @@ class Outbox:
         return self._letters.untold(message_class)
 
     def settle(self, message_class: MessageClass, ack: ClassAck) -> int:
-        """Frees what the server has committed; nacked messages become dead letters. Returns how many were freed."""
-        newest = self.lanes[message_class].next - 1
+        """Frees what the server has committed; nacked messages become dead letters. Returns how many were freed. Where the
+        server knows these numbers from another outbox (or a newer copy of this one), nothing is: they are given anew."""
+        lane = self.lanes[message_class]
+        if lane.disowned_by(ack):
+            self._begin_anew(message_class, ack.highest)
+            return 0
+        if not lane.concerned_by(ack):
+            return 0
+        newest = lane.next - 1
         done = [(a, min(b, newest)) for a, b in ((1, ack.upto), *ack.beyond) if a <= min(b, newest)]
         freed = 0
         if ack.nack:
@@ -241,11 +226,8 @@ class Outbox:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             done = change(lanes)
-            changed = [(c, x) for c, x in lanes.items() if x != self.lanes[c]]
-            self._db.executemany(
-                "INSERT OR REPLACE INTO lane VALUES (?,?,?,?,?,?,?)",
-                [(c.value, x.next, x.waiting, x.bytes, x.acked, x.shed, x.dead) for c, x in changed],
-            )
+            changed = {c: x for c, x in lanes.items() if x != self.lanes[c]}
+            write_lanes(self._db, changed)
             self._db.execute("COMMIT")
             self.lanes = lanes
         except BaseException:
@@ -339,6 +321,16 @@ class Outbox:
         lane.dead += not told
         return True
 
+    def _begin_anew(self, message_class: MessageClass, highest: int) -> None:
+        self.commit()
+        lane = self.lanes[message_class]
+        log.warning(
+            "the server has %s up to %d from another outbox of this gateway; %d waiting messages are numbered anew",
+            message_class.value, highest, lane.waiting,
+        )  # fmt: skip
+        self._in_room(lambda lanes: begin_anew(self._db, message_class, lanes[message_class], highest), 0)
+        self.begun_anew += 1
+
     # room -------------------------------------------------------------------------------------------------------------
 
     def _over(self) -> int:
@@ -422,14 +414,17 @@ class Outbox:
         return shed is not None or bool(self._letters.untold(message_class))
 
     def _bring_up_to_date(self) -> None:
-        """Takes over the tables of the first version of this file. The names that it knew are forgotten: what is redone
-        is told again, and the server knows it by its id."""
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == 1:
-            return
+        """Takes over the tables of earlier versions of this file. The names that the first one knew are forgotten: what is
+        redone is told again, and the server knows it by its id. A lane that has numbers and no numbering goes on without."""
         db = self._db
+        if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
+            return
         db.execute("BEGIN IMMEDIATE")
+        there = {row[1] for row in db.execute("PRAGMA table_info(lane)")}
+        for column, how in _ADDED.items():
+            if column not in there:
+                db.execute(f"ALTER TABLE lane ADD COLUMN {column} {how}")
         if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'message'").fetchone():
-            db.execute("ALTER TABLE lane ADD COLUMN dead INTEGER NOT NULL DEFAULT 0")
             for message_class, base in LANES.items():
                 db.execute(
                     "INSERT INTO waiting SELECT ? + seq, envelope FROM message WHERE class = ?",
@@ -441,12 +436,6 @@ class Outbox:
             )
             for table in ("message", "dead_letter", "known"):
                 db.execute(f"DROP TABLE {table}")
-        db.execute("PRAGMA user_version=1")
+        write_lanes(db, self.lanes | read_lanes(db))
+        db.execute(f"PRAGMA user_version={_VERSION}")
         db.execute("COMMIT")
-
-
-def _renumbered(envelope: bytes, message_class: MessageClass, seq: int) -> bytes:
-    """The same message under another number of its lane."""
-    told = decode(envelope, Envelope, limit_bytes=len(envelope))
-    source = told.source.rpartition("/")[2]
-    return encode(msgspec.structs.replace(told, id=f"{source}/{message_class.value}/{seq}", mwseq=seq))

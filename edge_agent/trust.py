@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.updates import NO_ANSWER, Fetch
+from edge_agent.calls import NO_ANSWER, opened
+from edge_agent.updates import Fetch
 from protocol.bundles import file_name
-from protocol.errors import BadBundle, BadSettings, Reason, TryLater
+from protocol.errors import BadBundle, BadSettings, Reason, Redirected, TryLater
 from protocol.twin import Assignment
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def signed_list(
             )
             found = updater.get_targetinfo(file_name(assignment.digest))
         except (DownloadError, OSError, http.client.HTTPException) as error:
+            if isinstance(error.__cause__, Redirected):  # the library wraps what its fetcher raises
+                raise error.__cause__ from error
             raise TryLater(f"cannot fetch the signed list for {what}: {error}") from error
         except ExpiredMetadataError as error:
             raise TryLater(f"{what} waits: the signed list has expired ({error}); check clocks and server") from error
@@ -123,8 +126,7 @@ def _opened(url: str, token: str, timeout_s: float, context: ssl.SSLContext | No
     if not url.startswith(("http://", "https://")):
         raise BadSettings(f"server url {url!r} must be http:// or https://")
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - checked above
-    answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout_s, context=context)  # noqa: S310
-    return answer
+    return opened(request, timeout_s, context)
 
 
 def _chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ does not load. A refused digest is remembered and not fetched again until the se
 
 from __future__ import annotations
 
-import http.client
 import logging
 import os
 import ssl
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.calls import NO_ANSWER, opened
 from edge_agent.config import RuntimeSettings
 from edge_agent.runtimes import LoadedModel, load
 from edge_agent.runtimes.engine import ONE_THREAD
@@ -27,8 +27,6 @@ from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 Fetch = Callable[[Assignment], bytes]
-NO_ANSWER = (OSError, http.client.HTTPException, ValueError)
-"""What urllib raises where nobody answers, what answers speaks no HTTP, or it sends on to what is no address."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +214,8 @@ def write_durably(path: Path, payload: bytes) -> None:
 def http_fetch(
     base_url: str, token: str, part_folder: Path, timeout_s: float = 30.0, context: ssl.SSLContext | None = None
 ) -> Fetch:
-    """Fetches over HTTP(S) into a .part file and resumes it after a cut. Raises TryLater when the server is away, BadBundle
-    when it sends more than it announced."""
+    """Fetches over HTTP(S) into a .part file and resumes it after a cut. Raises TryLater when the server is away (Redirected
+    when it sends elsewhere), BadBundle when it sends more than it announced."""
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"server url {base_url!r} must be http:// or https://")
 
@@ -232,7 +230,7 @@ def http_fetch(
         request = urllib.request.Request(base_url.rstrip("/") + assignment.path, headers=headers)  # noqa: S310 - checked above
         limit = min(assignment.size, MAX_BUNDLE_BYTES)
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s, context=context) as answer:  # noqa: S310
+            with opened(request, timeout_s, context) as answer:
                 resumed = answer.status == 206
                 with part.open("ab" if resumed else "wb") as file:
                     size = have if resumed else 0

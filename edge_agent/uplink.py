@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from edge_agent.broker import Link
 from edge_agent.flow import TokenBucket
+from edge_agent.lanes import framed
 from edge_agent.outbox import Outbox
 from protocol.errors import Reason, TryLater
 from protocol.names import MessageClass
@@ -46,7 +47,7 @@ MAX_DEAD_IN_A_ROW = 10
 MAX_AGAIN = 100
 CANARY_S = 10.0
 MOST_PATIENT_S = 60.0
-_FRAME_BYTES = 100
+_FRAME_BYTES = 200
 _NEVER_HELD_BACK = frozenset({MessageClass.ALARM, MessageClass.EVENT, MessageClass.FEEDBACK, MessageClass.REPORT})
 
 
@@ -78,6 +79,7 @@ class _Flight:
     live: int = 0
     replayed: int = 0
     backlog: int = 0
+    numbering: str = ""
     leases: list[_Lease] = field(default_factory=list)
     again: deque[_Again] = field(default_factory=deque)
     told_until_s: float = -1e9
@@ -130,6 +132,8 @@ class Uplink:
         if not self._connected:
             self.start_over()
         now_s = self._monotonic_s()
+        for message_class in MessageClass:
+            self._follow_numbering(message_class)
         self._end_leases(now_s)
         try:
             for message_class in MessageClass:
@@ -150,10 +154,21 @@ class Uplink:
         self._connected, self.server_answers, self._canary = True, None, None
         self._canary_from_s = -1e9
         self._patience_s = self._resend_after_s
-        for message_class, flight in self._flights.items():
-            lane = self._outbox.lanes[message_class]
-            newest = lane.next - 1 if lane.waiting > MAX_MESSAGES_A_BATCH else 0
-            self._flights[message_class] = _Flight(newest, 0, newest, dead_in_a_row=flight.dead_in_a_row)
+        for message_class in MessageClass:
+            self._start_lane_over(message_class)
+
+    def _start_lane_over(self, message_class: MessageClass) -> None:
+        lane = self._outbox.lanes[message_class]
+        newest = lane.next - 1 if lane.waiting > MAX_MESSAGES_A_BATCH else 0
+        dead = self._flights[message_class].dead_in_a_row
+        self._flights[message_class] = _Flight(newest, 0, newest, lane.numbering, dead_in_a_row=dead)
+
+    def _follow_numbering(self, message_class: MessageClass) -> bool:
+        """Whether the lane's numbers are others than those that were sent: then none of them is on its way."""
+        if self._flights[message_class].numbering == self._outbox.lanes[message_class].numbering:
+            return False
+        self._start_lane_over(message_class)
+        return True
 
     def acknowledged(self, ack: Ack) -> int:
         """Takes the server's answer; returns how many messages it freed."""
@@ -163,6 +178,8 @@ class Uplink:
         freed, newest = 0, -1
         for message_class, told in ack.classes.items():
             freed_here = self._outbox.settle(message_class, told)
+            if self._follow_numbering(message_class) or not self._outbox.lanes[message_class].concerned_by(told):
+                continue
             flight = self._flights[message_class]
             arrived = [lease for lease in flight.leases if _covers(told, lease.seqs)]
             if arrived:
@@ -183,7 +200,12 @@ class Uplink:
 
     def counters(self) -> dict[str, int]:
         """Since boot. silent: how often the broker was there and the server did not answer."""
-        told = {"uplink.resent": self.resent, "uplink.dead_letters": self.dead, "uplink.silent": self.silences}
+        told = {
+            "uplink.resent": self.resent,
+            "uplink.dead_letters": self.dead,
+            "uplink.silent": self.silences,
+            "outbox.begun_anew": self._outbox.begun_anew,
+        }
         return {name: n for name, n in told.items() if n}
 
     def send_again(self, wanted: Resend) -> None:
@@ -247,7 +269,7 @@ class Uplink:
         """There and back, after all that was sent before. Where metrics are on their way already, their acknowledgement
         says the same."""
         if not self._flights[MessageClass.METRIC].leases:
-            self._publish(MessageClass.METRIC, encode(Batch(envelopes=[])))
+            self._publish(MessageClass.METRIC, framed([], self._outbox.lanes[MessageClass.METRIC]))
             self._canary = _Lease([], self._order, now_s + CANARY_S, False, 0)
 
     def _tell(self, message_class: MessageClass, now_s: float) -> None:
@@ -257,7 +279,8 @@ class Uplink:
             return
         shed, dead = self._outbox.shed_ranges(message_class), self._outbox.untold_dead(message_class)
         if shed or dead:
-            self._publish(message_class, encode(Batch(envelopes=[], shed=shed, dead=dead)))
+            numbering = self._outbox.lanes[message_class].told
+            self._publish(message_class, encode(Batch(envelopes=[], shed=shed, dead=dead, numbering=numbering)))
             more = len(shed) == MAX_RANGES or len(dead) == MAX_BATCH_MESSAGES
             flight.told_until_s = now_s + (1.0 if more else self._patience_s)
 
@@ -316,8 +339,7 @@ class Uplink:
         if len(rows[0][1]) > MAX_BATCH_BYTES - _FRAME_BYTES:
             self._give_up(message_class, seqs[0], Reason.TOO_LARGE)
             return seqs[:1]
-        # the envelopes are JSON already; a Batch is put around them without decoding them
-        self._publish(message_class, b'{"envelopes":[' + b",".join(envelope for _, envelope in rows) + b"]}")
+        self._publish(message_class, framed((envelope for _, envelope in rows), self._outbox.lanes[message_class]))
         lease = _Lease(seqs, self._order, now_s + self._patience_s, backlog, failures)
         self._flights[message_class].leases.append(lease)
         self._offered.take(len(seqs))

@@ -2,6 +2,7 @@
 
 MillwrightError
 ├── TryLater        wait and retry: the other side is away, the disk is busy
+│   └── Redirected  something answers in the server's place and sends elsewhere; nobody goes there
 ├── Refused         throw this input away, count its reason, show it
 │   ├── BadMessage  a payload
 │   ├── BadTopic    a topic
@@ -42,6 +43,8 @@ class Reason(StrEnum):
     CONFLICTING_DUPLICATE = "conflicting_duplicate"
     QUEUE_FULL = "queue_full"
     NEVER_ACKNOWLEDGED = "never_acknowledged"
+    OTHER_NUMBERING = "other_numbering"
+    OUTBOX_REPLACED = "outbox_replaced"
     EXPIRED = "expired"
     STALE_VERSION = "stale_version"
     DIGEST_MISMATCH = "digest_mismatch"
@@ -69,6 +72,11 @@ class MillwrightError(Exception):
 
 class TryLater(MillwrightError):  # noqa: N818 - the name says what the caller does
     """The other side is away or busy; the same call may succeed after a wait."""
+
+
+class Redirected(TryLater):
+    """The answer was a redirect (3xx), which is never followed. It may pass by itself, where a login page stood in between,
+    so the call is made again; it is counted, because otherwise a person has to mend the address."""
 
 
 class Refused(MillwrightError):  # noqa: N818

@@ -26,7 +26,8 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 class LaneLedger(msgspec.Struct, frozen=True, kw_only=True):
     """One class of one gateway. Every number from 1 to `through`, the highest that the server was told of, is in exactly
     one of: stored (so many), `quarantined` (received, kept with its reason, not usable), `shed` (given up by rule when the
-    gateway's disk was full), `dead` (given up after many attempts) and `missing` (the gateway still owes it).
+    gateway's disk was full), `dead` (given up after many attempts; or, as `outbox_replaced`, a number that an earlier outbox
+    of this gateway took along) and `missing` (the gateway still owes it).
 
     complete_to: nothing is missing up to here. duplicates: arrivals that changed nothing: sent again, or told before under
     another number."""

@@ -1,7 +1,10 @@
 """Batches up, acknowledgements down. At least once on the wire, exactly once in the database.
 
 Every message of a class has the next sequence number of that class on that gateway, never reused. The server answers
-`dn/ack` after its database commit, and only that frees the gateway's outbox; PUBACK is not delivery."""
+`dn/ack` after its database commit, and only that frees the gateway's outbox; PUBACK is not delivery.
+
+A gateway that was installed anew has an outbox that counts from 1 again. Its `Numbering` is another, so the server takes
+nothing of it for what it has already: it answers with the highest number it knows, and the outbox begins beyond that."""
 
 from __future__ import annotations
 
@@ -90,24 +93,43 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: Name
 
 
+class Numbering(msgspec.Struct, frozen=True):
+    """Who gives a class its numbers. id: random, another one whenever an outbox begins to count; since: its first number."""
+
+    id: Name
+    since: Sequence = 1
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Messages of one class, ascending by mwseq. `shed` are ranges the gateway gave up by rule when its disk was full,
     `dead` single messages that no attempt brought across: they will never come, and the server counts them instead of
-    waiting. A batch with nothing in it is a canary: it is answered like any other, and so proves the way there and back."""
+    waiting. A batch with nothing in it is a canary: it is answered like any other, and so proves the way there and back.
+    numbering: null from a gateway whose outbox is of a version without it."""
 
     envelopes: Annotated[list[Envelope], msgspec.Meta(max_length=MAX_BATCH_MESSAGES)]
     shed: Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)] = []
     dead: Annotated[list[Refusal], msgspec.Meta(max_length=MAX_BATCH_MESSAGES)] = []
+    numbering: Numbering | None = None
 
 
 class ClassAck(msgspec.Struct, frozen=True, kw_only=True):
     """Everything up to and including `upto` is committed (stored, quarantined or counted as shed).
-    `beyond` are committed ranges after a gap; `gaps` are the ranges missing between them."""
+    `beyond` are committed ranges after a gap, the last one always among them; `gaps` are the ranges missing between them.
+
+    numbering: whose numbers these are; they say nothing about those of another outbox. foreign: nothing of a batch with this
+    numbering was taken, for it begins at numbers that are another's: begin beyond the highest number here."""
 
     upto: Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
     beyond: Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)] = []
     gaps: Annotated[list[SequenceRange], msgspec.Meta(max_length=MAX_RANGES)] = []
     nack: Annotated[list[Refusal], msgspec.Meta(max_length=MAX_BATCH_MESSAGES)] = []
+    numbering: Name | None = None
+    foreign: Name | None = None
+
+    @property
+    def highest(self) -> int:
+        """The highest number that is committed, 0 if none is."""
+        return self.beyond[-1][1] if self.beyond else self.upto
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):

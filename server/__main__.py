@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import logging
 import signal
@@ -99,6 +100,9 @@ def serve(settings: Settings) -> int:
     from server.broker import Intake
     from server.refusals import Refusals
 
+    # what stays is not looked through again and again, and rows that come and go by the thousand are less often
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     database = Database(settings.database)
     refusals = Refusals()
     intake = Intake(settings, database, refusals) if settings.intake else None

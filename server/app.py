@@ -19,6 +19,7 @@ from server.refusals import Refusals
 from server.routes.access import Denied
 from server.routes.api import api_routes
 from server.routes.edits import edit_routes
+from server.routes.identities import identities_routes
 from server.routes.identity import identity_routes
 from server.routes.ledger import ledger_routes
 from server.routes.status import status_routes
@@ -50,6 +51,7 @@ def create_app(settings: Settings, database: Database, intake: Any = None, refus
     app.include_router(sync_routes(database, settings))
     app.include_router(trust_routes(database, settings))
     app.include_router(identity_routes(database, settings))
+    app.include_router(identities_routes(database, settings))
     app.include_router(console_routes(database, settings))
 
     @app.get("/docs", include_in_schema=False)

@@ -4,7 +4,6 @@ paho. A message is acknowledged to the broker after it is committed, so a killed
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from datetime import UTC, datetime
@@ -14,48 +13,45 @@ import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import SQLAlchemyError
 
-from protocol.errors import BadTopic, Refused
+from protocol.errors import BadTopic
 from protocol.feedback import Feedback
 from protocol.names import MessageClass
 from protocol.reading.notes import Note
-from protocol.sync import Ack, ClassAck, encode
+from protocol.sync import encode
 from protocol.topics import Channel, Topic
 from server import feedback as answers
-from server import intake, leases, notes, rollouts
+from server import leases, notes, rollouts
 from server.broker_tls import server_context
 from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import Database, Gateway
 from server.handed_down import LASTS_MS, command
-from server.many_rows import refuses
+from server.lines import Arrival, InOrder, Line, Received, line_of
 from server.refusals import Refusals
 from server.retention import forget_old_forecasts
 
 log = logging.getLogger(__name__)
-MAX_MESSAGES_A_TRANSACTION = 50
 DUTY = "gateways"
-Acks = dict[Topic, dict[MessageClass, ClassAck]]
-HEARD = [*(Channel.up(c) for c in MessageClass), Channel.STATE, Channel.TWIN_REPORTED]
+HEARD = [*(Channel.up(c) for c in MessageClass), Channel.UP_REPLY, Channel.STATE, Channel.TWIN_REPORTED]
 
 
 class Intake:
-    """One thread from broker to database. `stop` ends it after the transaction in progress."""
+    """From broker to database on its lines, and what the one server on duty tells gateways, on a thread of its own. `stop`
+    ends it after the transactions in progress."""
 
     def __init__(self, settings: Settings, database: Database, refusals: Refusals | None = None) -> None:
         self._settings = settings
         self._database = database
         self._catalogues = Catalogues(settings.artifact_folder)
-        self._arrivals: queue.SimpleQueue[mqtt.MQTTMessage] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._told: dict[str, int] = {}
         self._answers_told = self._notes_told = 0
         self._forgot_s = time.monotonic()
         self._refusals = refusals or Refusals()
         self._holder = leases.new_holder()
-        self.failures = 0
+        self._failures = 0
         broker = settings.broker
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=broker.client_id, clean_session=False, manual_ack=True
@@ -69,24 +65,39 @@ class Intake:
         if tls is not None:
             client.tls_set_context(tls)
         client.on_connect = self._on_connect
-        client.on_message = lambda _c, _u, message: self._arrivals.put(message)
+        client.on_message = lambda _c, _u, message: self._heard(message)
         self._client = client
-        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self._in_order = InOrder(client.ack)
+        # SQLite has one writer: a second line would wait for the first
+        lines = broker.lines if database.engine.dialect.name != "sqlite" else 1
+        self._lines: list[Line] = [
+            Line(database, self._catalogues, self._refusals, self._answer, self._in_order.done) for _ in range(lines)
+        ]
+        self._thread = threading.Thread(target=self._run, name="duty", daemon=True)
 
     @property
     def connected(self) -> bool:
         """Whether the broker is there."""
         return bool(self._client.is_connected())
 
+    @property
+    def failures(self) -> int:
+        """Transactions that the database did not take."""
+        return self._failures + sum(line.failures for line in self._lines)
+
     def start(self) -> None:
         """Connects (again and again if need be) and begins."""
         self._client.connect_async(self._settings.broker.host, self._settings.broker.port, keepalive=20)
         self._client.loop_start()
+        for line in self._lines:
+            line.start()
         self._thread.start()
 
     def stop(self) -> None:
         """Ends cleanly; unacknowledged messages come again."""
         self._stop.set()
+        for line in self._lines:
+            line.stop()
         self._thread.join(10)
         self._leave_duty()
         self._client.disconnect()
@@ -96,23 +107,39 @@ class Intake:
         if reason.is_failure:
             log.warning("broker refused the connection: %s", reason)
             return
+        self._in_order.forget()
         self._told.clear()
         self._answers_told = self._notes_told = 0
         client.subscribe([(Topic.every(channel, self._settings.root), 1) for channel in HEARD])
 
+    def _heard(self, message: mqtt.MQTTMessage) -> None:
+        """On the client's thread."""
+        try:
+            topic = Topic.parse(message.topic, self._settings.root)
+        except BadTopic as why:
+            self._refusals.note("mqtt", why.reason)
+            self._in_order.came(Received(mid=message.mid, qos=message.qos, done=True))
+            self._in_order.done(())
+            return
+        broker = self._settings.broker
+        arrival = Arrival(mid=message.mid, qos=message.qos, topic=topic, payload=bytes(message.payload))
+        self._in_order.came(arrival)
+        if broker.takes(topic.gateway):
+            self._lines[line_of(topic.gateway, len(self._lines), broker.parts)].put(arrival)
+        else:
+            self._in_order.done([arrival])
+
+    def _answer(self, topic: Topic, payload: bytes) -> None:
+        self._client.publish(topic.text, payload, qos=1)
+
     def _run(self) -> None:
-        looked_s = 0.0
-        while not self._stop.is_set():
+        while not self._stop.wait(0.5):
             try:
-                self._take_some()
-                if time.monotonic() - looked_s >= 0.5:
-                    looked_s = time.monotonic()
-                    if self._on_duty():
-                        self._look_after_twins()
-                        self._tell_gateways()
+                if self._on_duty():
+                    self._look_after_twins()
+                    self._tell_gateways()
             except SQLAlchemyError:
-                # nothing was acknowledged: gateways send again when the database is back
-                self.failures += 1
+                self._failures += 1
                 log.exception("the database did not take a transaction; trying again")
                 self._stop.wait(1.0)
 
@@ -129,65 +156,6 @@ class Intake:
                 leases.give_back(session, DUTY, self._holder)
         except SQLAlchemyError:
             log.warning("the lease %r is not given back; it runs out by itself", DUTY)
-
-    def _take_some(self) -> None:
-        try:
-            batch = [self._arrivals.get(timeout=0.2)]
-        except queue.Empty:
-            return
-        while len(batch) < MAX_MESSAGES_A_TRANSACTION and not self._arrivals.empty():
-            batch.append(self._arrivals.get_nowait())
-        acks: Acks = {}
-        try:
-            self._store(batch, acks)
-        except DBAPIError as error:
-            if not refuses(error):
-                raise
-            log.warning("the database refuses a transaction; its messages are stored one by one: %s", error.orig)
-            acks = {}
-            for message in batch:
-                self._store([message], acks, one_by_one=True)
-        for topic, classes in acks.items():
-            self._client.publish(topic.text, encode(Ack(classes=classes, time=time.time_ns() // 1_000_000)), qos=1)
-        for message in batch:
-            self._client.ack(message.mid, message.qos)
-
-    def _store(self, batch: list[mqtt.MQTTMessage], acks: Acks, *, one_by_one: bool = False) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        with self._database.begin() as session:
-            taking = intake.Taking(session, now_ms, self._catalogues, one_by_one=one_by_one)
-            for message in batch:
-                self._take(session, taking, message, now_ms, acks)
-            taking.finish()
-
-    def _take(
-        self, session: Session, taking: intake.Taking, message: mqtt.MQTTMessage, now_ms: int, acks: Acks
-    ) -> None:
-        payload = bytes(message.payload)
-        try:
-            topic = Topic.parse(message.topic, self._settings.root)
-        except BadTopic as why:
-            self._refusals.note("mqtt", why.reason)
-            return
-        if not self._settings.broker.takes(topic.gateway):
-            return
-        try:
-            lane = topic.channel.message_class
-            if lane is not None:
-                told = taking.batch(topic.site, topic.gateway, lane, payload)
-                classes = acks.setdefault(topic.sibling(Channel.DOWN_ACK), {})
-                before = classes.get(lane)
-                for refusal in told.nack:
-                    self._refusals.note("mqtt", refusal.reason)
-                nack = [*(before.nack if before else []), *told.nack][:500]
-                classes[lane] = ClassAck(upto=told.upto, beyond=told.beyond, gaps=told.gaps, nack=nack)
-            elif topic.channel is Channel.STATE:
-                intake.take_state(session, topic.site, topic.gateway, payload)
-            elif topic.channel is Channel.TWIN_REPORTED:
-                intake.take_reported(session, topic.site, topic.gateway, payload)
-        except Refused as why:
-            self._refusals.note("mqtt", why.reason)
-            intake.quarantine(session, topic.gateway, topic.channel.value, None, why, payload, now_ms)
 
     def _look_after_twins(self) -> None:
         with self._database.begin() as session:

@@ -26,12 +26,13 @@ def admin_token(file: Path | None) -> str:
 
 
 def ask(url: str, path: str, token: str, limit_bytes: int) -> bytes:
-    """What the server at `url` answers to GET `path`. Raises BadSettings where it refuses, TryLater where it is not there."""
+    """What the server at `url` answers to GET `path`. Raises BadSettings where it refuses or sends elsewhere (the admin token
+    goes to `url` alone), TryLater where it is not there."""
     if not url.startswith(("http://", "https://")):
         raise BadSettings(f"{url!r} is no http or https URL")
     request = urllib.request.Request(url.rstrip("/") + path, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http(s) alone, see above
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT_S) as answer:
             body: bytes = answer.read(limit_bytes + 1)
     except urllib.error.HTTPError as error:
         raise BadSettings(f"{url}{path}: {_fact(error)}") from error
@@ -40,6 +41,13 @@ def ask(url: str, path: str, token: str, limit_bytes: int) -> bytes:
     if len(body) > limit_bytes:
         raise BadSettings(f"{url}{path} answers with more than {limit_bytes} bytes: no server of ours")
     return body
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error as any other status is: urllib's own handler would send every header on."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Nobody goes there."""
 
 
 def _fact(error: urllib.error.HTTPError) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from protocol.carried import SERVER_NAME, Down, Header, Up, Whole, Writer, read, read_batch
 from protocol.enrolment import Granted
 from protocol.errors import BadIdentity, BadMessage, Reason
-from protocol.names import strict_name
+from protocol.names import MessageClass, strict_name
 from protocol.sync import Ack, Batch, ClassAck, decode
 from server import enrolment, intake
 from server.catalogues import Catalogues
@@ -38,6 +38,11 @@ class Taken:
     refused: int = 0
     granted: Granted | None = None
     not_renewed: str = ""
+
+    @property
+    def foreign(self) -> list[MessageClass]:
+        """Classes of which nothing was taken, for their numbers are another outbox's."""
+        return sorted({lane for ack in self.acks for lane, told in ack.classes.items() if told.foreign})
 
 
 def take(database: Database, ca: CA, file: Path, now: datetime, catalogues: Catalogues) -> Taken:
@@ -118,7 +123,7 @@ def _newest(acks: list[Ack]) -> list[Ack]:
         ((lane, told),) = ack.classes.items()
         last[lane] = Ack(classes={lane: msgspec.structs.replace(told, nack=[])})
         if told.nack:
-            naming.append(Ack(classes={lane: ClassAck(upto=0, nack=told.nack)}))
+            naming.append(Ack(classes={lane: ClassAck(upto=0, nack=told.nack, numbering=told.numbering)}))
     return [*naming, *last.values()]
 
 

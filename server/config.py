@@ -19,7 +19,7 @@ _KNOWN_WEAK = ("changeme", "change-me", "password", "secret", "example", "defaul
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """tls_cert, tls_key: what the server shows; identity: a certificate of its own authority instead, in the name of
-    client_id."""
+    client_id. lines: threads that store, each with its gateways (SQLite has one writer: always one)."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
@@ -32,6 +32,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     client_id: str = "millwright-server"
     part: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     parts: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    lines: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
 
     def takes(self, gateway: str) -> bool:
         """Whether this process takes what a gateway sends. A gateway's batches all go to one process, in order."""

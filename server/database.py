@@ -39,7 +39,8 @@ class Gateway(Table):
 
 class LedgerRow(Table):
     """Per gateway and class: told of up to and including `upto`, plus ranges beyond a gap. Of these numbers the gateway gave
-    up those in `shed` [first, last] and in `dead` [first, last, reason]; the others are stored or in quarantine."""
+    up those in `shed` [first, last] and in `dead` [first, last, reason]; the others are stored or in quarantine. numbering:
+    the outbox that gives the numbers now; null if it never said."""
 
     __tablename__ = "ledger"
     gateway: Mapped[str] = mapped_column(primary_key=True)
@@ -52,6 +53,7 @@ class LedgerRow(Table):
     duplicates: Mapped[int] = mapped_column(default=0)
     quarantined: Mapped[int] = mapped_column(default=0)
     bytes: Mapped[int] = mapped_column(default=0)
+    numbering: Mapped[str | None] = mapped_column(default=None)
 
 
 class Arrived:
@@ -211,6 +213,21 @@ class WordingRow(Table):
     proposed_ms: Mapped[int]
     answered_ms: Mapped[int | None]
     answered_by: Mapped[str] = mapped_column(default="")
+
+
+class ReplyRow(Table):
+    """What a gateway says became of a command. `command` is the command's id, which for an answer or a note from the console
+    is the answer's or the note's own; `result` is JSON."""
+
+    __tablename__ = "reply"
+    __table_args__ = (UniqueConstraint("gateway", "command"),)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    gateway: Mapped[str]
+    command: Mapped[str]
+    done: Mapped[bool]
+    reason: Mapped[str] = mapped_column(default="")
+    result: Mapped[str] = mapped_column(default="")
+    stored_ms: Mapped[int]
 
 
 class QuarantineRow(Table):

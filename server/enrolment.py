@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -28,6 +28,8 @@ from server.identity import BACKDATED, CA, Issued, gateway_name, key_digest, req
 LONGEST_TOKEN = timedelta(days=7)
 RENEWED_FROM = 2 / 3
 MOST_DETAIL = 300
+FOR_GATEWAYS: ColumnElement[bool] = CertificateRow.because.in_(("enrolled", "renewed"))
+"""Certificates that gateways hold; the server makes others in their names for a moment, to end sessions."""
 
 
 def make_token(session: Session, gateway: str, valid: timedelta, now: datetime) -> str:
@@ -91,7 +93,7 @@ def _renewed(session: Session, ca: CA, certificate: str, request: str, signature
     gateway = signed_by(session, ca, certificate.encode(), signature, to_sign(request), now)
     present = x509.load_pem_x509_certificate(certificate.encode())
     begin, end = present.not_valid_before_utc, present.not_valid_after_utc
-    due = begin + (end - begin) * RENEWED_FROM
+    due = renewed_from(begin, end)
     if now < due:
         raise BadIdentity(Reason.NOT_DUE, f"{gateway}'s certificate is renewed from {due:%Y-%m-%dT%H:%M:%SZ} on")
     if requested(request.encode(), gateway) == present.public_key():
@@ -109,6 +111,11 @@ def granted(ca: CA, issued: Issued, token: str, now: datetime, root: str = "") -
         now_ms=_ms(now),
         root=root,
     )
+
+
+def renewed_from(begin: datetime, end: datetime) -> datetime:
+    """From when on a certificate that holds from `begin` to `end` may be renewed."""
+    return begin + (end - begin) * RENEWED_FROM
 
 
 def signed_by(session: Session, ca: CA, certificate_pem: bytes, signature: bytes, payload: bytes, now: datetime) -> str:
@@ -151,6 +158,18 @@ def revoke(session: Session, gateway: str, because: str, now: datetime) -> int:
     if known is not None:
         known.online = False
     return len(open_rows)
+
+
+def withdraw(session: Session, digest: str, now: datetime) -> str:
+    """A token that waits opens nothing from now on; answers whose it was. digest: its SHA-256, hex. Raises BadIdentity where
+    there is none, or it was used: then there is a certificate, which can be revoked."""
+    row = session.get(EnrolTokenRow, digest, with_for_update=True)
+    if row is None:
+        raise BadIdentity(Reason.TOKEN_UNKNOWN, "no such token waits")
+    if row.used_ms is not None:
+        raise BadIdentity(Reason.TOKEN_USED, f"the token for {row.gateway} was used; revoke the gateway instead")
+    row.expires_ms = min(row.expires_ms, _ms(now) - 1)
+    return row.gateway
 
 
 def revoked(session: Session, now: datetime) -> list[tuple[str, datetime]]:

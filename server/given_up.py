@@ -1,13 +1,15 @@
-"""Numbers that a gateway will never send: shed by rule, or dead after many attempts. What is here was not given up, however
-the words crossed on their way: a message that comes after all is stored and its number taken off the list."""
+"""Numbers that a gateway will never send: shed by rule, dead after many attempts, or gone with an earlier outbox. What is
+here was not given up, however the words crossed on their way: a message that comes after all is stored and its number taken
+off the list."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from protocol.errors import Reason
 from protocol.sync import Refusal
 from server.database import LedgerRow
-from server.ranges import Range, minus, union, within
+from server.ranges import Range, minus, touches, union, within
 
 
 @dataclass
@@ -31,7 +33,7 @@ class GivenUp:
 
     def settle(self, told: list[Range], arrived: list[Range], shed: list[Range], dead: list[Refusal]) -> None:
         """Takes one batch. told: the numbers that were told of before it; arrived: the messages that came with it."""
-        late = bool(arrived) and any(self.holds(first) for first, _ in arrived)
+        late = any(touches(span, mine) for span in arrived for mine in (self.shed, *self.dead.values()))
         if not (late or shed or dead):
             return
         here = [*minus(told, [*self.shed, *self._dead()]), *arrived]
@@ -41,6 +43,15 @@ class GivenUp:
                 self.dead[one.reason] = union(self.dead[one.reason])
         self.dead = {reason: left for reason, mine in self.dead.items() if (left := minus(mine, here))}
         self.shed = minus([*self.shed, *shed], [*here, *self._dead()])
+
+    def replaced(self, told: list[Range], since: int) -> list[Range]:
+        """Another outbox gives the numbers from `since` on: what of the earlier ones was never told of will not come. Returns
+        those numbers."""
+        gone = minus([(1, since - 1)], told) if since > 1 else []
+        if gone:
+            mine = self.dead.setdefault(Reason.OUTBOX_REPLACED.value, [])
+            self.dead[Reason.OUTBOX_REPLACED.value] = union([*mine, *gone])
+        return gone
 
     def keep(self, row: LedgerRow) -> None:
         """Writes it into the row."""

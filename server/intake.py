@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -35,7 +35,18 @@ from protocol.reports import (
     SupplyRisk,
 )
 from protocol.schedules import Schedule
-from protocol.sync import Batch, ClassAck, Envelope, Message, Refusal, Statement, decode, decode_message
+from protocol.sync import (
+    MAX_RANGES,
+    Batch,
+    ClassAck,
+    Envelope,
+    Message,
+    Refusal,
+    Reply,
+    Statement,
+    decode,
+    decode_message,
+)
 from protocol.twin import Heartbeat, Reported, State
 from server import feedback as answers
 from server import ranges
@@ -47,6 +58,7 @@ from server.database import (
     LedgerRow,
     QuarantineRow,
     RecommendationRow,
+    ReplyRow,
     ReportRow,
     SignalBlockRow,
     StatementRow,
@@ -56,6 +68,7 @@ from server.given_up import GivenUp
 from server.many_rows import Came, Rows, refuses
 
 MAX_QUARANTINED_BYTES = 64 * 1024
+REPLIES_KEPT_MS = 30 * 86_400_000
 BUILT_IN_ONLY = Catalogues()
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """JSON may say it, PostgreSQL's text may not hold it."""
@@ -100,7 +113,7 @@ class Taking:
     def batch(self, site: str, gateway: str, message_class: MessageClass, payload: bytes) -> ClassAck:
         """Stores what is new of one batch; the answer holds once `finish` was called and the session has committed. Raises
         BadMessage if the batch itself cannot be read: then nothing in it has a number, and nothing is acknowledged. A message
-        that comes after its number was given up is stored."""
+        that comes after its number was given up is stored. Nothing is taken of a batch whose numbers another outbox gave."""
         batch = decode(payload, Batch)
         if any(first > last for first, last in batch.shed):
             raise BadMessage(Reason.WRONG_TYPE, "Batch: a shed range ends before it begins")
@@ -108,32 +121,37 @@ class Taking:
         ledger = self._ledger(gateway, message_class)
         beyond = [(int(a), int(b)) for a, b in ledger.beyond]
         given_up = GivenUp.of(ledger)
+        replaced: list[ranges.Range] = []
+        if batch.numbering is not None and batch.numbering.id != ledger.numbering:
+            if batch.numbering.since <= (beyond[-1][1] if beyond else ledger.upto):
+                return _answer(ledger, beyond, foreign=batch.numbering.id)
+            replaced = given_up.replaced(ranges.told(ledger.upto, beyond), batch.numbering.since)
+            ledger.numbering = batch.numbering.id
         arrived: set[int] = set()
         nack: list[Refusal] = []
+        upto, stored = ledger.upto, 0
         for envelope in batch.envelopes:
             seq = envelope.mwseq
-            if seq in arrived or (ranges.holds(seq, ledger.upto, beyond) and not given_up.holds(seq)):
-                ledger.duplicates += 1
+            if seq in arrived or (ranges.holds(seq, upto, beyond) and not given_up.holds(seq)):
                 continue
             try:
-                if self._keep(self._rows, gateway, envelope, self._now_ms, self._catalogues):
-                    ledger.stored += 1
-                else:
-                    ledger.duplicates += 1
+                stored += self._keep(self._rows, gateway, envelope, self._now_ms, self._catalogues)
             except Refused as why:
                 body = msgspec.json.encode(envelope)
                 quarantine(self.session, gateway, message_class.value, seq, why, body, self._now_ms)
-                ledger.quarantined += 1
                 nack.append(Refusal(seq, why.reason.value))
             arrived.add(seq)
+        ledger.stored += stored
+        ledger.quarantined += len(nack)
+        ledger.duplicates += len(batch.envelopes) - stored - len(nack)
         here = ranges.union((seq, seq) for seq in arrived)
-        given_up.settle(ranges.told(ledger.upto, beyond), here, batch.shed, batch.dead)
+        given_up.settle(ranges.told(upto, beyond), here, batch.shed, batch.dead)
         dead = [(one.seq, one.seq) for one in batch.dead]
-        ledger.upto, left = ranges.settle(ledger.upto, [*beyond, *here, *batch.shed, *dead])
+        ledger.upto, left = ranges.settle(upto, [*beyond, *replaced, *here, *batch.shed, *dead])
         ledger.beyond = [list(r) for r in left]
         given_up.keep(ledger)
         ledger.bytes += len(payload)
-        return ClassAck(upto=ledger.upto, beyond=left[:1000], gaps=ranges.gaps(ledger.upto, left)[:1000], nack=nack)
+        return _answer(ledger, left, nack)
 
     def finish(self) -> None:
         """Writes what was appended; call before the commit."""
@@ -150,6 +168,21 @@ class Taking:
         if row is None:
             row = self._ledgers[gateway, message_class] = _ledger(self.session, gateway, message_class)
         return row
+
+
+def _answer(
+    ledger: LedgerRow, beyond: list[ranges.Range], nack: list[Refusal] | None = None, foreign: str | None = None
+) -> ClassAck:
+    """What the ledger says. Of too many ranges the last one stays: it has the highest number."""
+    shown = beyond if len(beyond) <= MAX_RANGES else [*beyond[: MAX_RANGES - 1], beyond[-1]]
+    return ClassAck(
+        upto=ledger.upto,
+        beyond=shown,
+        gaps=ranges.gaps(ledger.upto, beyond)[:MAX_RANGES],
+        nack=nack or [],
+        numbering=ledger.numbering,
+        foreign=foreign,
+    )
 
 
 def store(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues: Catalogues = BUILT_IN_ONLY) -> bool:
@@ -190,13 +223,16 @@ def _recommended(session: Session, gateway: str, recommendation: str) -> list[Re
 
 
 def _keep(rows: Rows, message: Message, came: Came) -> bool:
-    session, gateway, arrived = rows.session, came.gateway, came.columns()
     match message:
         case SignalBlock():
             m = message
             rows.add(SignalBlockRow, came, (m.machine, m.signal, m.unit, m.start_ms, m.step_ms, m.values))
+            return True
         case Forecast():
             rows.add(ForecastRow, came, (message.machine, message.signal, message.issued_ms, message))
+            return True
+    session, gateway, arrived = rows.session, came.gateway, came._asdict()
+    match message:
         case RemainingLife():
             return _keep_statement(session, message, message.unit, message.issued_ms, arrived)
         case FaultEvent():
@@ -364,6 +400,25 @@ def take_reported(session: Session, site: str, gateway: str, payload: bytes) -> 
     """The gateway's own word on what runs."""
     reported = decode(payload, Reported, limit_bytes=100_000)
     heard_of(session, site, gateway).reported = msgspec.to_builtins(reported)
+
+
+def take_reply(session: Session, site: str, gateway: str, payload: bytes, now_ms: int) -> None:
+    """What became of a command. The newest word counts, but what was done stays done: a command is told again after a
+    reconnection, and may be too late then. Replies of a month ago go when a new one comes."""
+    reply = decode(payload, Reply, limit_bytes=100_000)
+    _check_text("Reply", payload)
+    heard_of(session, site, gateway)
+    mine = ReplyRow.gateway == gateway
+    row = session.scalar(select(ReplyRow).where(mine, ReplyRow.command == reply.id).with_for_update())
+    if row is None:
+        session.execute(delete(ReplyRow).where(mine, ReplyRow.stored_ms < now_ms - REPLIES_KEPT_MS))
+        row = ReplyRow(gateway=gateway, command=reply.id, done=False)
+        session.add(row)
+    if row.done:
+        return
+    row.done, row.reason, row.stored_ms = reply.done, reply.reason, now_ms
+    row.result = bytes(reply.result).decode(errors="replace")
+    session.flush()
 
 
 def _ledger(session: Session, gateway: str, message_class: MessageClass) -> LedgerRow:

@@ -5,8 +5,7 @@ are new; the unique key of (gateway, seq) stands behind it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import JSON, insert
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -23,18 +22,13 @@ _OWN: dict[Appended, tuple[str, ...]] = {
 """A table's columns behind those of `Came`, in the order of `Rows.add`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Came:
+class Came(NamedTuple):
     """How a message came: its gateway and number, when it was sent and when it is stored (ms)."""
 
     gateway: str
     seq: int
     sent_ms: int
     stored_ms: int
-
-    def columns(self) -> dict[str, Any]:
-        """As columns of its row."""
-        return {"gateway": self.gateway, "seq": self.seq, "sent_ms": self.sent_ms, "stored_ms": self.stored_ms}
 
 
 class Rows:
@@ -46,7 +40,7 @@ class Rows:
 
     def add(self, table: Appended, came: Came, rest: tuple[Any, ...]) -> None:
         """One row; `rest` are the table's own columns in the order of _OWN."""
-        self._waiting.setdefault(table, []).append((came.gateway, came.seq, came.sent_ms, came.stored_ms, *rest))
+        self._waiting.setdefault(table, []).append((*came, *rest))
 
     def clear(self) -> None:
         """Forgets what waits."""

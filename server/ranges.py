@@ -62,8 +62,13 @@ def gaps(upto: int, beyond: list[Range]) -> list[Range]:
 
 def within(seq: int, ranges: list[Range]) -> bool:
     """Whether a number is in one of the ranges."""
-    at = bisect_right(ranges, seq, key=lambda r: r[0])
-    return at > 0 and seq <= ranges[at - 1][1]
+    return touches((seq, seq), ranges)
+
+
+def touches(span: Range, ranges: list[Range]) -> bool:
+    """Whether any number of `span` is in one of the ranges."""
+    at = bisect_right(ranges, span[1], key=lambda r: r[0])
+    return at > 0 and span[0] <= ranges[at - 1][1]
 
 
 def holds(seq: int, upto: int, beyond: list[Range]) -> bool:

@@ -51,8 +51,14 @@ def main(argv: list[str] | None = None) -> int:
     if taken.not_renewed:
         sys.stdout.write(f"{taken.gateway} gets no new certificate: {taken.not_renewed}\n")
     sys.stdout.write(
-        f"{taken.gateway} ({taken.site}): {taken.batches} batches taken, {taken.refused} messages in quarantine\n"
-        f"Carry {options.answer} back; the gateway keeps everything until it has seen it.\n"
+        f"{taken.gateway} ({taken.site}): {taken.batches} batches read, {taken.refused} messages in quarantine\n"
+        + (
+            f"Nothing was taken of {', '.join(taken.foreign)}: the gateway has another outbox than before, which gave "
+            "numbers that are known here. Carry the answer back and export again; nothing is lost.\n"
+            if taken.foreign
+            else ""
+        )
+        + f"Carry {options.answer} back; the gateway keeps everything until it has seen it.\n"
     )
     return 0
 

@@ -75,6 +75,10 @@ class MemoryLink:
     def time_is_known(self) -> None:
         """There are no certificates here."""
 
+    def counters(self) -> dict[str, int]:
+        """It counts nothing."""
+        return {}
+
     def close(self) -> None:
         """Leaves the broker."""
         self.connected = False

@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -66,6 +66,10 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     models: list[Model]
     identity: Certificate | None = None
 
+    def age_s(self, now_s: float) -> float:
+        """Since it was written."""
+        return now_s - self.time_ms / 1000
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command."""
@@ -88,16 +92,11 @@ def show(settings: AgentSettings, form: str) -> int:
     """Prints it; form: words, json, metrics. Raises BadSettings for a file that is not what an agent writes."""
     path = Path(settings.data_dir) / "status.json"
     try:
-        body = path.read_bytes()
+        whole, told = read(path)
     except FileNotFoundError:
         sys.stderr.write(f"no {path}: the agent has not run here yet\n")
         return 1
-    try:
-        whole = msgspec.json.decode(body)
-        told = msgspec.convert(whole, Told)
-    except UNREADABLE as error:
-        raise BadSettings(f"{path} cannot be read ({error}): an agent that runs writes it anew") from error
-    age_s = time.time() - told.time_ms / 1000
+    age_s = told.age_s(time.time())
     if form == "json":
         sys.stdout.write(json.dumps({**whole, "age_s": round(age_s, 1)}) + "\n")
     elif form == "metrics":
@@ -105,6 +104,16 @@ def show(settings: AgentSettings, form: str) -> int:
     else:
         sys.stdout.write(in_words(told, age_s))
     return 0 if age_s < STALE_S else 1
+
+
+def read(path: Path) -> tuple[dict[str, Any], Told]:
+    """What the agent last wrote, always whole (`health.write_status`), as it stands and as it is shown. Raises
+    FileNotFoundError where none has run yet, BadSettings for a file that is not what an agent writes."""
+    try:
+        whole = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return whole, msgspec.convert(whole, Told)
+    except UNREADABLE as error:
+        raise BadSettings(f"{path} cannot be read ({error}): an agent that runs writes it anew") from error
 
 
 def in_words(told: Told, age_s: float) -> str:

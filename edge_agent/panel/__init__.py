@@ -1,4 +1,5 @@
-"""The gateway's own page: what left it, what stayed and why. Reads files only; changes nothing.
+"""The gateway's own page: what left it, what stayed and why; and `/metrics`, how the agent is, for Prometheus. Reads files
+only; changes nothing.
 
 It listens on loopback unless `[panel] host` says otherwise, answers GET, and takes no name of a host that it was not
 given, so that no page of somewhere else can read it through a person's browser."""
@@ -9,6 +10,7 @@ import json
 import logging
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +20,10 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from edge_agent.config import AgentSettings
+from edge_agent.once.status import families, read
 from edge_agent.sent import summary
+from protocol.errors import BadSettings
+from protocol.exposition import CONTENT_TYPE, exposition
 from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -47,6 +52,15 @@ def what_we_sent(settings: AgentSettings, since_day: str = "") -> dict[str, Any]
         "clock": status.get("clock", {}),
         "policy": msgspec.to_builtins(msgspec.structs.replace(settings.share, key_file="", people_file="")),
     }
+
+
+def metrics(settings: AgentSettings) -> str | None:
+    """What `millwright status --metrics` prints, as it is now; None where the agent has not said yet how it is."""
+    try:
+        _, told = read(Path(settings.data_dir) / "status.json")
+    except (OSError, BadSettings):
+        return None
+    return exposition(families(told, told.age_s(time.time())))
 
 
 class Panel:
@@ -81,6 +95,11 @@ def _handler(settings: AgentSettings, host: str) -> type[BaseHTTPRequestHandler]
                 since = parse_qs(url.query).get("since", [""])[0]
                 told = what_we_sent(settings, since if _DAY.fullmatch(since) else "")
                 return self._answer(200, json.dumps(told).encode(), "application/json")
+            if url.path == "/metrics":
+                text = metrics(settings)
+                if text is None:
+                    return self._answer(503, b"the agent has not said yet how it is", "text/plain")
+                return self._answer(200, text.encode(), CONTENT_TYPE)
             if url.path in FILES:
                 name, kind = FILES[url.path]
                 return self._answer(200, files(__package__).joinpath(name).read_bytes(), kind)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hmac
 import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlalchemy.orm import Session
 from protocol.feedback import Feedback
 from protocol.reports import ForecastExplanation
 from protocol.unreadable import UNREADABLE
-from server import edits, ledger, notes
+from server import edits, identity_state, ledger, notes, revocation
 from server.catalogues import Catalogues
 from server.config import Settings
 from server.database import (
@@ -36,6 +37,7 @@ from server.database import (
     SignalBlockRow,
     StatementRow,
 )
+from server.identity import CA_FILE
 from server.routes.access import COOKIE, Denied, admin, sent_by_the_console, session_of
 from server.routes.api import (
     count_everything,
@@ -53,6 +55,7 @@ HERE = Path(__file__).parent
 POINTS = 240
 AROUND_MS = 3 * 3_600_000
 MOST_QUARANTINED = 500
+MOST_IDENTITIES = 200
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -84,6 +87,7 @@ def console_routes(database: Database, settings: Settings) -> APIRouter:
     def state() -> Response:
         with database.begin() as session:
             body = overview(session, time.time_ns() // 1_000_000, known)
+            body["identities"] = _identities(session, settings)
         return Response(msgspec.json.encode(body), media_type="application/json")
 
     @router.get("/console/machine/{gateway}/{machine}", dependencies=[Depends(admin)])
@@ -301,6 +305,12 @@ def signals_of(session: Session, gateway: str, machine: str) -> list[dict[str, A
             }
         )
     return found
+
+
+def _identities(session: Session, settings: Settings) -> dict[str, Any]:
+    """How gateways' certificates stand; authority: whether this server could make one at all."""
+    told = identity_state.state(session, revocation.terms(settings), datetime.now(UTC), MOST_IDENTITIES)
+    return {"authority": (settings.authority_folder / CA_FILE).is_file(), **msgspec.structs.asdict(told)}
 
 
 def _counters(gateway: Gateway) -> dict[str, int]:

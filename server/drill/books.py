@@ -77,7 +77,7 @@ def ledger_holds(books: Books, lanes: dict[str, dict[str, int]], database: Datab
                     " without a gap"
                 )
             shed = sum(last - first + 1 for first, last in row.shed) if row else 0
-            if shed != lane["shed"]:
+            if shed > lane["shed"]:  # fewer: what was on its way when it was shed came after all, and is stored
                 books.blame(f"{name}: {lane['shed']} shed on the gateway, {shed} in the ledger")
         books.counts["messages"] = sum(lane["next"] - 1 for lane in lanes.values())
         books.counts["told_again"] = sum(row.duplicates for row in rows.values())

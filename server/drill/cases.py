@@ -270,6 +270,40 @@ def expired_certificate(site: Site) -> Outcome:
     return Outcome(not wrong, {**evidence, "seconds_to_catch_up": round(took, 1), **read.counts}, wrong)
 
 
+def another_outbox(site: Site) -> Outcome:
+    """The gateway's outbox is gone, later an older copy is put back: each counts for a while before it meets the server."""
+    outbox, older = site.data / "outbox.db", site.folder / "older-outbox.db"
+    evidence: dict[str, Any] = {}
+
+    def exchange(what: str, exchanged: Callable[[], object]) -> None:
+        with site.link.with_faults(Faults(refused=True)):
+            site.link.reset()
+            for name in ("outbox.db", "outbox.db-wal", "outbox.db-shm"):
+                (site.data / name).unlink(missing_ok=True)
+            exchanged()
+            site.start(AGENT)
+            with site.at_work():
+                time.sleep(3)
+            numbered = {name: lane["next"] - 1 for name, lane in site.status()["lanes"].items()}
+        evidence[f"seconds_to_catch_up_{what}"] = round(site.settle(), 1)
+        evidence[f"numbered_before_it_met_the_server_{what}"] = sum(numbered.values())
+        evidence[f"lanes_begun_anew_{what}"] = site.status()["counters"].get("outbox.begun_anew", 0)
+
+    site.stop_empty()
+    shutil.copy(outbox, older)
+    site.start(AGENT)
+    with site.at_work():
+        time.sleep(3)
+    site.stop_empty()
+    exchange("with_none", lambda: None)
+    site.stop_empty()
+    exchange("with_an_older_one", lambda: shutil.copy(older, outbox))
+    outcome = _outcome(site, **evidence)
+    if not (evidence["lanes_begun_anew_with_none"] and evidence["lanes_begun_anew_with_an_older_one"]):
+        outcome.holds, outcome.wrong = False, [*outcome.wrong, "no lane was begun anew"]
+    return outcome
+
+
 def offline_for_sixty_days(site: Site) -> Outcome:
     """The cable is pulled for sixty days of the machines' time, in which the certificate ends. Forecasts go on without a gap;
     then everything arrives, unaided."""
@@ -358,6 +392,7 @@ CASES: dict[str, Callable[[Site], Outcome]] = {
         disk_full,
         clock_of_1970,
         expired_certificate,
+        another_outbox,
         offline_for_sixty_days,
     )
 }

@@ -207,6 +207,19 @@ class Site:
         """Seconds until nothing but heartbeats waits on the gateway and every reading has been taken in."""
         return self.wait("the gateway's outbox", self._settled)
 
+    def stop_empty(self) -> None:
+        """Stops the gateway once its outbox is empty. Raises TryLater where it never is."""
+
+        def emptied() -> bool:
+            self.settle()
+            self.processes.stop(AGENT, 30)
+            if not any(lane["waiting"] for lane in books.lanes_of(self.data / "outbox.db").values()):
+                return True
+            self.start(AGENT)
+            return False
+
+        self.wait("an outbox that is empty when the agent stops", emptied)
+
     def all_taken_in(self) -> bool:
         """Whether the gateway has every reading that there was."""
         wanted = self.machines.ticks * sum(map(len, SIGNALS.values()))

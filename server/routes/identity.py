@@ -1,4 +1,4 @@
-"""Enrolment and renewal, open to whoever has a token or a certificate; tokens and revocation, for admins.
+"""Enrolment and renewal, open to whoever has a token or a certificate. What admins do about them is in `identities`.
 
 Whoever is not believed is counted with the reason, and may try again only so often: that bounds what strangers can make the
 database do. A token cannot be guessed anyway."""
@@ -8,24 +8,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import Response
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from protocol.enrolment import ENROL, MOST_BODY_BYTES, RENEW, Enrolment, Renewal, TokenFile
-from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason
+from protocol.enrolment import ENROL, MOST_BODY_BYTES, RENEW, Enrolment, Renewal
+from protocol.errors import BadIdentity, BadSettings, Reason
 from protocol.unreadable import UNREADABLE
 from server import enrolment, revocation
 from server.config import Settings
-from server.database import AuditRow, CertificateRow, Database
+from server.database import Database
 from server.identity import CA, Issued
-from server.routes.access import admin
 from server.routes.api import small_body
 from server.signing import ROOT_FILE
 
@@ -45,7 +43,6 @@ STATUS = {
     Reason.TOO_OFTEN: 429,
 }
 T = TypeVar("T")
-Seconds = Annotated[int, Query(ge=1, lt=2**31)]
 Answer = Callable[[Session, CA, datetime], tuple[Issued, str]]
 
 
@@ -126,63 +123,6 @@ def identity_routes(database: Database, settings: Settings) -> APIRouter:
 
         return grant(request, answer)
 
-    guarded = APIRouter(prefix="/api/v1", dependencies=[Depends(admin)])
-
-    @guarded.get("/identities", summary="Every gateway's newest certificate, and how often somebody was not believed")
-    def identities() -> dict[str, Any]:
-        with database.begin() as session:
-            rows = session.scalars(select(CertificateRow).order_by(CertificateRow.issued_ms)).all()
-            newest = {row.name: row for row in rows if row.because in ("enrolled", "renewed")}
-            told = [
-                {
-                    "gateway": row.name,
-                    "serial": row.serial,
-                    "issued_ms": row.issued_ms,
-                    "not_after_ms": row.not_after_ms,
-                    "revoked_ms": row.revoked_ms,
-                    "revoked_because": row.revoked_because,
-                }
-                for row in newest.values()
-            ]
-            return {
-                "identities": sorted(told, key=lambda one: str(one["gateway"])),
-                "refused": enrolment.refusals(session),
-            }
-
-    @guarded.post("/gateways/{name}/enrol-token", status_code=201, summary="A one-time token: {valid_s}")
-    def enrol_token(name: str, valid_s: Seconds = 3600) -> dict[str, Any]:
-        now = datetime.now(UTC)
-        try:
-            ca = authority(settings)
-            with database.begin() as session:
-                token = enrolment.make_token(session, name, timedelta(seconds=valid_s), now)
-                _audit(session, "enrol-token", name, now)
-        except BadIdentity as why:
-            raise refusal(why) from why
-        until = now + timedelta(seconds=valid_s)
-        file = TokenFile(token=token, authority=ca.pem.decode()).text(
-            f"for gateway {name}, once, until {until:%Y-%m-%dT%H:%MZ}"
-        )
-        return {"gateway": name, "token_file": file, "expires_ms": int(until.timestamp() * 1000)}
-
-    @guarded.post("/gateways/{name}/revoke", summary="Take every certificate of a gateway back, and end its sessions")
-    def revoke(name: str, because: str = "") -> dict[str, Any]:
-        now = datetime.now(UTC)
-        try:
-            ca = authority(settings)
-            with database.begin() as session:
-                count = enrolment.revoke(session, name, because, now)
-                _audit(session, "revoke", name, now)
-        except BadIdentity as why:
-            raise refusal(why) from why
-        try:
-            told = revocation.enforce(settings, database, ca, name)
-        except MillwrightError as error:
-            fact = f"{name} is revoked here, but the broker does not know: {error}"
-            raise HTTPException(502, {"error": fact, "remedy": f"millwright server revoke {name}"}) from error
-        return {"gateway": name, "certificates": count, "broker": told}
-
-    router.include_router(guarded)
     return router
 
 
@@ -194,11 +134,11 @@ def authority(settings: Settings) -> CA:
         raise HTTPException(503, {"error": str(error), "remedy": "millwright server ca init"}) from error
 
 
-def refusal(why: BadIdentity) -> HTTPException:
+def refusal(why: BadIdentity, statuses: Mapping[Reason, int] = STATUS) -> HTTPException:
     """The same as an answer."""
     headers = {"Retry-After": str(round(SECONDS_A_REFUSAL))} if why.reason is Reason.TOO_OFTEN else None
-    body = {"error": why.detail, "reason": str(why.reason), "remedy": "docs/server.md says how gateways are enrolled"}
-    return HTTPException(STATUS.get(why.reason, 422), body, headers)
+    body = {"error": why.detail, "reason": str(why.reason), "remedy": "docs/identity.md says how gateways are enrolled"}
+    return HTTPException(statuses.get(why.reason, 422), body, headers)
 
 
 def _asked(body: bytes, kind: type[T]) -> T:
@@ -216,10 +156,6 @@ def _count(database: Database, why: BadIdentity, turned_away: int, now: datetime
         if turned_away:
             often = BadIdentity(Reason.TOO_OFTEN, "turned away without a look")
             enrolment.count_refusal(session, often, now, turned_away)
-
-
-def _audit(session: Session, what: str, gateway: str, now: datetime) -> None:
-    session.add(AuditRow(time_ms=int(now.timestamp() * 1000), who="admin", what=what, detail={"gateway": gateway}))
 
 
 def _root(settings: Settings) -> str:

@@ -50,7 +50,7 @@ Body = Annotated[bytes, Depends(_bounded)]
 
 
 def sync_routes(database: Database, settings: Settings) -> APIRouter:
-    """Five calls; the same bytes as on the topics of the same name."""
+    """Six calls; the same bytes as on the topics of the same name."""
     router = APIRouter(prefix="/api/v1/sync")
     catalogues = Catalogues(settings.artifact_folder)
 
@@ -72,6 +72,14 @@ def sync_routes(database: Database, settings: Settings) -> APIRouter:
         )
         return Response(status_code=204)
 
+    @router.put("/reply", summary="What became of a command, as on its topic", status_code=204)
+    def reply(request: Request, gateway: Caller, site: Site, body: Body) -> Response:
+        def store(session: Session) -> None:
+            intake.take_reply(session, _site(site), gateway, body, now_ms())
+
+        _take(request, gateway, Channel.UP_REPLY, body, store)
+        return Response(status_code=204)
+
     @router.post("/{message_class}", summary="A batch of one class; answered with its acknowledgement")
     def batch(request: Request, message_class: MessageClass, gateway: Caller, site: Site, body: Body) -> Response:
         def store(session: Session) -> Ack:
@@ -79,8 +87,9 @@ def sync_routes(database: Database, settings: Settings) -> APIRouter:
             return Ack(classes={message_class: told}, time=now_ms())
 
         ack = _take(request, gateway, Channel.up(message_class), body, store)
-        for refusal in ack.classes[message_class].nack:
-            request.app.state.refusals.note(WHERE, refusal.reason)
+        told = ack.classes[message_class]
+        for reason in [*(refusal.reason for refusal in told.nack), *([Reason.OTHER_NUMBERING] if told.foreign else [])]:
+            request.app.state.refusals.note(WHERE, reason)
         return Response(encode(ack), media_type="application/json")
 
     def _site(site: str) -> str:

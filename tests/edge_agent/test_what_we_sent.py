@@ -18,6 +18,7 @@ import pytest
 from edge_agent.__main__ import main
 from edge_agent.agent import build_agent
 from edge_agent.config import AgentSettings, ShareSettings
+from edge_agent.once import status as status_command
 from edge_agent.panel import Panel, what_we_sent
 from edge_agent.sent import COUNTS_EVERY_S, SentLog, summary
 from protocol.reading.notes import Note
@@ -189,6 +190,38 @@ def test_the_page_answers_its_own_host_only_and_changes_nothing(panel: Panel) ->
     status, body, _ = asked(panel, "/api/sent?since=%3Cscript%3E")
     assert status == 200
     assert json.loads(body)["gateway"] == "g"
+
+
+def test_prometheus_reads_at_the_page_what_the_command_prints_at_that_moment(
+    panel: Panel, settings: AgentSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, body, headers = asked(panel, "/metrics")
+    assert (code, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    (tmp_path / "agent.toml").write_text('site = "s"\ngateway = "g"\ndata_dir = "data"\n')
+    status_command.main(["--config", str(tmp_path / "agent.toml"), "--metrics"])
+    printed = capsys.readouterr().out
+    aged = "millwright_agent_status_age_seconds "
+
+    def but_the_age(text: str) -> list[str]:
+        return [line for line in text.splitlines() if not line.startswith(aged)]
+
+    assert but_the_age(body.decode()) == but_the_age(printed)
+    assert 'millwright_agent_connected{link="plant"} 1' in printed
+    file = Path(settings.data_dir) / "status.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said | {"dead_letters": 7}))
+    assert b"\nmillwright_agent_dead_letters 7\n" in asked(panel, "/metrics")[1]
+
+
+def test_metrics_keep_to_the_bounds_of_the_page(panel: Panel, settings: AgentSettings) -> None:
+    assert asked(panel, "/metrics", host="evil.example")[0] == 421
+    assert asked(panel, "/metrics", method="POST")[0] == 501
+    for nothing in ("{", "[]", "{}", '{"time_ms": 1}'):
+        (Path(settings.data_dir) / "status.json").write_text(nothing)
+        assert asked(panel, "/metrics")[0] == 503
+    (Path(settings.data_dir) / "status.json").unlink()
+    assert asked(panel, "/metrics")[0] == 503
+    assert asked(panel, "/api/sent")[0] == 200
 
 
 @pytest.mark.browser

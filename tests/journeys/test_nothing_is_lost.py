@@ -81,6 +81,10 @@ def test_certificate_ended_forty_days_ago(site: Site) -> None:
     holds(site, "expired-certificate")
 
 
+def test_gateway_has_another_outbox_than_before(site: Site) -> None:
+    holds(site, "another-outbox")
+
+
 def test_offline_for_sixty_days(site: Site) -> None:
     holds(site, "offline-for-sixty-days")
 

@@ -17,23 +17,27 @@ from fastapi import Request, Response
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from edge_agent.agent import build_agent
+from edge_agent.config import AgentSettings
 from edge_agent.enrolment import web_context
-from edge_agent.https_link import HttpsLink
+from edge_agent.https_link import MOST_REPLIES_WAITING, HttpsLink
 from edge_agent.outbox import Outbox
 from edge_agent.uplink import Uplink
 from protocol.errors import BadSettings, TryLater
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
-from protocol.sync import MAX_BATCH_BYTES, Ack, Batch, Command, decode, encode
+from protocol.sync import MAX_BATCH_BYTES, Ack, Batch, Command, Reply, decode, encode
 from protocol.topics import Channel, Topic
 from protocol.twin import State
 from server import feedback
 from server.__main__ import migrate
 from server.app import create_app
 from server.config import Settings
-from server.database import CertificateRow, Database, Gateway, LedgerRow, WorkOrderRow
+from server.database import CertificateRow, Database, Gateway, LedgerRow, ReplyRow, WorkOrderRow
 from server.enrolment import book
+from server.handed_down import handed_down
 from server.identity import CA, Issued
+from tests import factory
 from tests.identities import p256, pem
 from tests.server.test_ledger import order, poison
 
@@ -62,6 +66,9 @@ class Server:
         self.app = create_app(self.settings, self.database)
         self.kills = 0
         self.app.middleware("http")(self.die_before_the_answer)
+        self.app.middleware("http")(self.hear_replies)
+        self.replies: list[bytes] = []
+        self.knows_replies = True
         self.client = TestClient(self.app, headers={"Authorization": f"Bearer {self.token}"})
         self.port = 0
         self.start()
@@ -87,6 +94,21 @@ class Server:
             self.uvicorn.should_exit = self.uvicorn.force_exit = True
             await asyncio.sleep(60)
         return answer
+
+    async def hear_replies(self, request: Request, call_next: Callable[..., Any]) -> Response:
+        """Keeps their bytes; a server of an earlier version has no such call."""
+        if request.url.path.endswith("/sync/reply"):
+            if not self.knows_replies:
+                return Response(status_code=405)
+            self.replies.append(await request.body())
+        answer: Response = await call_next(request)
+        return answer
+
+    def became(self) -> dict[str, tuple[bool, str]]:
+        with self.database.begin() as session:
+            return {
+                row.command: (row.done, row.reason) for row in session.scalars(select(ReplyRow).order_by(ReplyRow.id))
+            }
 
     def stop(self) -> None:
         self.uvicorn.should_exit = True
@@ -167,6 +189,99 @@ def test_state_goes_up_and_what_people_said_comes_down(server: Server, link: Htt
     assert msgspec.json.decode(topics["twin/desired"])["version"] == 3
     assert decode(topics["dn/cmd"], Command).id == "fb-1"
     assert link.receive(6.0) is None, "what was handed down is not handed down again"
+
+
+def said(number: int) -> bytes:
+    return encode(Reply(id=f"c-{number}", done=number % 2 == 0, reason="expired", result=msgspec.Raw(b'{"n":1}')))
+
+
+def test_replies_wait_for_a_server_that_is_away_and_come_in_order_with_the_same_bytes(
+    server: Server, link: HttpsLink
+) -> None:
+    until_true("the link stands", lambda: link.connected)
+    topic = STATE.sibling(Channel.UP_REPLY).text
+    link.publish(topic, said(1))
+    until_true("the first is there", lambda: len(server.became()) == 1)
+    server.stop()
+    for number in range(2, 30):
+        link.publish(topic, said(number))
+    until_true("the link is down", lambda: not link.connected)
+    server.start()
+    until_true("all are there", lambda: len(server.became()) == 29)
+    assert [*dict.fromkeys(server.replies)] == [said(number) for number in range(1, 30)]
+    assert list(server.became().items())[:2] == [("c-1", (False, "expired")), ("c-2", (True, "expired"))]
+    told = server.client.get("/api/v1/replies", headers={"Authorization": f"Bearer {TOKEN}"}).json()
+    assert (told[-1]["gateway"], told[-1]["command"], told[-1]["result"]) == ("g", "c-1", '{"n":1}')
+
+
+def test_what_an_agent_says_of_a_command_is_the_same_over_https_and_over_mqtt(
+    server: Server, link: HttpsLink, tmp_path: Path
+) -> None:
+    (tmp_path / "mapping.toml").write_text('[[source]]\ntopic = "plant/{machine}/{signal}"\nvalue = "$"\n')
+    broker, clock = factory.MemoryBroker(), factory.FakeClock(ms=time.time_ns() // 1_000_000, disciplined=True)
+
+    def agent_with(uplink: Any, folder: str) -> Any:
+        settings = AgentSettings(
+            site="s", gateway="g", data_dir=str(tmp_path / folder), mapping=str(tmp_path / "mapping.toml")
+        )
+        plant = factory.MemoryLink(factory.MemoryBroker())
+        return build_agent(settings, clock=clock, plant=plant, uplink=uplink, fetch=lambda _: b"")
+
+    until_true("the link stands", lambda: link.connected)
+    over_https = agent_with(link, "https")
+    answer = Feedback(id="fb-1", target="x", verdict=Verdict.ACCEPTED, time_ms=1, via="console")
+    with server.database.begin() as session:
+        session.add(Gateway(id="g", site="s", desired={}, reported={}, heartbeat={}))
+        feedback.store(session, answer, "g", None, clock.ms)
+
+    def replied() -> bool:
+        over_https.step(0)
+        return "fb-1" in server.became()
+
+    until_true("the agent's word is there", replied)
+    assert server.became() == {"fb-1": (True, "")}
+    over_mqtt = agent_with(factory.MemoryLink(broker), "mqtt")
+    with server.database.begin() as session:
+        (command,) = handed_down(session, "g", clock.ms).commands
+    broker.deliver(STATE.sibling(Channel.DOWN_COMMAND).text, encode(command), False)
+    over_mqtt.step(0)
+    heard = [payload for topic, payload in broker.published if topic == STATE.sibling(Channel.UP_REPLY).text]
+    assert heard == server.replies
+    over_https.close()
+    over_mqtt.close()
+
+
+def test_a_server_that_knows_no_replies_holds_nothing_up(server: Server, link: HttpsLink) -> None:
+    server.knows_replies = False
+    until_true("the link stands", lambda: link.connected)
+    link.publish(STATE.sibling(Channel.UP_REPLY).text, said(1))
+    link.publish(STATE.sibling(Channel.UP_EVENT).text, encode(Batch(envelopes=[order(1)])))
+    arrival = link.receive(10.0)
+    assert arrival is not None
+    assert decode(arrival.payload, Ack).classes[EVENT].upto == 1
+    assert (link.connected, server.became()) == (True, {})
+
+
+def test_replies_that_nobody_fetches_are_bounded() -> None:
+    link = HttpsLink("http://127.0.0.1:9", STATE, lambda: "t", lambda: None, lambda: 0.0)
+    topic = STATE.sibling(Channel.UP_REPLY).text
+    for number in range(MOST_REPLIES_WAITING):
+        link.publish(topic, said(number))
+    with pytest.raises(TryLater, match="replies wait"):
+        link.publish(topic, said(0))
+    link.close()
+
+
+def test_a_reply_that_cannot_be_read_is_refused_and_counted(server: Server) -> None:
+    put = server.client.put
+    assert put("/api/v1/sync/reply?site=s", content=b"{").status_code == 422
+    assert put("/api/v1/sync/reply?site=s", content=b'{"id":"c","done":1,"result":null}').status_code == 422
+    assert put("/api/v1/sync/reply?site=s", content=b'{"id":"c\\u0000","done":true,"result":null}').status_code == 422
+    assert put("/api/v1/sync/reply?site=s", content=said(1), headers={"Authorization": "Bearer x"}).status_code == 401
+    assert put("/api/v1/sync/reply?site=s", content=said(1)).status_code == 204
+    assert server.became() == {"c-1": (False, "expired")}
+    counts = {c.why: n for c, n in server.app.state.refusals.counts()}
+    assert counts == {"malformed_json": 1, "wrong_type": 2, "unknown_gateway": 1}
 
 
 def test_who_calls_is_known_by_the_token_and_by_nothing_else(server: Server) -> None:

@@ -28,7 +28,10 @@ EXAMPLES: dict[str, msgspec.Struct] = _module.EXAMPLES
 strict = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
-GROWN = {"ack", "batch", "forecast", "heartbeat", "recommendation", "report", "reported"}
+GROWN = {
+    *("ack", "ack_rate", "ack_with_time", "batch", "batch_dead"),
+    *("forecast", "heartbeat", "recommendation", "report", "reported"),
+}
 """Documents that have got optional fields since their bytes were kept."""
 
 

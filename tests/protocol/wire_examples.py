@@ -39,7 +39,7 @@ from protocol.reports import (
     SupplyRisk,
 )
 from protocol.schedules import Closed, Placed, PlacedMaintenance, Schedule, Waits
-from protocol.sync import Ack, Batch, ClassAck, Command, Refusal, Reply, Resend, envelope
+from protocol.sync import Ack, Batch, ClassAck, Command, Numbering, Refusal, Reply, Resend, envelope
 from protocol.twin import (
     Assignment,
     Desired,
@@ -322,6 +322,13 @@ EXAMPLES: dict[str, msgspec.Struct] = {
     ),
     "batch_dead": Batch(envelopes=[], dead=[Refusal(6, "never_acknowledged")]),
     "ack_rate": Ack(classes={MessageClass.EVENT: ClassAck(upto=7)}, rate=250.0),
+    "batch_numbering": Batch(envelopes=[], numbering=Numbering("5f0c3a9e77b1d204", 5002)),
+    "ack_numbering": Ack(
+        classes={
+            MessageClass.EVENT: ClassAck(upto=7, numbering="5f0c3a9e77b1d204"),
+            MessageClass.BULK: ClassAck(upto=5000, numbering="0d94c1f2a8b6e375", foreign="5f0c3a9e77b1d204"),
+        }
+    ),
     "resend": Resend(classes={MessageClass.EVENT: [(8, 8)]}),
     "command": Command(id="c-1", name="say_hello", expires_ms=T0, arguments=msgspec.Raw(b"{}")),
     "reply": Reply(id="c-1", done=True, result=msgspec.Raw(b"null")),

@@ -20,12 +20,12 @@ from protocol.names import MessageClass
 from protocol.purchases import PurchaseProposal
 from protocol.reading.notes import Note, NoteReading
 from protocol.schedules import Schedule
-from protocol.sync import ANSWER, NOTE, Batch, Command, Message, decode, encode, envelope
+from protocol.sync import ANSWER, NOTE, Batch, Command, Message, Reply, decode, encode, envelope
 from server import feedback as answers
 from server import intake, notes
 from server.broker import Intake
 from server.config import BrokerSettings, Settings
-from server.database import Database, FeedbackRow, Table
+from server.database import Database, FeedbackRow, QuarantineRow, ReplyRow, Table
 from server.routes.api import latest_purchases, latest_schedules
 
 NOW = 1_790_000_000_000
@@ -103,6 +103,32 @@ def test_a_note_stands_beside_what_was_read_in_it_and_what_people_said_of_that(d
         assert notes.from_console(session, NOW + 1, 0) == []
 
 
+def became(database: Database) -> dict[str, tuple[bool, str]]:
+    with database.begin() as session:
+        return {row.command: (row.done, row.reason) for row in session.scalars(select(ReplyRow))}
+
+
+def quarantined(database: Database) -> list[str]:
+    with database.begin() as session:
+        return list(session.scalars(select(QuarantineRow.reason).where(QuarantineRow.message_class == "up/reply")))
+
+
+def test_what_was_done_stays_done_and_the_newest_refusal_counts(database: Database) -> None:
+    def says(done: bool, reason: str, when_ms: int, command: str = "c-1") -> None:
+        with database.begin() as session:
+            body = encode(Reply(id=command, done=done, reason=reason, result=msgspec.Raw(b"null")))
+            intake.take_reply(session, "s", "g", body, when_ms)
+
+    says(False, "queue_full", NOW)
+    says(False, "expired", NOW + 1)
+    assert became(database) == {"c-1": (False, "expired")}
+    says(True, "", NOW + 2)
+    says(False, "expired", NOW + 3)
+    assert became(database) == {"c-1": (True, "")}
+    says(True, "", NOW + 3 + intake.REPLIES_KEPT_MS, "c-2")
+    assert became(database) == {"c-2": (True, "")}
+
+
 @pytest.mark.broker
 def test_what_is_answered_and_written_on_the_console_is_told_to_its_gateway(
     mosquitto_port: int, database: Database
@@ -126,9 +152,15 @@ def test_what_is_answered_and_written_on_the_console_is_told_to_its_gateway(
     until = time.monotonic() + 10
     while len(heard) < 2 and time.monotonic() < until:
         time.sleep(0.05)
+    client.publish("mw/v1/s/g/up/reply", encode(Reply(id="fb-7", done=True, result=msgspec.Raw(b"null"))), qos=1)
+    client.publish("mw/v1/s/g/up/reply", b"{", qos=1)
+    while (not became(database) or not quarantined(database)) and time.monotonic() < until:
+        time.sleep(0.05)
     server.stop()
     client.disconnect()
     client.loop_stop()
+    assert became(database) == {"fb-7": (True, "")}
+    assert quarantined(database) == ["malformed_json"]
     answered, written = sorted(heard, key=lambda command: command.name)
     assert (answered.name, written.name) == (ANSWER, NOTE)
     assert decode(answered.arguments, Feedback) == given

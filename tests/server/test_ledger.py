@@ -21,7 +21,7 @@ from protocol.errors import BadMessage
 from protocol.ledger import LaneLedger, canonical, read_signed
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
-from protocol.sync import Batch, ClassAck, Envelope, Refusal, encode, envelope
+from protocol.sync import Batch, ClassAck, Envelope, Numbering, Refusal, encode, envelope
 from server import intake, ledger, ranges
 from server.__main__ import migrate
 from server.app import create_app
@@ -172,6 +172,37 @@ def test_a_message_that_comes_after_it_was_given_up_is_stored(lane: Lane) -> Non
     assert lane.send(Batch(envelopes=[order(3), order(5)])).upto == 5
     says = lane.ledger()
     assert (says.shed, says.dead, says.stored) == ([(2, 2), (4, 4)], [], 3)
+
+
+def test_messages_that_come_after_they_were_given_up_may_have_neighbours_that_were_not(lane: Lane) -> None:
+    lane.send(Batch(envelopes=[], shed=[(4, 4)], dead=[Refusal(2, "server_fails")]))
+    assert lane.send(Batch(envelopes=[order(1), order(2), order(3), order(4)])).upto == 4
+    says = lane.ledger()
+    assert (says.shed, says.dead, says.stored) == ([], [], 4)
+
+
+def test_another_outbox_begins_beyond_what_the_first_one_told(lane: Lane) -> None:
+    first, second = Numbering("a1"), Numbering("b2")
+    lane.send(Batch(envelopes=[order(1), order(2), order(5)], shed=[(6, 7)], numbering=first))
+    told = lane.send(Batch(envelopes=[order(1), order(2)], shed=[(3, 9)], numbering=second))
+    assert (told.foreign, told.numbering, told.highest) == ("b2", "a1", 7)
+    assert lane.ledger().missing == [(3, 4)], "nothing of it was taken"
+    anew = Numbering("b3", 9)
+    told = lane.send(Batch(envelopes=[order(9), order(10)], numbering=anew))
+    assert (told.foreign, told.numbering, told.upto) == (None, "b3", 10)
+    says = lane.ledger()
+    assert (says.complete, says.stored, says.shed) == (True, 5, [(6, 7)])
+    assert says.dead == [(3, 4, "outbox_replaced"), (8, 8, "outbox_replaced")]
+    late = lane.send(Batch(envelopes=[order(3), order(9)], numbering=second))
+    assert (late.foreign, late.highest, lane.rows()) == ("b2", 10, {1, 2, 5, 9, 10})
+    lane.send(Batch(envelopes=[order(11)], numbering=first))
+    assert lane.rows() == {1, 2, 5, 9, 10}, "the first one's numbers are taken, too, now"
+
+
+def test_a_gateway_of_an_older_version_does_not_say_whose_its_numbers_are(lane: Lane) -> None:
+    lane.send(Batch(envelopes=[order(1)]))
+    assert lane.send(Batch(envelopes=[order(2)])).upto == 2
+    assert lane.send(Batch(envelopes=[order(1)], numbering=Numbering("a1"))).foreign == "a1"
 
 
 def test_what_was_stored_is_not_called_shed_when_the_acknowledgement_was_lost(lane: Lane) -> None:

@@ -21,12 +21,14 @@ from protocol.names import MessageClass
 from protocol.observations import SignalBlock
 from protocol.reports import Forecast, ModelRef
 from protocol.sync import Ack, Batch, ClassAck, Envelope, Message, decode, encode, envelope
+from protocol.topics import Topic
 from protocol.twin import State
 from server import intake
 from server.app import create_app
 from server.broker import Intake
 from server.config import BrokerSettings, Settings
 from server.database import Database, ForecastRow, QuarantineRow, SignalBlockRow, Table
+from server.lines import Arrival
 from server.many_rows import refuses
 
 NOW = 1_790_000_000_000
@@ -144,10 +146,8 @@ def test_a_state_with_nul_is_put_aside_and_what_came_with_it_is_stored(database:
     state = State(online=True, timestamp=1, boot_id="b\0", agent_version="1")
     told = {"mw/v1/s/bad/state": encode(state), "mw/v1/s/g/up/bulk": encode(Batch(envelopes=[wrapped(block(1), 1)]))}
     for topic, payload in told.items():
-        message = mqtt.MQTTMessage(topic=topic.encode())
-        message.payload = payload
-        server._arrivals.put(message)
-    server._take_some()
+        server._lines[0].put(Arrival(mid=1, qos=1, topic=Topic.parse(topic), payload=payload))
+    server._lines[0].take_some()
     assert seqs(database) == [1]
     with database.begin() as session:
         (put_aside,) = session.scalars(select(QuarantineRow))

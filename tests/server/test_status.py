@@ -58,7 +58,9 @@ def test_each_refusal_of_the_intake_is_counted_by_its_reason(database: Database)
     intake = Intake(settings, database, refusals)
     batch = encode(Batch(envelopes=[order(1), poison(2)], dead=[Refusal(3, "server_fails")]))
     told = [("mw/v1/s/g/up/event", batch), ("mw/v1/s/g/up/event", b"{"), ("mw/v1/s/g/up/else", b""), ("x/y", b"")]
-    intake._store([message(topic, payload) for topic, payload in told], {})
+    for topic, payload in told:
+        intake._heard(message(topic, payload))
+    intake._lines[0].take_some()
     client = TestClient(create_app(settings, database, None, refusals))
     assert client.get("/api/v1/status").status_code == 401
     status = client.get("/api/v1/status", headers={"Authorization": f"Bearer {TOKEN}"}).json()

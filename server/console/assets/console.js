@@ -8,6 +8,7 @@ import { editButton, editedTag, editing, editorOf, issuedTitle, sectionsOf, wait
 import { each, el } from "./elements.js";
 import { engineOf } from "./engines.js";
 import { criticalSentence, gantt, noSchedule, scheduleSentence, scheduleTitle, windowSentences } from "./gantt.js";
+import { showIdentities } from "./identities.js";
 import { ledgerTitle, ledgers } from "./ledger.js";
 import { lifeChart, lifeReasons, lifeRisks, lifeSentence, lifeTitle } from "./life.js";
 import { meanings, noteLines, noteWords, weighed } from "./notes.js";
@@ -256,6 +257,7 @@ function show() {
   $("language").textContent = lang() === "zh" ? "English" : "中文";
   if (!state) return;
   showLoop(); showMachines(); showSchedules(); showReports(); showPlans(); showNotes(); showWordings($("wordings-title"), $("wordings"), state.wordings, poll); showBuying(); showModels(); showRollouts(); showRest();
+  showIdentities($("identities-title"), $("identities"), state.identities, state.now_ms, poll);
 }
 
 async function poll() {
