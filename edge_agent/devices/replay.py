@@ -15,7 +15,7 @@ from typing import TextIO
 
 from protocol.errors import BadSettings
 
-LONGEST_HEAD = 1_000_000
+LONGEST_LINE = 1_000_000
 LABELS = {"anomaly", "changepoint", "label", "is_anomaly"}
 
 
@@ -42,7 +42,7 @@ def recognise(path: Path, time_column: str = "") -> Recording:
     """Reads the head of a file; raises BadSettings naming what is missing."""
     with open_text(path) as file:
         try:
-            head = file.readline(LONGEST_HEAD)
+            head = file.readline(LONGEST_LINE)
         except (EOFError, zlib.error, OSError) as error:
             raise BadSettings(f"{path} cannot be read: {error}") from error
     delimiter = max(",;\t", key=head.count)
@@ -60,13 +60,21 @@ def rows(recording: Recording) -> Iterator[tuple[int, dict[str, str]]]:
     """(time_ms, column -> text). A stamp without a zone is read as UTC; a row whose time cannot be read has time -1."""
     with open_text(recording.path) as file:
         try:
-            for row in csv.DictReader(file, delimiter=recording.delimiter):
+            for row in csv.DictReader(_lines(file, recording.path), delimiter=recording.delimiter):
                 yield (
                     to_ms(row.get(recording.time_column) or ""),
                     {c: row.get(c) or "" for c in recording.value_columns},
                 )
         except (csv.Error, EOFError, zlib.error, OSError) as error:
             raise BadSettings(f"{recording.path} cannot be read to its end: {error}") from error
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Its lines, of which none is without an end."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise BadSettings(f"{path}: a line of {LONGEST_LINE} characters or more is none of a table")
+        yield line
 
 
 def open_text(path: Path) -> TextIO:

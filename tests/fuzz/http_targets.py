@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import itertools
 import json
 import re
@@ -64,7 +65,7 @@ QUERIES: dict[str, dict[str, Any]] = {
     "/api/v1/gateways/{name}/revoke": {"because": "lost"},
     "/api/v1/sync/down": {"answers": 0, "notes": 0},
     "/console/samples/{gateway}/{machine}/{signal}": {"start_ms": 1_760_000_000_000, "end_ms": 1_760_000_600_000},
-} | {f"/api/v1/sync/{last}": {"site": "s"} for last in ("state", "reported", "{message_class}")}
+} | {f"/api/v1/sync/{last}": {"site": "s"} for last in ("state", "reported", "reply", "{message_class}")}
 NOTE = {"gateway": "g", "machine": "P-101", "text": "leak at the seal", "time_ms": "1760000000000"}
 BODIES: dict[str, Any] = {
     "/api/v1/notes": NOTE,
@@ -139,13 +140,13 @@ class Site:
         return status
 
     def _example(self, path: str, token: str) -> dict[str, Any]:
-        listed = LISTED if path.startswith("/api/v1/") and "{" not in path else {}
-        here = FIRST | {"digest": self.digest} | PLACES.get(path, {})
+        known = path if path in (*PLACES, *QUERIES, *self._bodies) else path.replace("/console/", "/api/v1/", 1)
+        here = FIRST | {"digest": self.waiting if "enrol-tokens" in path else self.digest} | PLACES.get(known, {})
         return {
             "at": {name: here[name] for name in _PARAMETER.findall(path) if name in here},
-            "query": QUERIES.get(path, listed),
+            "query": QUERIES.get(known, LISTED if path.startswith("/api/v1/") and "{" not in path else {}),
             "headers": HEADERS | ({"authorization": f"Bearer {token}"} if token else {}),
-            "body": self._bodies.get(re.sub("^/console(?=/(reports|wordings))", "/api/v1", path), {}),
+            "body": self._bodies.get(known, {}),
         }
 
     def _request(self, path: str, data: bytes) -> dict[str, Any]:
@@ -194,7 +195,9 @@ class Site:
             for lane, batch in batches().items():
                 intake.store_batch(session, "s", "g", lane, batch, now_ms, known)
             self.token = enrolment.book(session, issued, "enrolled", begun)
+            intake.take_reply(session, "s", "g", encode(wire_examples()["reply"]), now_ms)
             first = enrolment.make_token(session, "h", timedelta(days=7), now)
+            self.waiting = hashlib.sha256(first.encode()).hexdigest()
             registry.register(session, archive, with_files(small()), self._settings.artifact_folder, "x", "", now_ms)
             session.add(Job(kind="forecast", because="", created_ms=now_ms, started_ms=None, finished_ms=None))
             session.add(AuditRow(time_ms=now_ms, who="admin", what="", detail={}))
@@ -212,6 +215,7 @@ class Site:
             "/console/feedback": {"target": row.report_id, "verdict": "accepted", "time_ms": str(now_ms)},
             "/api/v1/sync/{message_class}": json.loads(batches()[MessageClass.EVENT]),
             "/api/v1/sync/state": msgspec.to_builtins(wire_examples()["state"]),
+            "/api/v1/sync/reply": msgspec.to_builtins(wire_examples()["reply"]),
             "/api/v1/sync/reported": msgspec.to_builtins(wire_examples()["reported"]),
             ENROL: {"token": first, "request": request("h").decode()},
             RENEW: {

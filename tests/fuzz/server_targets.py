@@ -88,7 +88,11 @@ def _batches(database: Database) -> Iterator[Target]:
     for lane, messages in by_class.items():
         seeds = [_batch([message]) for message in messages]
         yield Target(f"batch-{lane.value}", functools.partial(_stored, database, lane), seeds, json=True, slow=True)
-    for name, take_it in (("state", intake.take_state), ("reported", intake.take_reported)):
+    take_reply = functools.partial(intake.take_reply, now_ms=NOW)
+    takes: tuple[tuple[str, Callable[..., object]], ...] = (
+        ("state", intake.take_state), ("reported", intake.take_reported), ("reply", take_reply)
+    )  # fmt: skip
+    for name, take_it in takes:
         seed = encode(examples[name])
         yield Target(f"taken-{name}", functools.partial(_taken, database, take_it), [seed], json=True, slow=True)
 
@@ -111,7 +115,7 @@ def _stored(database: Database, lane: MessageClass, data: bytes) -> None:
 
 def _taken(database: Database, take_it: Callable[..., object], data: bytes) -> None:
     with contextlib.suppress(_Undone), database.begin() as session:
-        take_it(session, "s", "g", data)
+        take_it(session, "s", "g", payload=data)
         session.flush()
         raise _Undone
 
