@@ -215,7 +215,7 @@ class Site:
             "/console/feedback": {"target": row.report_id, "verdict": "accepted", "time_ms": str(now_ms)},
             "/api/v1/sync/{message_class}": json.loads(batches()[MessageClass.EVENT]),
             "/api/v1/sync/state": msgspec.to_builtins(wire_examples()["state"]),
-            "/api/v1/sync/reply": msgspec.to_builtins(wire_examples()["reply"]),
+            "/api/v1/sync/reply": json.loads(encode(wire_examples()["reply"])),
             "/api/v1/sync/reported": msgspec.to_builtins(wire_examples()["reported"]),
             ENROL: {"token": first, "request": request("h").decode()},
             RENEW: {
