@@ -39,5 +39,12 @@ def judged(body: bytes, url: str) -> tuple[str, bool]:
         told = msgspec.json.decode(body)
         fine = all(g["complete"] for g in told["gateways"]) and (told["mqtt"]["connected"] or not told["mqtt"]["on"])
         return in_words(told), bool(fine)
-    except (*UNREADABLE, KeyError, TypeError, ValueError, AttributeError) as error:  # whatever a strange document lacks
+    except (
+        *UNREADABLE,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+    ) as error:  # whatever a strange document lacks
         raise BadSettings(f"{url} is no Millwright server of this version: {error}") from error
