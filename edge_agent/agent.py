@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -50,6 +51,7 @@ from protocol.clocks import ClockConfidence
 from protocol.correction import Correction
 from protocol.covariates import KnownInput, from_answer, from_event, from_reading, from_work_order
 from protocol.demand_windows import SPARE_PARTS
+from protocol.enrolment import Granted
 from protocol.errors import MillwrightError, Reason, Redirected, Refused, TryLater
 from protocol.feedback import Feedback
 from protocol.plans import Asked
@@ -152,7 +154,9 @@ class Agent:
         self._say_whether_clock_is_known()
         replay = TokenBucket(settings.replay.messages_per_s or None, settings.replay.burst)
         self._uplink = Uplink(uplink, self._outbox, self._topic, clock.monotonic_s, replay=replay)
-        self._carried = Inbox(self._folder, self._topic, self._settle, self._take_word, lambda *n: self.tally.note(*n))
+        self._carried = Inbox(
+            self._folder, self._topic, self._settle, self._take_word, lambda *n: self.tally.note(*n), self._take_granted
+        )
         self._updates = Updates(self._folder / "bundles", fetch, clock.now_ms, settings.runtime)
         self.tally = Tally()
         self._decisions = Decisions(self._folder, settings, self.tally.note, self._mapping.machine_type)
@@ -190,7 +194,7 @@ class Agent:
         self._stop = threading.Event()
         self._subscribe()
         self._refill_grid()
-        self._restore_watch()
+        restore_watch(self._watch, self._folder / "watch.json", self.tally.note)
         for change in self._updates.restore():
             self._install(change)
         self._remember()
@@ -616,16 +620,6 @@ class Agent:
     def _save_watch(self) -> None:
         self._save("watch.json", msgspec.json.encode(self._watch.state()))
 
-    def _restore_watch(self) -> None:
-        """What the watch had learned; without it, or from another version, it learns again."""
-        try:
-            self._watch.restore(msgspec.json.decode((self._folder / "watch.json").read_bytes(), type=WatchState))
-        except FileNotFoundError:
-            return
-        except UNREADABLE as error:
-            self.tally.note(f"refused.{Reason.MALFORMED_JSON}")
-            log.warning("watch.json is left aside, alarms warm up anew: %s", error)
-
     def _tell_event(self, event: FaultEvent, end_ms: int) -> None:
         for known in from_event(event):
             self._know(known)
@@ -879,6 +873,10 @@ class Agent:
             self._history.forget_before(oldest_ms)
             self._known.forget_before(oldest_ms)
 
+    def _take_granted(self, granted: Granted) -> None:
+        if self._keeper is not None:
+            self._keeper.hand(granted, self.tally.note)
+
     def _say_reported(self) -> None:
         document = Reported(
             applied_version=self._updates.applied_version,
@@ -981,6 +979,17 @@ def _births(path: Path) -> Births:
     except (*UNREADABLE, OSError) as error:
         log.warning("%s is not readable, ages begin anew: %s", path, error)
         return Births()
+
+
+def restore_watch(watch: Watch, path: Path, note: Callable[[str], None]) -> None:
+    """What the watch had learned; without it, or from another version, it learns again."""
+    try:
+        watch.restore(msgspec.json.decode(path.read_bytes(), type=WatchState))
+    except FileNotFoundError:
+        return
+    except UNREADABLE as error:
+        note(f"refused.{Reason.MALFORMED_JSON}")
+        log.warning("%s is left aside, alarms warm up anew: %s", path, error)
 
 
 class _NotASample(Refused):

@@ -11,17 +11,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from edge_agent.broker import Arrival
 from edge_agent.dead_letters import DeadLetters
+from edge_agent.enrolment import renewal_to_carry
 from edge_agent.identity import Identity, vouched
 from edge_agent.lanes import LANES, LAST, Lane, framed, read_lanes
 from edge_agent.updates import write_durably
 from protocol.carried import MAX_ANSWER_BYTES, SERVER_NAME, Down, Header, Up, Whole, Writer, read
-from protocol.errors import BadMessage, BadSettings, Reason, Refused
+from protocol.enrolment import Granted
+from protocol.errors import BadMessage, BadSettings, Reason, Refused, TryLater
 from protocol.names import MessageClass
 from protocol.sync import MAX_RANGES, Ack, Batch, Command, encode
 from protocol.topics import Channel, Topic
@@ -35,11 +38,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Exported:
-    """messages per class in the file; left: those that did not fit into it."""
+    """messages per class in the file; left: those that did not fit into it; renewal: it asks for a new certificate."""
 
     messages: dict[MessageClass, int] = field(default_factory=dict)
     left: int = 0
     bytes: int = 0
+    renewal: bool = False
 
 
 class _Waiting:
@@ -52,12 +56,18 @@ class _Waiting:
             self._db.execute("BEGIN")
             self._lanes = read_lanes(self._db)
             self.count = int(self._db.execute("SELECT count(*) FROM waiting").fetchone()[0])
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise BadSettings(f"cannot read the outbox {path}: {error}; has the agent run here?") from error
         self._letters = DeadLetters(self._db, 0)
 
     def batches(self, lane: MessageClass) -> Iterator[tuple[int, bytes]]:
-        """(messages, batch): what was given up first, then what waits, in order."""
+        """(messages, batch): what was given up first, then what waits, in order. Raises BadSettings for a damaged file."""
+        try:
+            yield from self._batches(lane)
+        except (sqlite3.Error, TypeError, ValueError, msgspec.MsgspecError) as error:
+            raise BadSettings(f"the outbox is damaged: {error}; the agent's log says what it makes of it") from error
+
+    def _batches(self, lane: MessageClass) -> Iterator[tuple[int, bytes]]:
         counts = self._lanes.get(lane, Lane())
         query = "SELECT first, last FROM shed WHERE class = ? ORDER BY first LIMIT ?"
         shed = [(first, last) for first, last in self._db.execute(query, (lane.value, MAX_RANGES))]
@@ -69,6 +79,8 @@ class _Waiting:
         while rows := self._db.execute(query, (after, end, MESSAGES_A_BATCH)).fetchall():
             envelopes: list[bytes] = []
             for key, envelope in rows:
+                if not after < key <= end:
+                    raise ValueError(f"message {key} stands behind {after}")
                 if envelopes and sum(map(len, envelopes)) + len(envelope) > BYTES_A_BATCH:
                     break
                 envelopes.append(envelope)
@@ -82,10 +94,16 @@ class _Waiting:
 def export(outbox: Path, identity: Identity, site: str, out: Path, now_ms: int, most_bytes: int) -> Exported:
     """Writes what waits, the most urgent class first, until the file has `most_bytes`; the rest is in the next file. Raises
     BadSettings where the outbox cannot be read, OSError where the file cannot be written: then there is none."""
-    header = Header(
-        way="up", site=site, gateway=identity.gateway, made_ms=now_ms, certificate=identity.certificate_pem.decode()
-    )
     waiting, done = _Waiting(outbox), Exported()
+    done.renewal = identity.due(datetime.fromtimestamp(now_ms / 1000, UTC))
+    header = Header(
+        way="up",
+        site=site,
+        gateway=identity.gateway,
+        made_ms=now_ms,
+        certificate=identity.certificate_pem.decode(),
+        renewal=renewal_to_carry(identity) if done.renewal else None,
+    )
     with contextlib.closing(waiting), written_whole(out) as write:
         made = Writer(write, header)
         for lane in MessageClass:
@@ -127,7 +145,7 @@ def hand_over(file: Path, data_folder: Path, identity: Identity) -> Whole:
 
 class Inbox:
     """Servers' files that were handed over, for the agent's own thread: it alone frees its outbox. `settle` takes an
-    acknowledgement, `hear` everything else, as if the broker had brought it, `note` counts."""
+    acknowledgement, `renew` a certificate, `hear` everything else, as if the broker had brought it; `note` counts."""
 
     def __init__(
         self,
@@ -136,9 +154,10 @@ class Inbox:
         settle: Callable[[Ack], int],
         hear: Callable[[Arrival], object],
         note: Callable[[str, int], None],
+        renew: Callable[[Granted], object] = lambda _granted: None,
     ) -> None:
         self._folder = data_folder / FOLDER
-        self._state, self._settle, self._hear, self._note = state, settle, hear, note
+        self._state, self._settle, self._hear, self._note, self._renew = state, settle, hear, note, renew
 
     def look(self) -> None:
         """Takes what lies there; a file goes when all of it was heard. One that cannot be read goes, too, and is counted."""
@@ -147,6 +166,8 @@ class Inbox:
                 with file.open("rb") as stream:
                     read(stream.readline, Down, self._take, MAX_ANSWER_BYTES)
                 self._note("carried.taken", 1)
+            except TryLater:
+                continue  # all of it is heard again then, which changes nothing
             except Refused as why:
                 self._note(f"refused.{why.reason}", 1)
                 log.warning("refused %s: %s", file, why)
@@ -155,6 +176,8 @@ class Inbox:
     def _take(self, record: Down) -> None:
         if record.ack is not None:
             self._note("outbox.acked", self._settle(record.ack))
+        if record.granted is not None:
+            self._renew(record.granted)
         if record.handed_down is not None:
             if record.handed_down.desired is not None:
                 self._bring(Channel.TWIN_DESIRED, record.handed_down.desired)

@@ -6,8 +6,8 @@ A letter that the server has not been told of keeps its line until it has, so th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -100,14 +100,16 @@ class DeadLetters:
 
 def listed(outbox: Path) -> list[DeadLetter]:
     """All dead letters of an outbox.db, the oldest first. The agent may be running."""
-    with closing(_open(outbox)) as db:
-        rows = db.execute("SELECT class, seq, reason, envelope, told, again FROM letter ORDER BY rowid").fetchall()
-    return [_letter(*row) for row in rows if row[3] is not None]
+    query = (
+        "SELECT class, seq, reason, envelope, told, again FROM letter WHERE envelope IS NOT NULL ORDER BY rowid LIMIT ?"
+    )
+    with _reading(outbox) as db:
+        return [_letter(*row) for row in db.execute(query, (MAX_LETTERS,)).fetchall()]
 
 
 def want_again(outbox: Path, message_class: MessageClass | None = None, seq: int | None = None) -> int:
     """Marks letters (all, those of a class, or one) to be sent again, under new numbers, by the agent; how many."""
-    with closing(_open(outbox)) as db:
+    with _reading(outbox) as db:
         return db.execute(
             "UPDATE letter SET again = 1 WHERE envelope IS NOT NULL"
             " AND class = coalesce(?, class) AND seq = coalesce(?, seq)",
@@ -115,16 +117,17 @@ def want_again(outbox: Path, message_class: MessageClass | None = None, seq: int
         ).rowcount
 
 
-def _open(outbox: Path) -> sqlite3.Connection:
+@contextmanager
+def _reading(outbox: Path) -> Iterator[sqlite3.Connection]:
+    """Raises BadSettings for a file that is no outbox, or a damaged one."""
     if not outbox.is_file():
         raise BadSettings(f"there is no {outbox}; give the data_dir of a gateway that has run")
-    db = sqlite3.connect(outbox, isolation_level=None, timeout=10)
-    try:
-        db.executescript(SCHEMA)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise BadSettings(f"{outbox} cannot be read as a gateway's outbox: {error}") from error
-    return db
+    with closing(sqlite3.connect(outbox, isolation_level=None, timeout=10)) as db:
+        try:
+            db.executescript(SCHEMA)
+            yield db
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            raise BadSettings(f"{outbox} cannot be read as a gateway's outbox: {error}") from error
 
 
 def _letter(name: str, seq: int, reason: str, envelope: bytes, told: int, again: int) -> DeadLetter:

@@ -1,4 +1,5 @@
-"""How this gateway comes by its certificate, and keeps one: a key is made here, a request goes to the server over HTTPS.
+"""How this gateway comes by its certificate, and keeps one: a key is made here, a request goes to the server over HTTPS, or
+in a file that people carry.
 
 Nothing on the gateway waits for this. A renewal that fails is counted, shown and tried again; what runs goes on running, with
 the old certificate for as long as the broker takes it, and without the server when it does not."""
@@ -6,6 +7,8 @@ the old certificate for as long as the broker takes it, and without the server w
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import ipaddress
 import json
 import logging
@@ -26,12 +29,12 @@ from edge_agent import identity
 from edge_agent.calls import NO_ANSWER, opened
 from edge_agent.identity import NEEDS, Identity
 from edge_agent.updates import write_durably
-from protocol.enrolment import ENROL, RENEW, Enrolment, Granted, Renewal, TokenFile, to_sign
+from protocol.enrolment import ENROL, RENEW, CarriedRenewal, Enrolment, Granted, Renewal, TokenFile, to_sign
 from protocol.errors import BadIdentity, BadSettings, MillwrightError, Reason, Redirected, TryLater
 from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
-PENDING = "pending.pem"
+PENDING, RENEWAL = "pending.pem", "renewal.pem"
 MOST_ANSWER_BYTES = 1_000_000
 FIRST_RETRY_S, LAST_RETRY_S = 30.0, 600.0
 DAY_S = 86_400.0
@@ -69,15 +72,49 @@ def renew(present: Identity, url: str, timeout_s: float = 30.0) -> Identity:
     certificate = present.certificate_pem.decode()
     asked = Renewal(certificate=certificate, request=request, signature=present.sign(to_sign(request)))
     granted = _ask(url + RENEW, asked, web_context(present.authority_pem.decode()), timeout_s)
+    return _installed(present, granted, key, granted.token)
+
+
+def renewal_to_carry(present: Identity) -> CarriedRenewal:
+    """The request for the next certificate, for a file. Its key waits beside the identity until an answer comes, so that the
+    answer to any file since then will do. Raises BadSettings, OSError."""
+    kept = present.folder / RENEWAL
+    key, request = _key_and_request(present.gateway, kept)
+    if _same_key(key, present.certificate_pem):  # it is in use: the power was cut before it was taken away
+        kept.unlink()
+        key, request = _key_and_request(present.gateway, kept)
+    token_digest = hashlib.sha256(_token_of(key).encode()).hexdigest()
+    return CarriedRenewal(request=request, signature=present.sign(to_sign(request)), token_digest=token_digest)
+
+
+def install_carried(present: Identity, granted: Granted) -> Identity | None:
+    """Puts a certificate that was carried in the place of the present one; None for an answer that has been taken before, or
+    that the present one is newer than. Raises BadIdentity for a certificate of another key or name, OSError where the disk
+    does not take it."""
+    kept = present.folder / RENEWAL
+    if not kept.exists() or _ends(granted.certificate.encode()) <= present.not_after:
+        return None
+    key, _ = _key_and_request(present.gateway, kept)
+    found = _installed(present, granted, key, _token_of(key))
+    kept.unlink()
+    return found
+
+
+def _installed(present: Identity, granted: Granted, key: bytes, token: str) -> Identity:
     _check(granted, present.gateway, key)
     identity.replace(
         present.folder,
         key=key,
         certificate=granted.certificate.encode(),
         authority=granted.authority.encode(),
-        token=granted.token,
+        token=token,
     )
     return _loaded(present.folder)
+
+
+def _token_of(key: bytes) -> str:
+    """What the HTTP API shall take from the owner of a key (PKCS #8): nobody else can tell it, and nothing more is kept."""
+    return hmac.new(key, b"millwright token v1", hashlib.sha256).hexdigest()
 
 
 class Keeper:
@@ -120,6 +157,17 @@ class Keeper:
         if self.present.due(self._now()) or now_s - self._connected_s >= CUT_OFF_S:
             self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
             self._thread.start()
+
+    def hand(self, granted: Granted, note: Callable[[str], None]) -> None:
+        """Takes a certificate that people carried here. Raises TryLater while one is asked for over the line."""
+        if self._thread is not None:
+            raise TryLater("a certificate is being asked for over the line")
+        try:
+            self._result = install_carried(self.present, granted)
+        except (MillwrightError, OSError) as error:
+            self._result = error
+        if self._result is not None:
+            self._take(note)
 
     def told(self) -> dict[str, Any]:
         """For status.json and for people."""
@@ -180,6 +228,7 @@ def _key_and_request(gateway: str, kept: Path | None) -> tuple[bytes, str]:
     """A private key (PKCS #8) and a request for the gateway's name, both PEM. kept: where the key waits for the answer."""
     try:
         from cryptography import x509
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import NameOID
@@ -187,7 +236,8 @@ def _key_and_request(gateway: str, kept: Path | None) -> tuple[bytes, str]:
         raise BadSettings(NEEDS) from error
     key = ec.generate_private_key(ec.SECP256R1())
     if kept is not None and kept.exists():
-        with contextlib.suppress(ValueError):  # half written: the answer to it was never asked for
+        # half written or damaged: the answer to it was never asked for
+        with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):
             waiting = serialization.load_pem_private_key(kept.read_bytes(), password=None)
             key = waiting if isinstance(waiting, ec.EllipticCurvePrivateKey) else key
     body = key.private_bytes(
@@ -214,6 +264,23 @@ def _check(granted: Granted, gateway: str, key: bytes) -> None:
         raise BadIdentity(Reason.BAD_CERTIFICATE, f"the server's answer holds no certificate: {error}") from error
     if not ours or certificate.subject.rfc4514_string() != f"CN={gateway}":
         raise BadIdentity(Reason.BAD_CERTIFICATE, "the server's certificate is for another key or name")
+
+
+def _same_key(key: bytes, certificate: bytes) -> bool:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    ours = load_pem_private_key(key, password=None).public_key()
+    return x509.load_pem_x509_certificate(certificate).public_key() == ours
+
+
+def _ends(certificate: bytes) -> datetime:
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+    except (ValueError, x509.InvalidVersion) as error:
+        raise BadIdentity(Reason.BAD_CERTIFICATE, f"the server's answer holds no certificate: {error}") from error
 
 
 def _ask(url: str, body: msgspec.Struct, context: ssl.SSLContext, timeout_s: float) -> Granted:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import BadBundle, Reason
 
-_MAGIC = b"\x93NUMPY\x01\x00"
+MAGIC = b"\x93NUMPY\x01\x00"
 _MOST_HEADER = 4096
 _HEADER = re.compile(
     r"\{'descr': '(?P<descr>\|[biu]1|<[iu][248]|<f[248])', 'fortran_order': False, "
@@ -35,7 +35,7 @@ def written(array: NDArray[np.generic]) -> bytes:
 def read(name: str, body: bytes) -> NDArray[np.generic]:
     """The array in a file; name: of the file, for people. Raises BadBundle."""
     length = int.from_bytes(body[8:10], "little")
-    if not body.startswith(_MAGIC) or length > _MOST_HEADER or len(body) < 10 + length:
+    if not body.startswith(MAGIC) or length > _MOST_HEADER or len(body) < 10 + length:
         raise BadBundle(Reason.BAD_ARCHIVE, f"{name} is no .npy file of version 1.0, or is cut")
     header = _HEADER.fullmatch(body[10 : 10 + length].decode("latin-1"))
     if header is None:

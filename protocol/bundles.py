@@ -247,7 +247,7 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,127}\.npy")
 _FOLDERS = {"tables": "tables", "golden_inputs": "golden/in", "golden_outputs": "golden/out"}
 _FIELDS = {folder: field for field, folder in _FOLDERS.items()}
 MOST_NAMED = 5
-_BROKEN_ZIP = (
+BROKEN_ZIP = (
     zipfile.BadZipFile,
     ValueError,
     EOFError,
@@ -362,7 +362,7 @@ def _members(archive: bytes) -> dict[str, bytes]:
             entries = opened.infolist()
             _check_entries(entries, len(archive))
             return {e.filename: opened.read(e) for e in entries}
-    except _BROKEN_ZIP as error:
+    except BROKEN_ZIP as error:
         raise BadBundle(Reason.BAD_ARCHIVE, f"not a readable archive: {type(error).__name__}: {error}") from error
 
 

@@ -1,5 +1,5 @@
 """Files that people carry between a gateway and its server where no line joins them: batches up, acknowledgements and what
-waits for the gateway down.
+waits for the gateway down. A gateway whose certificate is due asks for the next one in the header; the answer brings it.
 
 One JSON object a line: a header with the sender's certificate, records, and an end with the signature over everything before
 it. A file counts as a whole or not at all: whoever reads it goes through it once to check, and once more to take it, and both
@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from protocol.enrolment import CarriedRenewal, Granted
 from protocol.errors import BadMessage, Reason
 from protocol.handed_down import MAX_HANDED_DOWN_BYTES, HandedDown
 from protocol.names import MessageClass
@@ -30,7 +31,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line. gateway: who wrote it (up), or for whom it is (down)."""
+    """The first line. gateway: who wrote it (up), or for whom it is (down). renewal: the next certificate is asked for."""
 
     format: Annotated[str, msgspec.Meta(pattern=r"^millwright\.carried\.v1$")] = FORMAT
     way: Literal["up", "down"]
@@ -38,6 +39,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Name
     made_ms: TimeMs
     certificate: Annotated[str, msgspec.Meta(max_length=8000)]
+    renewal: CarriedRenewal | None = None
 
 
 class Up(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,10 +50,11 @@ class Up(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Down(msgspec.Struct, frozen=True, kw_only=True):
-    """An acknowledgement, or what waits for the gateway."""
+    """An acknowledgement, what waits for the gateway, or its next certificate."""
 
     ack: Ack | None = None
     handed_down: HandedDown | None = None
+    granted: Granted | None = None
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ its own: months of one part move together, so the total of a lead time scatters 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -195,12 +196,15 @@ def demand_ahead(windows: DemandWindows, answer: NDArray[np.floating], spec: Dem
     )
 
 
+_MONTH = re.compile(r"([0-9]{4})-(0?[1-9]|1[0-2])")
+
+
 def month_number(name: str) -> int:
     """Months since year 0 of "2026-04". Raises BadMessage for anything else."""
-    year, dash, month = name.partition("-")
-    if not (dash and len(year) == 4 and year.isdigit() and month.isdigit() and 1 <= int(month) <= 12):
+    told = _MONTH.fullmatch(name)
+    if told is None:
         raise BadMessage(Reason.BAD_TIME, f"month {name[:20]!r}: write it as 2026-04")
-    return int(year) * 12 + int(month) - 1
+    return int(told[1]) * 12 + int(told[2]) - 1
 
 
 def month_name(number: int) -> str:

@@ -35,9 +35,18 @@ class Renewal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     signature: Annotated[bytes, msgspec.Meta(max_length=200)]
 
 
+class CarriedRenewal(msgspec.Struct, frozen=True, kw_only=True):
+    """The same in a file that people carry, whose header has the certificate. token_digest: SHA-256 (hex) of what the HTTP
+    API shall take from this gateway: the gateway makes it, so that no secret travels with the file."""
+
+    request: Pem
+    signature: Annotated[bytes, msgspec.Meta(max_length=200)]
+    token_digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
 class Granted(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to both. token: what the HTTP API takes from this gateway. root: whose signatures on models count (TUF),
-    empty where the server has none. now_ms: the server's clock."""
+    """The answer to all. token: what the HTTP API takes from this gateway (empty in a file: the gateway has it). root: whose
+    signatures on models count (TUF), empty where the server has none. now_ms: the server's clock."""
 
     gateway: str
     certificate: str

@@ -13,8 +13,9 @@ from protocol.names import MessageClass
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=4000)]
-TimeMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
-"""Up to the last millisecond of the year 9999."""
+LAST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
 StepMs = Annotated[int, msgspec.Meta(ge=1, le=366 * 86_400_000)]
 
 

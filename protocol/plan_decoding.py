@@ -209,7 +209,8 @@ class ModelChooser:
         if len(told) > self._decoder.context:
             raise Silent(f"{len(told)} tokens do not fit the model's context of {self._decoder.context}")
         self._decoder.rewind(same)
-        logits = np.asarray(self._decoder.feed(fresh)[-1], dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # what is no number is seen below
+            logits = np.asarray(self._decoder.feed(fresh)[-1], dtype=np.float64)
         self._held = list(told)
         if not np.isfinite(logits).all():
             raise Silent("the model's logits are no numbers: its file or its arithmetic is broken")

@@ -16,10 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from protocol.observations import LAST_MS
 from protocol.schedules import Maintenance, Operation, Placed, PlacedMaintenance, Schedule, Shop, ShopJob, Waits
 
-LAST_MS = 253_402_300_799_999
-"""The last millisecond that can be written down."""
 Span = tuple[int, int]
 _T = TypeVar("_T")
 

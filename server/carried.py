@@ -1,5 +1,5 @@
 """A gateway's file is stored exactly once, however often it is brought, and never in part; the answer to carry back holds the
-acknowledgements and what waits for the gateway."""
+acknowledgements, what waits for the gateway, and its next certificate where it asks for one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.orm import Session
 
 from protocol.carried import SERVER_NAME, Down, Header, Up, Whole, Writer, read, read_batch
-from protocol.errors import BadMessage, Reason
+from protocol.enrolment import Granted
+from protocol.errors import BadIdentity, BadMessage, Reason
 from protocol.names import MessageClass, strict_name
 from protocol.sync import Ack, Batch, ClassAck, decode
 from server import enrolment, intake
@@ -28,13 +29,15 @@ CERTIFICATE_LIVES = timedelta(minutes=10)
 
 @dataclass
 class Taken:
-    """What a file brought."""
+    """What a file brought. granted: the next certificate, where one was asked for and may be; not_renewed: why it may not."""
 
     site: str
     gateway: str
     batches: int
     acks: list[Ack]
     refused: int = 0
+    granted: Granted | None = None
+    not_renewed: str = ""
 
     @property
     def foreign(self) -> list[MessageClass]:
@@ -63,6 +66,7 @@ def take(database: Database, ca: CA, file: Path, now: datetime, catalogues: Cata
             again = read(stream.readline, Up, store)
             if again.signed != whole.signed:
                 raise BadMessage(Reason.BAD_ARCHIVE, f"{file} was changed while it was read")
+            _renew(session, ca, header, taken, now)
     return taken
 
 
@@ -79,8 +83,23 @@ def answer(database: Database, ca: CA, taken: Taken, now: datetime) -> bytes:
     for ack in _newest(taken.acks):
         made.add(Down(ack=ack))
     made.add(Down(handed_down=waits))
+    if taken.granted is not None:
+        made.add(Down(granted=taken.granted))
     made.end(lambda payload: key.sign(payload, ec.ECDSA(hashes.SHA256())))
     return b"".join(lines)
+
+
+def _renew(session: Session, ca: CA, header: Header, taken: Taken, now: datetime) -> None:
+    """By the rules of a renewal over HTTPS. Whoever may have none has his messages taken all the same; it is counted."""
+    if header.renewal is None:
+        return
+    try:
+        issued = enrolment.renew_by_file(session, ca, header.certificate, header.renewal, now)
+        taken.granted = enrolment.granted(ca, issued, "", now)
+    except BadIdentity as why:
+        taken.not_renewed = str(why)
+        if why.reason is not Reason.NOT_DUE:
+            enrolment.count_refusal(session, why, now)
 
 
 def _checked(session: Session, ca: CA, stream: BinaryIO, now: datetime) -> Whole:

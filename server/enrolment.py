@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from protocol.enrolment import TOKEN_PREFIX, to_sign
+from protocol.enrolment import TOKEN_PREFIX, CarriedRenewal, Granted, to_sign
 from protocol.errors import BadIdentity, Reason
 from server.database import CertificateRow, EnrolTokenRow, Gateway, IdentityRefusalRow
 from server.identity import BACKDATED, CA, Issued, gateway_name, key_digest, requested
@@ -75,7 +75,21 @@ def enrol(session: Session, ca: CA, token: str, request: str, now: datetime) -> 
 def renew(
     session: Session, ca: CA, certificate: str, request: str, signature: bytes, now: datetime
 ) -> tuple[Issued, str]:
-    """The next certificate of a gateway, for a new key. Raises BadIdentity; `not_due` is no fault, only early."""
+    """The next certificate of a gateway, for a new key, and its token for the HTTP API. Raises BadIdentity; `not_due` is no
+    fault, only early."""
+    issued = _renewed(session, ca, certificate, request, signature, now)
+    return issued, book(session, issued, "renewed", now)
+
+
+def renew_by_file(session: Session, ca: CA, certificate: str, asked: CarriedRenewal, now: datetime) -> Issued:
+    """The same for a request that people carried; the token is known by its digest alone. A file that is brought again gets
+    another certificate for the same key, which is no more than the first gave."""
+    issued = _renewed(session, ca, certificate, asked.request, asked.signature, now)
+    _write_down(session, issued, "renewed", asked.token_digest, now)
+    return issued
+
+
+def _renewed(session: Session, ca: CA, certificate: str, request: str, signature: bytes, now: datetime) -> Issued:
     gateway = signed_by(session, ca, certificate.encode(), signature, to_sign(request), now)
     present = x509.load_pem_x509_certificate(certificate.encode())
     begin, end = present.not_valid_before_utc, present.not_valid_after_utc
@@ -84,8 +98,19 @@ def renew(
         raise BadIdentity(Reason.NOT_DUE, f"{gateway}'s certificate is renewed from {due:%Y-%m-%dT%H:%M:%SZ} on")
     if requested(request.encode(), gateway) == present.public_key():
         raise BadIdentity(Reason.BAD_REQUEST, "a renewal is for a new key")
-    issued = ca.sign_request(request.encode(), gateway, now)
-    return issued, book(session, issued, "renewed", now)
+    return ca.sign_request(request.encode(), gateway, now)
+
+
+def granted(ca: CA, issued: Issued, token: str, now: datetime, root: str = "") -> Granted:
+    """What the gateway is told."""
+    return Granted(
+        gateway=issued.name,
+        certificate=issued.pem.decode(),
+        authority=ca.pem.decode(),
+        token=token,
+        now_ms=_ms(now),
+        root=root,
+    )
 
 
 def renewed_from(begin: datetime, end: datetime) -> datetime:
@@ -158,19 +183,23 @@ def revoked(session: Session, now: datetime) -> list[tuple[str, datetime]]:
 def book(session: Session, issued: Issued, because: str, now: datetime) -> str:
     """Writes a certificate down, with a token for the HTTP API that is answered and kept as its SHA-256 only."""
     token = secrets.token_urlsafe(32)
+    _write_down(session, issued, because, _sha256(token), now)
+    return token
+
+
+def _write_down(session: Session, issued: Issued, because: str, token_digest: str, now: datetime) -> None:
     session.add(
         CertificateRow(
             serial=issued.serial,
             name=issued.name,
             because=because,
             key_digest=issued.key_digest,
-            token_digest=_sha256(token),
+            token_digest=token_digest,
             issued_ms=_ms(now),
             not_after_ms=_ms(issued.not_after),
             revoked_ms=None,
         )
     )
-    return token
 
 
 def count_refusal(session: Session, why: BadIdentity, now: datetime, times: int = 1) -> None:

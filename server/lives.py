@@ -17,6 +17,7 @@ import numpy as np
 
 from protocol.errors import Reason, Refused
 from protocol.life_windows import Life
+from protocol.observations import LAST_MS
 from protocol.windows import MAX_BUCKETS, Floats, resample
 from server.datasets import Snapshot, checked, frozen
 
@@ -62,20 +63,10 @@ def read_folder(folder: Path, step_ms: int) -> RecordedLives:
     signals: list[str] = []
     types: set[str] = set()
     for path in found:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines)
-            columns = list(rows.fieldnames or [])
-            missing = [name for name in ("unit", "time", "failed") if name not in columns]
-            if missing:
-                raise Refused(Reason.WRONG_TYPE, f"{path.name}: no column {', '.join(missing)}")
-            mine = [name for name in columns if name not in OWN_COLUMNS]
-            signals += [name for name in mine if name not in signals]
-            for number, row in enumerate(rows, start=2):
-                types.add((row.get("machine_type") or "").strip())
-                unit = units.setdefault((row["unit"] or "").strip(), _Unit())
-                unit.times.append(_time(row["time"], path, number))
-                unit.rows.append([_number(row.get(name)) for name in signals])
-                unit.failed |= (row["failed"] or "").strip().lower() in ("1", "1.0", "true", "yes")
+        try:
+            _read_file(path, units, signals, types)
+        except csv.Error as error:
+            raise Refused(Reason.WRONG_TYPE, f"{path.name} is no table: {error}") from error
     if len(types) > 1:
         raise Refused(
             Reason.WRONG_TYPE, f"machine types {', '.join(sorted(types))} in one folder: give each a folder of its own"
@@ -86,6 +77,24 @@ def read_folder(folder: Path, step_ms: int) -> RecordedLives:
     if sum(life.signals.size for life in lives) > MOST_CELLS:
         raise Refused(Reason.TOO_LARGE, f"more than {MOST_CELLS} cells: use a longer step_ms or fewer units")
     return RecordedLives(types.pop(), step_ms, signals, lives)
+
+
+def _read_file(path: Path, units: dict[str, _Unit], signals: list[str], types: set[str]) -> None:
+    """Adds the rows of one file to what was read of the others."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+        rows = csv.DictReader(lines)
+        columns = list(rows.fieldnames or [])
+        missing = [name for name in ("unit", "time", "failed") if name not in columns]
+        if missing:
+            raise Refused(Reason.WRONG_TYPE, f"{path.name}: no column {', '.join(missing)}")
+        mine = [name for name in columns if name not in OWN_COLUMNS]
+        signals += [name for name in mine if name not in signals]
+        for number, row in enumerate(rows, start=2):
+            types.add((row.get("machine_type") or "").strip())
+            unit = units.setdefault((row["unit"] or "").strip(), _Unit())
+            unit.times.append(_time(row["time"], path, number))
+            unit.rows.append([_number(row.get(name)) for name in signals])
+            unit.failed |= (row["failed"] or "").strip().lower() in ("1", "1.0", "true", "yes")
 
 
 def freeze_lives(recorded: RecordedLives, artifacts: Path) -> Snapshot:
@@ -151,9 +160,15 @@ def _number(text: str | None) -> float:
 def _time(text: str | None, path: Path, number: int) -> int:
     told = (text or "").strip()
     try:
-        return int(told)
+        found = int(told)
     except ValueError:
-        pass
+        found = _stamp(told, path, number)
+    if not 0 <= found <= LAST_MS:
+        raise Refused(Reason.BAD_TIME, f"{path.name} line {number}: {told[:40]!r} is not between 1970 and 9999")
+    return found
+
+
+def _stamp(told: str, path: Path, number: int) -> int:
     try:
         at = datetime.fromisoformat(told)
     except ValueError as error:

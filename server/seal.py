@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -48,7 +48,7 @@ class Seal:
             made = cls(private)
             if not (folder / PUBLIC_FILE).exists():
                 _write_once(folder / PUBLIC_FILE, made.public_pem, 0o644)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise BadSettings(f"{path} is not a private key in PEM without a passphrase") from error
         except OSError as error:
             raise BadSettings(f"cannot read or make the key {path}: {error.strerror}") from error
@@ -74,7 +74,7 @@ def read_public(path: Path) -> Ed25519PublicKey:
         public = load_pem_public_key(path.read_bytes())
     except OSError as error:
         raise BadSettings(f"cannot read the public key {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise BadSettings(f"{path} is no public key in PEM: {error}") from error
     if not isinstance(public, Ed25519PublicKey):
         raise BadSettings(f"{path} is no ed25519 key")

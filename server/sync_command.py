@@ -8,8 +8,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from protocol.errors import BadSettings, Refused
-from server import carried, config, intake, revocation
+from protocol.errors import BadIdentity, BadSettings, Refused
+from server import carried, config, enrolment, intake, revocation
 from server.catalogues import Catalogues
 from server.database import Database
 from server.identity import CA
@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as why:
         with database.begin() as session:
             beginning = _beginning(options.file)
+            if isinstance(why, BadIdentity):
+                enrolment.count_refusal(session, why, now)
             intake.quarantine(session, "", WHERE, None, why, beginning, int(now.timestamp() * 1000))
         sys.stdout.write(f"{options.file}: {why}\nNothing of it was taken.\n")
         return 1
@@ -44,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         raise BadSettings(f"{error.filename}: {error.strerror}") from error
     finally:
         database.close()
+    if taken.granted is not None:
+        sys.stdout.write(f"{taken.gateway} has asked for its next certificate; it is in the answer\n")
+    if taken.not_renewed:
+        sys.stdout.write(f"{taken.gateway} gets no new certificate: {taken.not_renewed}\n")
     sys.stdout.write(
         f"{taken.gateway} ({taken.site}): {taken.batches} batches read, {taken.refused} messages in quarantine\n"
         + (

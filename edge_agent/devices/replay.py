@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import TextIO
 
 from protocol.errors import BadSettings
 
+LONGEST_LINE = 1_000_000
 LABELS = {"anomaly", "changepoint", "label", "is_anomaly"}
 
 
@@ -39,7 +41,10 @@ def find(patterns: list[str]) -> list[Path]:
 def recognise(path: Path, time_column: str = "") -> Recording:
     """Reads the head of a file; raises BadSettings naming what is missing."""
     with open_text(path) as file:
-        head = file.readline()
+        try:
+            head = file.readline(LONGEST_LINE)
+        except (EOFError, zlib.error, OSError) as error:
+            raise BadSettings(f"{path} cannot be read: {error}") from error
     delimiter = max(",;\t", key=head.count)
     columns = [c.strip().strip('"') for c in head.strip().split(delimiter)]
     time = time_column or next((c for c in columns if c.lower() in {"timestamp", "datetime", "time", "date"}), "")
@@ -54,22 +59,36 @@ def recognise(path: Path, time_column: str = "") -> Recording:
 def rows(recording: Recording) -> Iterator[tuple[int, dict[str, str]]]:
     """(time_ms, column -> text). A stamp without a zone is read as UTC; a row whose time cannot be read has time -1."""
     with open_text(recording.path) as file:
-        for row in csv.DictReader(file, delimiter=recording.delimiter):
-            yield to_ms(row.get(recording.time_column) or ""), {c: row.get(c) or "" for c in recording.value_columns}
+        try:
+            for row in csv.DictReader(_lines(file, recording.path), delimiter=recording.delimiter):
+                yield (
+                    to_ms(row.get(recording.time_column) or ""),
+                    {c: row.get(c) or "" for c in recording.value_columns},
+                )
+        except (csv.Error, EOFError, zlib.error, OSError) as error:
+            raise BadSettings(f"{recording.path} cannot be read to its end: {error}") from error
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Its lines, of which none is without an end."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise BadSettings(f"{path}: a line of {LONGEST_LINE} characters or more is none of a table")
+        yield line
 
 
 def open_text(path: Path) -> TextIO:
     """A file as text, compressed by gzip or not."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return path.open(encoding="utf-8-sig", errors="replace", newline="")
 
 
 def to_ms(text: str) -> int:
     """ISO text or epoch seconds as milliseconds UTC; -1 if it is neither."""
     try:
         return round(float(text) * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         moment = datetime.fromisoformat(text)

@@ -36,10 +36,11 @@ from edge_agent.skills.forecast import NAIVE, STALE_AFTER_BUCKETS, ForecastSkill
 from protocol import columns
 from protocol.bundles import MAX_BUNDLE_BYTES, digest
 from protocol.covariates import reader
-from protocol.errors import BadSettings
+from protocol.errors import BadBundle, BadSettings, Reason
 from protocol.recordings import Finding, Layout, Recordings, known_inputs, lay_out, step_words
 from protocol.reports import Forecast, ForecastExplanation
 from protocol.twin import Role
+from protocol.unreadable import UNREADABLE
 from protocol.windows import Floats
 
 RECORDINGS = "recordings"
@@ -141,7 +142,10 @@ def layout_of(models: list[LoadedModel], arguments: argparse.Namespace) -> Layou
     }
     if kept is None and not ("time" in told and "targets" in told):
         raise BadSettings("these bundles were not trained on a file: say --time, --target and --series")
-    layout = msgspec.json.decode(kept, type=Layout) if kept else Layout(**told)
+    try:
+        layout = msgspec.json.decode(kept, type=Layout) if kept else Layout(**told)
+    except UNREADABLE as error:
+        raise BadBundle(Reason.BAD_ARCHIVE, f"the bundle's columns cannot be read: {error}") from error
     known = () if arguments.ignore_known else layout.known
     return msgspec.structs.replace(layout, **told, step_ms=window.step_ms, known=known)
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from edge_agent.lists import rank_alone
+from edge_agent.once.moments import moment_ms
 from edge_agent.plans import voice_of
 from edge_agent.runtimes import LoadedModel, load
 from edge_agent.skills.recommend import Request
@@ -102,7 +101,7 @@ def main(argv: list[str]) -> int:
         raise BadSettings(f"--candidates {given.candidates}: ask for 1 to {MOST_CANDIDATES}")
     catalogue = load_catalogue(given.catalogue)
     bundles = _bundles(given.bundle)
-    now_ms = _moment(given.at)
+    now_ms = moment_ms("--at", given.at)
     if given.kind == "design":
         answer = _designs(catalogue, given, bundles, now_ms)
     else:
@@ -188,16 +187,6 @@ def _bundles(paths: Sequence[Path]) -> Bundles:
                 f"{path} is a {model.passport.family} model: a recommender ranks, a language model chooses"
             )
     return Bundles(ranker, writer)
-
-
-def _moment(text: str) -> int:
-    if not text:
-        return time.time_ns() // 1_000_000
-    try:
-        told = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadSettings(f"--at {text!r}: write 2026-09-01T08:00Z") from error
-    return round((told if told.tzinfo is not None else told.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 # words ----------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.buying import proposals
+from edge_agent.once.moments import moment_ms
 from edge_agent.runtimes import LoadedModel, load
 from edge_agent.stores import load_catalogue
 from protocol import columns
@@ -34,11 +34,13 @@ from protocol.catalogue import Catalogue
 from protocol.demand_windows import month_name, month_number
 from protocol.errors import BadSettings, Reason, Refused
 from protocol.names import stable_id
+from protocol.observations import LAST_MS
 from protocol.purchases import OpenOrder, PurchaseProposal, StockLevel
 from protocol.reports import FaultRisk, ModelRef
 
 T = TypeVar("T")
 DAY_MS = 86_400_000
+MOST_DAYS = 3660
 TOLD = ModelRef("supply.purchase", "told_by_file")
 _NEVER = -700.0
 """Log odds of what never happens."""
@@ -48,7 +50,7 @@ Months = tuple[str, list[float | None]]
 def main(argv: list[str]) -> int:
     """`millwright purchase …`."""
     given = _parser().parse_args(argv)
-    now_ms = _today(given.today)
+    now_ms = moment_ms("--today", given.today)
     catalogue = load_catalogue(given.catalogue)
     if given.budget is not None:
         if not (math.isfinite(given.budget) and given.budget >= 0):
@@ -94,6 +96,9 @@ class Table:
             raise Refused(
                 Reason.BAD_TIME, f"row {row}: the {column} cannot be read: write 2026-04-30 or 2026-04-30T08:00Z"
             )
+        odd = np.flatnonzero((stamps.wall_ms < 0) | (stamps.wall_ms > LAST_MS))
+        if len(odd):
+            raise Refused(Reason.BAD_TIME, f"row {int(odd[0]) + 1}: the {column} is not between 1970 and 9999")
         return [int(ms) for ms in stamps.wall_ms]
 
 
@@ -138,7 +143,10 @@ def _stock(path: Path, catalogue: Catalogue, demand: dict[str, Months], now_ms: 
         if part in levels:
             raise Refused(Reason.CONFLICTING_DUPLICATE, f"row {row}: part {part!r} stands twice: one row a part")
         ordered = _units(0.0 if math.isnan(on_order) else on_order, f"row {row}: on_order of {part}")
-        due_ms = time_ms + round((0.0 if math.isnan(due_days) else due_days) * DAY_MS)
+        due_days = 0.0 if math.isnan(due_days) else due_days
+        if not 0 <= due_days <= MOST_DAYS:
+            raise Refused(Reason.WRONG_TYPE, f"row {row}: due_days of {part} must be from 0 to {MOST_DAYS}")
+        due_ms = time_ms + round(due_days * DAY_MS)
         first, monthly = demand.get(part, ("", []))
         levels[part] = StockLevel(
             id=stable_id("stock", part, time_ms),
@@ -216,8 +224,10 @@ def _risks(path: Path, now_ms: int) -> Risks:
     for row, (machine, failure, probability, within_days, base) in enumerate(rows, 1):
         if not 0 <= probability <= 1 or not (math.isnan(base) or 0 <= base <= 1):
             raise Refused(Reason.WRONG_TYPE, f"row {row}: probabilities of {machine} must be between 0 and 1")
-        if not 0 < within_days <= 3660:
-            raise Refused(Reason.WRONG_TYPE, f"row {row}: within_days of {machine} must be above 0, at most 3660")
+        if not 0 < within_days <= MOST_DAYS:
+            raise Refused(
+                Reason.WRONG_TYPE, f"row {row}: within_days of {machine} must be above 0, at most {MOST_DAYS}"
+            )
         found.append(
             FaultRisk(
                 id=stable_id("risk", machine, failure, now_ms),
@@ -256,16 +266,6 @@ def _model(path: Path) -> LoadedModel:
 def _month_of(time_ms: int) -> int:
     here = datetime.fromtimestamp(time_ms / 1000, UTC)
     return here.year * 12 + here.month - 1
-
-
-def _today(text: str) -> int:
-    if not text:
-        return int(time.time() * 1000)
-    try:
-        day = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadSettings(f"--today {text!r}: write it as 2026-04-30") from error
-    return int((day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _as_json(made: list[PurchaseProposal], without: list[str], now_ms: int) -> str:

@@ -53,6 +53,8 @@ def export(settings: AgentSettings, identity: Identity, out: Path, most_bytes: i
     sys.stdout.writelines(f"  {lane:9} {count}\n" for lane, count in done.messages.items())
     if done.left:
         sys.stdout.write(f"{done.left} more did not fit; export again when the answer to this file was taken\n")
+    if done.renewal:
+        sys.stdout.write("The gateway's certificate is due: the file asks for the next one.\n")
     sys.stdout.write("The gateway keeps everything until the server's answer is here.\n")
     return 0
 

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +22,9 @@ import msgspec
 from edge_agent.config import AgentSettings
 from edge_agent.once.status import families, read
 from edge_agent.sent import summary
+from protocol.errors import BadSettings
 from protocol.exposition import CONTENT_TYPE, exposition
+from protocol.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 FILES = {
@@ -30,8 +33,6 @@ FILES = {
     "/panel.js": ("panel.js", "text/javascript; charset=utf-8"),
 }
 POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
-NOTHING_SAID = (OSError, ValueError, KeyError, TypeError)
-"""What reading `status.json` raises where no agent wrote one yet, or one of another version did."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -40,8 +41,8 @@ def what_we_sent(settings: AgentSettings, since_day: str = "") -> dict[str, Any]
     and what the outbox says of each lane."""
     folder = Path(settings.data_dir)
     try:
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        status = msgspec.json.decode((folder / "status.json").read_bytes(), type=dict[str, Any])
+    except (OSError, *UNREADABLE):
         status = {}
     return {
         "site": settings.site,
@@ -56,9 +57,10 @@ def what_we_sent(settings: AgentSettings, since_day: str = "") -> dict[str, Any]
 def metrics(settings: AgentSettings) -> str | None:
     """What `millwright status --metrics` prints, as it is now; None where the agent has not said yet how it is."""
     try:
-        return exposition(families(*read(Path(settings.data_dir) / "status.json")))
-    except NOTHING_SAID:
+        _, told = read(Path(settings.data_dir) / "status.json")
+    except (OSError, BadSettings):
         return None
+    return exposition(families(told, told.age_s(time.time())))
 
 
 class Panel:

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
-from protocol.enrolment import ENROL, MOST_BODY_BYTES, RENEW, Enrolment, Granted, Renewal
+from protocol.enrolment import ENROL, MOST_BODY_BYTES, RENEW, Enrolment, Renewal
 from protocol.errors import BadIdentity, BadSettings, Reason
 from protocol.unreadable import UNREADABLE
 from server import enrolment, revocation
@@ -104,17 +104,8 @@ def identity_routes(database: Database, settings: Settings) -> APIRouter:
             if why.reason is not Reason.TOO_OFTEN:
                 _count(database, why, patience.refused(caller), now)
             raise refusal(why) from why
-        granted = Granted(
-            gateway=issued.name,
-            certificate=issued.pem.decode(),
-            authority=ca.pem.decode(),
-            token=token,
-            now_ms=int(now.timestamp() * 1000),
-            root=_root(settings),
-        )
-        return Response(
-            msgspec.json.encode(granted), media_type="application/json", headers={"Cache-Control": "no-store"}
-        )
+        told = msgspec.json.encode(enrolment.granted(ca, issued, token, now, _root(settings)))
+        return Response(told, media_type="application/json", headers={"Cache-Control": "no-store"})
 
     @router.post(ENROL, summary="A gateway's first certificate, for a one-time token: {token, request}")
     def enrol(request: Request, body: Body) -> Response:

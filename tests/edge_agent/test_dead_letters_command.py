@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,13 @@ def test_a_number_without_its_class_and_a_folder_without_an_outbox_are_said(
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "outbox.db").write_bytes(b"this is no database, but long enough to be looked at" * 50)
     assert main(["dead-letters", "list", "--data-dir", str(tmp_path / "bad")]) == 2
+
+
+def test_a_damaged_outbox_is_said_in_one_line_and_read_no_further(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = gateway / "outbox.db"
+    with sqlite3.connect(file) as db:
+        db.executescript("PRAGMA journal_mode=DELETE; PRAGMA writable_schema=ON; UPDATE sqlite_schema SET rootpage = 1")
+    assert main(["dead-letters", "list", "--data-dir", str(gateway)]) == 2
+    assert "cannot be read as a gateway's outbox" in capsys.readouterr().err

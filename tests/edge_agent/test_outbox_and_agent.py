@@ -16,6 +16,7 @@ import pytest
 
 from edge_agent.agent import Agent, build_agent
 from edge_agent.config import AgentSettings, ClockSettings, ForecastSettings, ShareSettings
+from edge_agent.enrolment import Keeper
 from edge_agent.explain import Labels
 from edge_agent.runtimes import load
 from edge_agent.skills.write_report import Facts, write
@@ -54,7 +55,8 @@ factory = _factory()
 class Gateway:
     """An agent in an in-memory factory, and a server that acknowledges when told to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keeper: Keeper | None = None) -> None:
+        self._keeper = keeper
         (folder / "mapping.toml").write_text(
             '[[source]]\ntopic = "plant/{machine}/{signal}"\nvalue = "$.value"\ntime = "$.timestamp"\ntime_unit = "ms"\n'
             '[[known_inputs]]\ntopic = "schedule/line"\n[[work_orders]]\ntopic = "orders/{machine}"\n'
@@ -79,7 +81,13 @@ class Gateway:
             share=ShareSettings(block_steps=10),
         )
         self.agent = build_agent(
-            settings, clock=self.clock, plant=self.plant, uplink=self.uplink, fetch=lambda _: b"", boot_id="b"
+            settings,
+            clock=self.clock,
+            plant=self.plant,
+            uplink=self.uplink,
+            fetch=lambda _: b"",
+            boot_id="b",
+            keeper=self._keeper,
         )
         return self.agent
 

@@ -129,7 +129,7 @@ def test_wrong_questions_are_refused_with_status_2_and_the_remedy(
 
 def test_a_bad_time_is_refused(plant: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert millwright.main(["plan", "process", "--catalogue", str(plant), "--for", "cover-panel", "--at", "noon"]) == 2
-    assert "write 2026-09-01T08:00Z" in capsys.readouterr().err
+    assert "write it as 2026-04-30 or 2026-04-30T08:00Z" in capsys.readouterr().err
 
 
 def test_a_catalogue_that_contradicts_itself_is_refused(plant: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import millwright
-from edge_agent.once.status import certificate
+from edge_agent.once.status import Certificate, certificate
 from tests.edge_agent.test_outbox_and_agent import Gateway
 
 
@@ -38,13 +38,16 @@ def test_the_command_says_what_the_agent_knows(tmp_path: Path, capsys: pytest.Ca
     assert any(line.startswith('millwright_agent_outbox_messages{class="metric"} ') for line in lines)
     assert millwright.main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gateway"] == "g"
+    (tmp_path / "data" / "status.json").write_text('{"time_ms": 1')
+    assert millwright.main(command) == 2
+    assert "an agent that runs writes it anew" in capsys.readouterr().err
 
 
 def test_the_command_says_until_when_the_certificate_holds_and_why_there_is_no_new_one() -> None:
-    told = {"not_after_ms": 1_790_000_000_000, "renewals": 0, "failures": 3, "last_error": "the server is away"}
+    told = Certificate(not_after_ms=1_790_000_000_000, failures=3, last_error="the server is away")
     assert certificate(told) == [
         "  certificate until 2026-09-21 14:13 UTC",
         "  certificate NOT renewed, 3 time(s): the server is away",
     ]
-    assert certificate({**told, "last_error": ""}) == ["  certificate until 2026-09-21 14:13 UTC"]
+    assert certificate(Certificate(not_after_ms=told.not_after_ms)) == ["  certificate until 2026-09-21 14:13 UTC"]
     assert certificate(None) == []

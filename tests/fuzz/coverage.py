@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-OURS = tuple(f"{ROOT / name}/" for name in ("protocol", "edge_agent", "server"))
+OURS = tuple(f"{ROOT / name}/" for name in ("protocol", "edge_agent", "server", "export"))
 
 
 class Lines:
@@ -21,11 +22,13 @@ class Lines:
     def new(self, call: Callable[[], object]) -> int:
         """How many lines `call` reaches that none did before. What it raises goes on, with its lines counted."""
         before = len(self.reached)
+        threading.settrace(self._called)  # a web application answers on threads of its own
         sys.settrace(self._called)
         try:
             call()
         finally:
             sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]  # "no function" is what ends it
             self.fresh = len(self.reached) - before
         return self.fresh
 

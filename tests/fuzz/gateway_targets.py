@@ -14,17 +14,11 @@ import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_agent import clock, config, enrolment, identity, mapping, noise, sent, sharing
-from edge_agent.clock import Kept
+from edge_agent import config, enrolment, identity, mapping
 from edge_agent.intake import Intake, work_order
-from edge_agent.once.report import read_reports, read_sources
 from edge_agent.redaction import Redactor
 from edge_agent.runtimes import load
 from edge_agent.runtimes.lite import check_file
-from edge_agent.sharing import Told
-from edge_agent.skills.forecast import memory
-from edge_agent.stores import Kept as Stock
-from edge_agent.stores import Store
 from protocol.bundles import Lite, Parity, digest, pack
 from protocol.catalogue import Catalogue
 from protocol.enrolment import Granted
@@ -32,7 +26,7 @@ from protocol.errors import MillwrightError
 from protocol.sync import encode
 from server.identity import CA
 from tests.bundles import small
-from tests.fuzz.targets import Target, wire_examples
+from tests.fuzz.targets import Target, through, wire_examples
 from tests.identities import p256, pem, request
 
 MOST_TEXT = 4000
@@ -107,19 +101,8 @@ def targets(folder: Path) -> Iterator[Target]:
     """Those of `edge_agent`. folder: an empty one."""
     yield from _plant(folder)
     yield from _settings(folder)
-    yield from _kept(folder)
     yield from _server(folder)
     yield from _models()
-
-
-def _through(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], None]:
-    """A reader of files as one of bytes."""
-
-    def given(data: bytes) -> None:
-        path.write_bytes(data)
-        read(path)
-
-    return given
 
 
 def _plant(folder: Path) -> Iterator[Target]:
@@ -166,12 +149,12 @@ def _redacted(redactor: Redactor, text: str) -> None:
 
 
 def _settings(folder: Path) -> Iterator[Target]:
-    yield Target("mapping", _through(folder / "mapping.toml", _whole_mapping), [MAPPING.encode()])
+    yield Target("mapping", through(folder / "mapping.toml", _whole_mapping), [MAPPING.encode()])
     agent = b'site = "plant"\ngateway = "gateway-1"\n'
     agent += b'mapping = "mapping.toml"\ndata_dir = "data"\nstep_ms = 60000\n[plant]\nhost = "m"\n'
-    yield Target("agent_settings", _through(folder / "agent.toml", config.load), [agent])
+    yield Target("agent_settings", through(folder / "agent.toml", config.load), [agent])
     read = functools.partial(config.read_toml, into=Catalogue)
-    yield Target("catalogue", _through(folder / "catalogue.toml", read), [CATALOGUE.encode()])
+    yield Target("catalogue", through(folder / "catalogue.toml", read), [CATALOGUE.encode()])
 
 
 def _whole_mapping(path: Path) -> None:
@@ -180,42 +163,6 @@ def _whole_mapping(path: Path) -> None:
     for topic, body in SAMPLES.items():
         known.wire_kind(topic)
         Intake(known, lambda: NOW, 300).read(topic, json.dumps(body).encode(), retained=False)
-
-
-def _kept(folder: Path) -> Iterator[Target]:
-    """Files that the agent wrote itself, after a disk has failed: it goes on without them."""
-    kept: dict[str, tuple[Callable[[Path], object], Any]] = {
-        "clock": (clock._restored, Kept()),
-        "sharing": (sharing._read, [Told("P-101", "flow", NOW)]),
-        "noise": (lambda path: noise.Budget(path, 1.0), noise.Spent()),
-        "sent": (lambda path: sent._read(path, sent.Day), sent.Day(day="2026-01-31")),
-        "stock": (lambda path: Store(path.parent, Catalogue()), Stock()),
-    }
-    for name, (read, example) in kept.items():
-        yield Target(f"kept-{name}", _through(folder / f"{name}.json", read), [msgspec.json.encode(example)], json=True)
-    arrays = memory.pack({"a": np.arange(6, dtype=np.float64).reshape(2, 3), "b": np.arange(3, dtype=np.int32)})
-    learned = memory.Memory(
-        step_ms=1000,
-        horizon=4,
-        season=0,
-        keys=[("P-101", "flow")],
-        forecasters={"x": memory.Learned(algorithm="x", digest="y", tables=arrays)},
-        coverage=arrays,
-        reference={},
-    )
-    yield Target("kept-memory", _memory, [memory.encode(learned)])
-    report = encode(wire_examples()["report"])
-    yield Target(
-        "reports_file", _through(folder / "reports.json", read_reports), [report, report + b"\n" + report], json=True
-    )
-    sources = json.dumps({"type": "millwright.report.v1", "data": json.loads(report)}).encode()
-    yield Target("sources_file", _through(folder / "sources.jsonl", read_sources), [sources], json=True)
-
-
-def _memory(data: bytes) -> None:
-    told = memory.decode(data)
-    for tables in (*(one.tables for one in told.forecasters.values()), told.coverage, told.reference):
-        memory.unpack(tables)
 
 
 def _server(folder: Path) -> Iterator[Target]:

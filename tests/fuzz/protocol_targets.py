@@ -83,6 +83,27 @@ RULES = (
     b"wall >= 0.1 * bore", b"min(a, b, 3) < sqrt(c) ^ 2 / pi", b"-(a + -b) = 1e3", b"max(a, 2) > 0.5 - b", b"((a)) <= b"
 )  # fmt: skip
 
+LEDGER = ledger.Ledger(
+    issued_ms=NOW,
+    gateways=[
+        ledger.GatewayLedger(
+            site="s",
+            gateway="g",
+            lanes=[
+                ledger.LaneLedger(
+                    message_class=MessageClass.EVENT,
+                    complete_to=3,
+                    through=9,
+                    stored=4,
+                    missing=[(4, 5)],
+                    shed=[(6, 7)],
+                    dead=[(8, 8, "server_fails")],
+                )
+            ],
+        )
+    ],
+)
+
 
 def targets(folder: Path) -> Iterator[Target]:
     """Those of `protocol`. folder: not used, nothing here reads files."""
@@ -315,34 +336,20 @@ def _carried() -> Iterator[Target]:
     made = carried.Writer(lines.append, header)
     made.add(carried.Up(message_class=MessageClass.EVENT, batch=msgspec.Raw(encode(examples["batch"]))))
     made.end(lambda digest: digest[-8:])
-    yield Target("carried_up", functools.partial(_file, carried.Up), [b"".join(lines)])
+    asks: list[bytes] = []
+    renewal = enrolment.CarriedRenewal(request="-----BEGIN", signature=b"x" * 70, token_digest="0" * 64)
+    carried.Writer(asks.append, msgspec.structs.replace(header, renewal=renewal)).end(lambda digest: digest[-8:])
+    yield Target("carried_up", functools.partial(_file, carried.Up), [b"".join(lines), b"".join(asks)])
     lines = []
     made = carried.Writer(lines.append, msgspec.structs.replace(header, way="down"))
     ack: Any = examples["ack"]
     made.add(carried.Down(ack=ack))
+    given = enrolment.Granted(gateway="g", certificate="-----BEGIN", authority="-----BEGIN", token="", now_ms=NOW)
+    made.add(carried.Down(granted=given))
     made.end(lambda digest: digest[-8:])
     yield Target("carried_down", functools.partial(_file, carried.Down), [b"".join(lines)])
     signed = ledger.SignedLedger(
-        ledger=ledger.Ledger(
-            issued_ms=NOW,
-            gateways=[
-                ledger.GatewayLedger(
-                    site="s",
-                    gateway="g",
-                    lanes=[
-                        ledger.LaneLedger(
-                            message_class=MessageClass.EVENT,
-                            complete_to=3,
-                            through=9,
-                            stored=4,
-                            missing=[(4, 5)],
-                            shed=[(6, 7)],
-                            dead=[(8, 8, "server_fails")],
-                        )
-                    ],
-                )
-            ],
-        ),
+        ledger=LEDGER,
         key="a" * 64,
         signature="b" * 128,
     )

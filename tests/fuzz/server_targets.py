@@ -1,9 +1,8 @@
-"""What a server reads: requests for certificates, every body that its HTTP API takes, batches all the way into the database,
-files that people carry to it, checkpoints that somebody else has trained."""
+"""What a server reads beside its HTTP API: requests for certificates, batches all the way into the database, files that
+people carry to it, checkpoints that somebody else has trained."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import json
@@ -19,13 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol.carried import Header, Up, Writer
 from protocol.clocks import ClockConfidence
-from protocol.enrolment import Enrolment, Renewal, to_sign
 from protocol.errors import BadBundle
 from protocol.names import MessageClass
 from protocol.sync import MESSAGE_TYPES, Batch, Message, encode, envelope
 from server import config, intake
 from server.__main__ import migrate
-from server.app import create_app
 from server.carried import take
 from server.config import Settings
 from server.database import Database
@@ -45,19 +42,13 @@ LLAMA = {
     "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
                         "high_freq_factor": 4.0, "original_max_position_embeddings": 16},
 }  # fmt: skip
+DISTIL = {
+    "model_type": "distilbert", "vocab_size": 300, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48,
+    "max_position_embeddings": 64,
+}  # fmt: skip
 BERT = {
     "model_type": "bert", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 48, "max_position_embeddings": 64,
-}  # fmt: skip
-BODIES: dict[str, Any] = {
-    "/api/v1/feedback": {"target": "r-1", "verdict": "accepted", "comment": "好"},
-    "/api/v1/notes": {"gateway": "g", "machine": "P-101", "text": "leak at the seal", "time_ms": "1760000000000"},
-    "/api/v1/jobs": {"kind": "forecast"},
-    "/api/v1/rollouts": {"model": 1, "role": "shadow", "gateways": ["g"]},
-    "/api/v1/reports/1/edits": {
-        "language": "en", "author": "A", "clauses": [{"clause": "c", "wording": 0}, {"clause": "d", "text": "x"}]
-    },
-    "/api/v1/wordings/1/answer": {"accept": True, "author": "A", "despite_doubts": False},
 }  # fmt: skip
 
 
@@ -77,7 +68,6 @@ def targets(folder: Path) -> Iterator[Target]:
     certificate = ca.sign_request(asked, "g", now).pem
     yield Target("csr", lambda data: requested(data, "g"), [asked], slow=True)
     yield Target("certificate", functools.partial(ca.read, now=now), [certificate], slow=True)
-    yield from _bodies(create_app(settings, database), asked.decode(), certificate.decode(), key)
     yield from _batches(database)
     carried = functools.partial(_carried, database, ca, folder / "file.up", now)
     yield Target("carried_taken", carried, [_file(certificate, key)], slow=True)
@@ -89,51 +79,6 @@ def targets(folder: Path) -> Iterator[Target]:
     yield from _checkpoints(folder / "checkpoint")
 
 
-def _bodies(app: Any, asked: str, certificate: str, key: ec.EllipticCurvePrivateKey) -> Iterator[Target]:
-    """Every call that reads a body; it may answer whatever it likes, but never 500."""
-    call = _Calls(app)
-    signature = key.sign(to_sign(asked), ec.ECDSA(hashes.SHA256()))
-    bodies = {path: json.dumps(body).encode() for path, body in BODIES.items()} | {
-        "/api/v1/enrol": msgspec.json.encode(Enrolment(token="mw1.abcdefgh", request=asked)),
-        "/api/v1/renew": msgspec.json.encode(Renewal(certificate=certificate, request=asked, signature=signature)),
-    }
-    for path, body in bodies.items():
-        name = path.removeprefix("/api/v1/").replace("/1/", "_")
-        yield Target(f"http-{name}", functools.partial(call.post, path), [body], json=True, slow=True)
-
-
-class _Calls:
-    """Requests straight into the application, without a socket."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    def post(self, path: str, body: bytes) -> None:
-        status = asyncio.run(self._answered(path, body))
-        assert status != 500, f"{path} answers 500"
-
-    async def _answered(self, path: str, body: bytes) -> int:
-        told: list[int] = []
-        parts = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
-
-        async def receive() -> dict[str, Any]:
-            return parts.pop(0)
-
-        async def send(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                told.append(message["status"])
-
-        scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-            "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"", "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 80),
-            "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {TOKEN}".encode()),
-                        (b"x-millwright", b"console"), (b"content-type", b"application/json")],
-        }  # fmt: skip
-        await self._app(scope, receive, send)
-        return told[0]
-
-
 def _batches(database: Database) -> Iterator[Target]:
     examples = wire_examples()
     by_class: dict[MessageClass, list[Message]] = {}
@@ -143,7 +88,11 @@ def _batches(database: Database) -> Iterator[Target]:
     for lane, messages in by_class.items():
         seeds = [_batch([message]) for message in messages]
         yield Target(f"batch-{lane.value}", functools.partial(_stored, database, lane), seeds, json=True, slow=True)
-    for name, take_it in (("state", intake.take_state), ("reported", intake.take_reported)):
+    take_reply = functools.partial(intake.take_reply, now_ms=NOW)
+    takes: tuple[tuple[str, Callable[..., object]], ...] = (
+        ("state", intake.take_state), ("reported", intake.take_reported), ("reply", take_reply)
+    )  # fmt: skip
+    for name, take_it in takes:
         seed = encode(examples[name])
         yield Target(f"taken-{name}", functools.partial(_taken, database, take_it), [seed], json=True, slow=True)
 
@@ -166,7 +115,7 @@ def _stored(database: Database, lane: MessageClass, data: bytes) -> None:
 
 def _taken(database: Database, take_it: Callable[..., object], data: bytes) -> None:
     with contextlib.suppress(_Undone), database.begin() as session:
-        take_it(session, "s", "g", data)
+        take_it(session, "s", "g", payload=data)
         session.flush()
         raise _Undone
 
@@ -208,7 +157,16 @@ def _checkpoints(folder: Path) -> Iterator[Target]:
     gpt = functools.partial(_checkpoint, folder, load_gpt)
     bert = functools.partial(_checkpoint, folder, load_bert)
     yield Target("checkpoint-gpt", gpt, [json.dumps(one).encode() for one in (GPT2, LLAMA)], json=True, slow=True)
-    yield Target("checkpoint-bert", bert, [json.dumps(BERT).encode()], json=True, slow=True)
+    lower = functools.partial(_lowered, folder)
+    yield Target("checkpoint-lower", lower, [b'{"do_lower_case": false}'], json=True)
+    yield Target("checkpoint-bert", bert, [json.dumps(one).encode() for one in (BERT, DISTIL)], json=True, slow=True)
+
+
+def _lowered(folder: Path, data: bytes) -> None:
+    from server import checkpoints_bert
+
+    (folder / "tokenizer_config.json").write_bytes(data)
+    checkpoints_bert._lower(folder)
 
 
 def _checkpoint(folder: Path, load: Callable[[Path], object], data: bytes) -> None:

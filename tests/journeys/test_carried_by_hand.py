@@ -46,15 +46,16 @@ class Site:
         self.now = datetime.now(UTC)
         self.ca = CA.make(self.settings.authority_folder, self.now)
 
-    def gateway(self, name: str, ca: CA | None = None) -> Path:
-        """The configuration of an enrolled gateway."""
+    def gateway(self, name: str, ca: CA | None = None, days_ago: float = 0) -> Path:
+        """The configuration of a gateway that was enrolled so long ago."""
+        when = self.now - timedelta(days=days_ago)
         folder = self.folder / name
         folder.mkdir()
         (folder / "agent.toml").write_text(f'site = "s"\ngateway = "{name}"\ndata_dir = "data"\n')
         key = p256()
         with self.database.begin() as session:
-            issued = (ca or self.ca).sign_request(request(name, key), name, self.now)
-            token = enrolment.book(session, issued, "enrolled", self.now)
+            issued = (ca or self.ca).sign_request(request(name, key), name, when)
+            token = enrolment.book(session, issued, "enrolled", when)
         replace(
             folder / "data" / "identity",
             key=pem(key),

@@ -145,7 +145,7 @@ def test_a_graph_of_several_inputs_and_whole_numbers_is_asked_by_given_rows(tmp_
         ({"x": np.zeros((4, 17))}, r"rows of \(17,\); the graph wants \(16,\)"),
         ({"x": np.full((4, 16), np.nan)}, "no finite number"),
         ({"x": np.zeros((1, 16))}, "two rows or more"),
-        ({"x": np.array(["a"] * 4)}, r"rows of \(\)"),
+        ({"x": np.array(["a"] * 4)}, "no .npz file of arrays of numbers: x.npy has a header"),
     ],
 )
 def test_rows_that_do_not_fit_are_told_why(file: Path, tmp_path: Path, made: dict[str, np.ndarray], words: str) -> None:
