@@ -33,12 +33,11 @@ from edge_agent.mapping import MachineNames, Mapping, Source
 from edge_agent.outbox import VERSION, Outbox
 from edge_agent.privacy import Gate
 from edge_agent.storage import free_bytes
-from edge_agent.updates import Ledger
+from edge_agent.updates import read_ledger
 from protocol.copied import FILE, Copied, PlayedSignal
 from protocol.errors import BadSettings
 from protocol.observations import SignalBlock
 from protocol.twin import Desired
-from protocol.unreadable import UNREADABLE
 
 OUTBOX, HISTORY = "outbox.db", "history.db"
 LEFT = ("identity", "status.json", "bundles/trust", "history.ballast", "outbox.ballast")
@@ -265,7 +264,7 @@ def _described(settings: AgentSettings, running: bool) -> Copied:
             history_days=settings.history_days,
             newest_ms=history.newest_ms(),
             stored=history.counters().get("intake.stored", 0),
-            desired=_desired(folder / "bundles" / "active.json"),
+            desired=_desired(folder / "bundles"),
             signals=signals,
             not_played=not_played,
             running=running,
@@ -275,12 +274,9 @@ def _described(settings: AgentSettings, running: bool) -> Copied:
         history.close()
 
 
-def _desired(active: Path) -> Desired:
+def _desired(bundles: Path) -> Desired:
     """What the server last wanted, as far as the gateway does it."""
-    try:
-        ledger = msgspec.json.decode(active.read_bytes(), type=Ledger)
-    except (*UNREADABLE, FileNotFoundError):
-        return Desired(version=1)
+    ledger = read_ledger(bundles)
     return Desired(version=max(ledger.applied, 1), models=list(ledger.active.values()))
 
 

@@ -47,6 +47,14 @@ class Ledger(msgspec.Struct, kw_only=True):
     refused: dict[str, str] = {}
 
 
+def read_ledger(folder: Path) -> Ledger:
+    """The active.json of a folder of bundles; an empty one where there is none that can be read."""
+    try:
+        return msgspec.json.decode((folder / "active.json").read_bytes(), type=Ledger)
+    except (*UNREADABLE, FileNotFoundError):
+        return Ledger()
+
+
 class Updates:
     """Owner of the folder of bundles. `apply` may take long and belongs on a thread of its own."""
 
@@ -62,10 +70,7 @@ class Updates:
         self._runtime = runtime
         self._now_ms = now_ms
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._ledger = msgspec.json.decode((folder / "active.json").read_bytes(), type=Ledger)
-        except (*UNREADABLE, FileNotFoundError):
-            self._ledger = Ledger()
+        self._ledger = read_ledger(folder)
         self._running: dict[str, RunningModel] = {}
         self._changes: list[Change] = []
 

@@ -62,6 +62,7 @@ NOT_FUZZED = {
     "protocol/reading/reader.py: np.frombuffer": "packs words of ours",
     "protocol/reading/words.py: np.frombuffer": "packs words of ours",
     "server/algorithms/span_tagger.py: np.frombuffer": "packs words of ours",
+    "edge_agent/backwards.py: json.loads": "two constants",
     "edge_agent/enrolment.py: load_pem_private_key": "the key was read and written again a moment before",
     "edge_agent/enrolment.py: x509.load_pem_x509_certificate": "the identity in use, which was loaded before",
     "edge_agent/once/recommend.py: msgspec.json.decode": "needs a trained hybrid; as `bundle_layout`, for its own columns",
