@@ -32,7 +32,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     client_id: str = "millwright-server"
     part: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     parts: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
-    lines: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
+    lines: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
 
     def takes(self, gateway: str) -> bool:
         """Whether this process takes what a gateway sends. A gateway's batches all go to one process, in order."""

@@ -70,7 +70,8 @@ from server.many_rows import Came, Rows, refuses
 MAX_QUARANTINED_BYTES = 64 * 1024
 REPLIES_KEPT_MS = 30 * 86_400_000
 BUILT_IN_ONLY = Catalogues()
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_NUL = b"\\u0000"
+_NUL_ITSELF = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """JSON may say it, PostgreSQL's text may not hold it."""
 
 
@@ -121,20 +122,25 @@ class Taking:
         ledger = self._ledger(gateway, message_class)
         beyond = [(int(a), int(b)) for a, b in ledger.beyond]
         given_up = GivenUp.of(ledger)
+        upto, highest = ledger.upto, beyond[-1][1] if beyond else ledger.upto
         replaced: list[ranges.Range] = []
         if batch.numbering is not None and batch.numbering.id != ledger.numbering:
-            if batch.numbering.since <= (beyond[-1][1] if beyond else ledger.upto):
+            if batch.numbering.since <= highest:
                 return _answer(ledger, beyond, foreign=batch.numbering.id)
-            replaced = given_up.replaced(ranges.told(ledger.upto, beyond), batch.numbering.since)
+            replaced = given_up.replaced(ranges.told(upto, beyond), batch.numbering.since)
             ledger.numbering = batch.numbering.id
         arrived: set[int] = set()
         nack: list[Refusal] = []
-        upto, stored = ledger.upto, 0
+        stored = 0
+        strange = _NUL in payload
         for envelope in batch.envelopes:
             seq = envelope.mwseq
-            if seq in arrived or (ranges.holds(seq, upto, beyond) and not given_up.holds(seq)):
+            known = seq <= highest and ranges.holds(seq, upto, beyond) and not given_up.holds(seq)
+            if known or seq in arrived:
                 continue
             try:
+                if strange:
+                    _check_text(envelope.type, bytes(envelope.data))
                 stored += self._keep(self._rows, gateway, envelope, self._now_ms, self._catalogues)
             except Refused as why:
                 body = msgspec.json.encode(envelope)
@@ -187,7 +193,6 @@ def _answer(
 
 def store(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues: Catalogues = BUILT_IN_ONLY) -> bool:
     """One message; False if the same thing was told before under another number. Raises Refused."""
-    _check_text(envelope.type, bytes(envelope.data))
     message = decode_message(envelope.type, envelope.data)
     if isinstance(message, Report):
         read_back(message, catalogues, _recommended(rows.session, gateway, message.recommendation))
@@ -196,7 +201,7 @@ def store(rows: Rows, gateway: str, envelope: Envelope, now_ms: int, catalogues:
 
 def _check_text(what: str, payload: bytes) -> None:
     """Raises BadMessage for the one character that a JSON text may hold and a database's may not."""
-    if b"\\u0000" in payload and _NUL.search(payload):
+    if _NUL in payload and _NUL_ITSELF.search(payload):
         raise BadMessage(Reason.WRONG_TYPE, f"{what} holds the character NUL, which no text may")
 
 

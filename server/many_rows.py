@@ -5,6 +5,7 @@ are new; the unique key of (gateway, seq) stands behind it."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, NamedTuple
 
 from sqlalchemy import JSON, insert
@@ -36,11 +37,11 @@ class Rows:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._waiting: dict[Appended, list[tuple[Any, ...]]] = {}
+        self._waiting: defaultdict[Appended, list[tuple[Any, ...]]] = defaultdict(list)
 
     def add(self, table: Appended, came: Came, rest: tuple[Any, ...]) -> None:
         """One row; `rest` are the table's own columns in the order of _OWN."""
-        self._waiting.setdefault(table, []).append((*came, *rest))
+        self._waiting[table].append((*came, *rest))
 
     def clear(self) -> None:
         """Forgets what waits."""
