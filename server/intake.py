@@ -6,10 +6,11 @@ quarantine with its reason, counts as received, and is named in the acknowledgem
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, delete, select, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -110,6 +111,15 @@ class Taking:
         self._rows = Rows(session)
         self._gateways: dict[str, Gateway] = {}
         self._ledgers: dict[tuple[str, MessageClass], LedgerRow] = {}
+
+    def expect(self, lanes: Collection[tuple[str, MessageClass]]) -> None:
+        """Reads the rows of these (gateway, class) at once, locked in one order; without it, each when it is needed."""
+        names = {gateway for gateway, _ in lanes}
+        self._gateways |= {row.id: row for row in self.session.scalars(select(Gateway).where(Gateway.id.in_(names)))}
+        key = LedgerRow.gateway, LedgerRow.message_class
+        wanted = tuple_(*key).in_([(gateway, lane.value) for gateway, lane in lanes])
+        for row in self.session.scalars(select(LedgerRow).where(wanted).order_by(*key).with_for_update()):
+            self._ledgers[row.gateway, MessageClass(row.message_class)] = row
 
     def batch(self, site: str, gateway: str, message_class: MessageClass, payload: bytes) -> ClassAck:
         """Stores what is new of one batch; the answer holds once `finish` was called and the session has committed. Raises

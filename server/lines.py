@@ -132,6 +132,9 @@ class Line:
         now_ms = time.time_ns() // 1_000_000
         with self._database.begin() as session:
             taking = intake.Taking(session, now_ms, self._catalogues, one_by_one=one_by_one)
+            lanes = {(one.topic.gateway, lane) for one in some if (lane := one.topic.channel.message_class) is not None}
+            if len(lanes) > 1:
+                taking.expect(lanes)
             for arrival in some:
                 self._take(session, taking, arrival, now_ms, acks)
             taking.finish()

@@ -224,3 +224,17 @@ def test_a_message_that_the_database_refuses_holds_no_other_gateway_up(mosquitto
     server.stop()
     assert {gateway: ack.classes[MessageClass.BULK].upto for gateway, ack in heard.items()} == {"g": 2, "other": 2}
     assert [r.reason for r in heard["g"].classes[MessageClass.BULK].nack] == ["not_storable"]
+
+
+@pytest.mark.postgres
+def test_rows_that_are_read_at_once_are_those_that_are_read_one_by_one(database: Database) -> None:
+    lanes = {(gateway, lane) for gateway in ("g", "h") for lane in (MessageClass.BULK, MessageClass.EVENT)}
+    for seq in (1, 2):
+        payload = encode(Batch(envelopes=[wrapped(block(seq), seq)]))
+        with database.begin() as session:
+            taking = intake.Taking(session, NOW)
+            taking.expect(lanes)
+            told = [taking.batch("s", gateway, MessageClass.BULK, payload) for gateway in ("g", "h")]
+            taking.finish()
+        assert [one.upto for one in told] == [seq, seq]
+    assert seqs(database) == [1, 1, 2, 2]
