@@ -48,7 +48,7 @@ from server.__main__ import migrate
 from server.config import Settings
 from server.database import Database, Gateway, LedgerRow, SignalBlockRow
 
-GATEWAYS, A_BATCH, BATCHES, QUICK_BATCHES = 16, 200, 40, 4
+GATEWAYS, A_BATCH, BATCHES, QUICK_BATCHES = 16, 200, 120, 4
 A_TRANSACTION = 10_000
 AHEAD = 4
 """Batches of a gateway on their way, as an agent has them."""
