@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 MAX_MESSAGES_A_BATCH = 200
 MAX_BYTES_A_BATCH = 400_000
 MAX_BATCHES_AHEAD = 4
-"""Of one class on their way at once: live ones and, beside them, as many of the backlog."""
+"""Of one class on their way at once: live ones and, beside them, at first as many of the backlog."""
+MAX_BACKLOG_AHEAD = 32
+"""How many of the backlog it becomes while they arrive, one more for each; what is not acknowledged in time halves it."""
 MAX_ATTEMPTS = 5
 MAX_DEAD_IN_A_ROW = 10
 MAX_AGAIN = 100
@@ -84,6 +86,7 @@ class _Flight:
     again: deque[_Again] = field(default_factory=deque)
     told_until_s: float = -1e9
     dead_in_a_row: int = 0
+    window: int = MAX_BATCHES_AHEAD
 
     def ahead(self, backlog: bool) -> int:
         """Batches on their way."""
@@ -185,6 +188,7 @@ class Uplink:
             if arrived:
                 newest = max(newest, *(lease.order for lease in arrived))
                 flight.leases = [lease for lease in flight.leases if lease not in arrived]
+                flight.window = min(flight.window + len(arrived), MAX_BACKLOG_AHEAD)
             if freed_here:
                 flight.dead_in_a_row = 0
             freed += freed_here
@@ -224,10 +228,12 @@ class Uplink:
         canary goes after it, to find out."""
         ended = False
         for flight in self._flights.values():
-            for lease in [x for x in flight.leases if x.until_s <= now_s]:
+            late = [lease for lease in flight.leases if lease.until_s <= now_s]
+            for lease in late:
                 flight.leases.remove(lease)
                 flight.again.append(_Again(lease.seqs[0], lease.seqs[-1], lease.failures))
-                ended = True
+            if late:
+                ended, flight.window = True, max(flight.window // 2, 1)
         if self._canary is not None and self._canary.until_s <= now_s:
             silent = self.last_ack_s is None or self.last_ack_s < self._canary.until_s - CANARY_S
             self._canary, self._canary_from_s = None, now_s + self._patience_s
@@ -314,7 +320,7 @@ class Uplink:
 
     def _send_backlog(self, message_class: MessageClass, now_s: float) -> None:
         flight = self._flights[message_class]
-        while flight.replayed < flight.backlog and flight.ahead(backlog=True) < MAX_BATCHES_AHEAD:
+        while flight.replayed < flight.backlog and flight.ahead(backlog=True) < flight.window:
             if not self._replay.ready(now_s) or not self._offered.ready(now_s):
                 return
             sent = self._send(message_class, flight.replayed, flight.backlog, now_s, backlog=True)

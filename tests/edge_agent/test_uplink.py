@@ -11,7 +11,7 @@ import pytest
 from edge_agent.dead_letters import listed
 from edge_agent.flow import TokenBucket, full_jitter
 from edge_agent.outbox import Outbox
-from edge_agent.uplink import CANARY_S, MAX_DEAD_IN_A_ROW, Uplink
+from edge_agent.uplink import CANARY_S, MAX_BACKLOG_AHEAD, MAX_BATCHES_AHEAD, MAX_DEAD_IN_A_ROW, Uplink
 from protocol.clocks import ClockConfidence
 from protocol.names import MessageClass
 from protocol.observations import WorkOrder
@@ -187,6 +187,33 @@ def test_a_batch_that_got_lost_goes_out_again_as_soon_as_a_later_one_is_acknowle
     assert plant.server.has[EVENT] == set()
     plant.round()
     assert plant.server.has[EVENT] == set(range(1, 11))
+
+
+def test_more_of_a_backlog_is_on_its_way_while_it_arrives_and_half_as_much_when_it_does_not(plant: Plant) -> None:
+    plant.add(BULK, 30_000)
+    plant.new_uplink()
+    ahead: list[int] = []
+
+    def one_round() -> None:
+        plant.uplink.pump()
+        ahead.append(sum(c is BULK and bool(batch.envelopes) for c, batch in plant.link.sent))
+        plant.round(0.0)
+
+    plant.round()  # the canary
+    for _ in range(5):
+        one_round()
+    assert ahead == sorted(ahead)
+    assert (ahead[0], ahead[-1]) == (MAX_BATCHES_AHEAD, MAX_BACKLOG_AHEAD)
+    plant.refuses = lambda _class, _batch: True
+    one_round()
+    plant.now_s += 60.0
+    plant.uplink.pump()
+    assert plant.uplink._flights[BULK].window == MAX_BACKLOG_AHEAD // 2
+    plant.link.sent.clear()
+    plant.refuses = lambda _class, _batch: False
+    for _ in range(100):
+        plant.round(1.0)
+    assert plant.server.has[BULK] == set(range(1, 30_001))
 
 
 def test_what_is_new_goes_before_a_backlog_that_drips_through_a_token_bucket(plant: Plant) -> None:
