@@ -233,18 +233,20 @@ class Agent:
             try:
                 keep()
             except OSError as error:
-                self.tally.note(f"not_saved.{file}")
-                log.warning("%s was not saved: %s", file, error)
+                self._not_saved(file, error)
 
     def _save(self, file: str, payload: bytes) -> bool:
         """Durably, or not at all: a full disk costs what was learned since the last time, not the gateway."""
         try:
             write_durably(self._folder / file, payload)
         except OSError as error:
-            self.tally.note(f"not_saved.{file}")
-            log.warning("%s was not saved: %s", file, error)
+            self._not_saved(file, error)
             return False
         return True
+
+    def _not_saved(self, file: str, error: OSError) -> None:
+        self.tally.note(f"not_saved.{file}")
+        log.warning("%s was not saved: %s", file, error)
 
     # life -----------------------------------------------------------------------------------------------------------
 
@@ -951,23 +953,24 @@ class Agent:
         self._keep_births()
         status = msgspec.to_builtins(self._heartbeat())
         lanes = {c.value: msgspec.to_builtins(lane) for c, lane in self._outbox.lanes.items()}
-        write_status(
-            self._folder / "status.json",
-            {
-                **status,
-                "gateway": self._settings.gateway,
-                "models": msgspec.to_builtins(self.models()),
-                "lanes": lanes,
-                "plant_connected": self._plant.connected,
-                "uplink_connected": self._link.connected,
-                "server_answers": self._uplink.server_answers,
-                "disk_full": self._outbox.tight or self._history.tight,
-                "bytes_up": self._uplink.bytes_sent,
-                "dead_letters": self._outbox.dead_letters(),
-                "identity": None if self._keeper is None else self._keeper.told(),
-                "clock": self._clock.status(),
-            },
-        )
+        told = {
+            **status,
+            "gateway": self._settings.gateway,
+            "models": msgspec.to_builtins(self.models()),
+            "lanes": lanes,
+            "plant_connected": self._plant.connected,
+            "uplink_connected": self._link.connected,
+            "server_answers": self._uplink.server_answers,
+            "disk_full": self._outbox.tight or self._history.tight,
+            "bytes_up": self._uplink.bytes_sent,
+            "dead_letters": self._outbox.dead_letters(),
+            "identity": None if self._keeper is None else self._keeper.told(),
+            "clock": self._clock.status(),
+        }
+        try:
+            write_status(self._folder / "status.json", told)
+        except OSError as error:
+            self._not_saved("status.json", error)
 
 
 def _births(path: Path) -> Births:

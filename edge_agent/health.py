@@ -9,8 +9,6 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.updates import write_durably
-
 
 def rss_bytes() -> int:
     """Resident memory of this process (Linux; 0 where /proc is absent)."""
@@ -31,5 +29,8 @@ class Tally(Counter[str]):
 
 
 def write_status(path: Path, status: dict[str, Any]) -> None:
-    """status.json for `millwright agent status` and for people; always whole."""
-    write_durably(path, msgspec.json.format(msgspec.json.encode(status), indent=1))
+    """status.json for `millwright agent status` and for people; always whole for whoever reads it. It is not forced to the
+    disk: it is of now, is written twice a second, and flash wears."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=1))
+    temporary.rename(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import random
 import sqlite3
@@ -409,6 +410,21 @@ def test_a_full_outbox_stops_neither_readings_nor_alarms_and_says_what_it_did_no
     calm(gateway, 10)
     assert gateway.agent._unkept == []
     assert gateway.sent(REPORT) == [1]
+
+
+def test_an_agent_stops_in_good_order_although_its_status_finds_no_room(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    calm(gateway, 10)
+    monkeypatch.setattr("edge_agent.agent.write_status", no_room)
+    calm(gateway, 10)
+    gateway.agent.close()
+    assert gateway.agent.tally["not_saved.status.json"] > 0
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        gateway.agent._outbox.read(REPORT, 0, 1, 1)
 
 
 def test_readings_that_find_no_room_are_not_acknowledged_and_come_in_when_there_is_some(gateway: Gateway) -> None:
