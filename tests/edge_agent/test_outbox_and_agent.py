@@ -425,6 +425,7 @@ def test_an_agent_stops_in_good_order_although_its_status_finds_no_room(
     assert gateway.agent.tally["not_saved.status.json"] > 0
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         gateway.agent._outbox.read(REPORT, 0, 1, 1)
+    gateway.start()
 
 
 def test_readings_that_find_no_room_are_not_acknowledged_and_come_in_when_there_is_some(gateway: Gateway) -> None:
