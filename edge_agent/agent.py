@@ -911,11 +911,13 @@ class Agent:
 
     def counters(self) -> dict[str, int]:
         """Everything counted: intake's books since installation, the rest since boot."""
+        gave_way = {"history.gave_way": self._history.gave_way} if self._history.gave_way else {}
         return {
             **self._history.counters(),
             **self.tally,
             "intake.late": self._grid.late,
             "buckets.closed": self._buckets,
+            **gave_way,
             **self._uplink.counters(),
             **self._link.counters(),
         }

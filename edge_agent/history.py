@@ -62,6 +62,8 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self._db, self._room = open_bounded(path, _SCHEMA, UNBOUNDED_BYTES, TRANSACTION_BYTES)
+        self.gave_way = 0
+        """Observations that newer ones took the place of on a full disk, since the start."""
         self._ids: dict[Key, int] = {}
         self.units: dict[Key, str] = {}
         self._read_series()
@@ -280,7 +282,7 @@ class History:
         if self._room.spare_bytes() > TRANSACTION_BYTES or oldest >= newest:
             return False
         try:
-            self.forget_before(oldest + max((newest - oldest) // 50, 1))
+            self.gave_way += self.forget_before(oldest + max((newest - oldest) // 50, 1))
         except sqlite3.OperationalError as error:
             if not disk_full(error):
                 raise

@@ -29,7 +29,7 @@ from server.drill.secure import SecureSite
 from server.drill.site import AGENT, GATEWAY, SERVER, UPLINK, Site
 
 DISK_MIB = 24
-FULL_TOLD = re.compile(r"full|no_room|forgotten|not_accepted|not_saved|shed")
+FULL_TOLD = re.compile(r"full|no_room|gave_way|not_accepted|not_saved|shed")
 
 
 @dataclass

@@ -145,3 +145,22 @@ def test_buckets_close_in_order_and_empty_ones_are_not_skipped() -> None:
     ]
     grid.add([row(700, 100.0)])
     assert grid.late == 1
+
+
+def test_on_a_full_disk_the_oldest_readings_give_way_and_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(tmp_path / "history.db")
+    monkeypatch.setattr("edge_agent.storage.Ballast.make", lambda _: False)  # the disk stays full
+    monkeypatch.setattr("edge_agent.storage.free_bytes", lambda _: 0)
+    first = 1_790_000_000_000
+    history.store([row(first + n, 1.0) for n in range(60_000)], [], lambda _: {})
+    assert history.gave_way == 0
+    (pages,) = history._db.execute("PRAGMA page_count").fetchone()
+    history._db.execute(f"PRAGMA max_page_count={pages}")
+    history.store([row(first + 60_000 + n, 2.0) for n in range(20_000)], [], lambda _: {})
+    there = history.values(("P-101", "v"), first, first + 80_000)[0]
+    assert 0 < history.gave_way < 30_000
+    assert len(there) + history.gave_way == 80_000
+    assert [int(t) for t in there[[0, -1]]] == [first + history.gave_way, first + 79_999]
+    history.close()
