@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from edge_agent import mapping as mapping_file
+from edge_agent.accounting import NotASample, books
 from edge_agent.broker import Arrival, Link
 from edge_agent.carried import Inbox
 from edge_agent.clock import Clock, Shift, Timekeeper, correction
@@ -25,7 +26,7 @@ from edge_agent.enrolment import Keeper
 from edge_agent.explain import explain_shown
 from edge_agent.flow import TokenBucket
 from edge_agent.health import Tally, rss_bytes, write_status
-from edge_agent.history import Grid, History, Key, Stored
+from edge_agent.history import Grid, History, Key
 from edge_agent.intake import Intake, Row, work_order
 from edge_agent.known_inputs import KnownInputs
 from edge_agent.lists import Lists
@@ -362,16 +363,16 @@ class Agent:
             except Refused as why:
                 self.tally.note(f"quarantine.{why.reason}.other")
                 refused.append(
-                    (arrival.topic, arrival.payload, _NotASample(why.reason, why.detail), self._clock.now_ms())
+                    (arrival.topic, arrival.payload, NotASample(why.reason, why.detail), self._clock.now_ms())
                 )
             except TryLater as why:
                 self.tally.note(f"quarantine.{Reason.QUEUE_FULL}.other")
-                no_room = _NotASample(Reason.QUEUE_FULL, str(why))
+                no_room = NotASample(Reason.QUEUE_FULL, str(why))
                 refused.append((arrival.topic, arrival.payload, no_room, self._clock.now_ms()))
         words = [id(word) for word in self._unkept]
         here = self._intake.stamped_here
         try:
-            stored = self._history.store(rows, refused, lambda s: _books(messages, len(rows), s, refused), here)
+            stored = self._history.store(rows, refused, lambda s: books(messages, len(rows), s, refused), here)
         except TryLater as error:
             self.tally.note("history.no_room")
             log.warning("readings are not taken in: %s", error)
@@ -995,29 +996,6 @@ def restore_watch(watch: Watch, path: Path, note: Callable[[str], None]) -> None
     except UNREADABLE as error:
         note(f"refused.{Reason.MALFORMED_JSON}")
         log.warning("%s is left aside, alarms warm up anew: %s", path, error)
-
-
-class _NotASample(Refused):
-    """A feedback or work order that could not be read: kept in quarantine, not in the books of samples."""
-
-
-def _books(messages: int, good: int, stored: Stored, refused: list[tuple[str, bytes, Refused, int]]) -> dict[str, int]:
-    """The accounting law: samples = stored + initial + duplicate + quarantined."""
-    initial = sum(1 for r in stored.fresh if r[6])
-    books = {
-        "intake.received": messages,
-        "intake.samples": good,
-        "intake.stored": len(stored.fresh) - initial,
-        "intake.initial": initial,
-        "intake.duplicate": stored.duplicates,
-    }
-    if stored.conflicts:
-        books["quarantine.conflicting_duplicate"] = len(stored.conflicts)
-    for _, _, why, _ in refused:
-        if not isinstance(why, _NotASample):
-            books[f"quarantine.{why.reason}"] = books.get(f"quarantine.{why.reason}", 0) + 1
-            books["intake.samples"] += 1
-    return {name: n for name, n in books.items() if n}
 
 
 def build_agent(
