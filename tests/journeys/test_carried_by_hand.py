@@ -15,9 +15,11 @@ import millwright
 from edge_agent import carried
 from edge_agent.agent import Agent
 from edge_agent.identity import Identity, replace
+from protocol.clocks import ClockConfidence
 from protocol.feedback import Feedback, Verdict
 from protocol.names import MessageClass
-from protocol.sync import ClassAck, Refusal, encode
+from protocol.observations import WorkOrder
+from protocol.sync import ClassAck, Refusal, encode, envelope
 from server import enrolment, feedback, ledger
 from server.__main__ import migrate
 from server.config import Settings
@@ -25,7 +27,7 @@ from server.database import Database, Gateway, LedgerRow, QuarantineRow, WorkOrd
 from server.identity import CA
 from tests.edge_agent.test_outbox_and_agent import Gateway as Running
 from tests.identities import p256, pem, request
-from tests.server.test_ledger import order, poison
+from tests.server.test_ledger import NOW, order, poison
 
 TOKEN = "k3Jx9QmW2vLs8RtZ5yBn7CdF"
 EVENT, METRIC = MessageClass.EVENT, MessageClass.METRIC
@@ -156,6 +158,44 @@ def test_what_was_given_up_is_told_by_file_too_and_a_small_file_leaves_the_rest_
         (lane,) = [one for one in ledger.state(session, 0, "g").gateways[0].lanes if one.message_class is EVENT]
     assert (lane.dead, lane.complete_to, lane.missing) == ([(7, 7, "never_acknowledged")], 450, [])
     gateway.agent.close()
+
+
+def test_a_gateway_with_a_new_outbox_carries_once_more_and_loses_nothing(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, up, down = site.gateway("g"), site.folder / "up.file", site.folder / "down.file"
+
+    def carried_both_ways(gateway: Running) -> str:
+        assert run("sync", "export", "--config", config, "--out", up) == 0
+        capsys.readouterr()
+        assert run("sync", "import", up, "--server", site.folder / "server.toml", "--answer", down) == 0
+        said = capsys.readouterr().out
+        assert run("sync", "import", down, "--config", config) == 0
+        agent_looks(gateway)
+        return said
+
+    first = running(site, "g")
+    assert "another outbox" not in carried_both_ways(first)
+    first.agent.close()
+    for file in (config.parent / "data").glob("outbox.db*"):
+        file.unlink()
+    second = Running(site.folder / "g")
+    for n in range(1, 21):
+        said = WorkOrder(id=f"NEW-{n}", machine="P-1", time_ms=NOW)
+        told = envelope(said, site="s", gateway="g", seq=n, boot="b", clock=ClockConfidence.SYNCED, time_ms=NOW)
+        second.agent._outbox.add(EVENT, encode(told))
+    second.agent._outbox.commit()
+    assert "Nothing was taken of event" in carried_both_ways(second)
+    assert waiting(second.agent) == 20
+    assert second.agent.counters()["outbox.begun_anew"] >= 1
+    carried_both_ways(second)
+    assert waiting(second.agent) == 0
+    second.agent.close()
+    with site.database.begin() as session:
+        orders = set(session.scalars(select(WorkOrderRow.order_id)))
+        (lane,) = [one for one in ledger.state(session, 0, "g").gateways[0].lanes if one.message_class is EVENT]
+    assert {f"NEW-{n}" for n in range(1, 21)} <= orders
+    assert (lane.complete, lane.dead) == (True, [(451, 451, "outbox_replaced")])
 
 
 def flipped(body: bytes) -> bytes:
