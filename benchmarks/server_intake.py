@@ -50,8 +50,8 @@ from server.database import Database, Gateway, LedgerRow, SignalBlockRow
 
 GATEWAYS, A_BATCH, BATCHES, QUICK_BATCHES = 16, 200, 120, 4
 A_TRANSACTION = 10_000
-AHEAD = 4
-"""Batches of a gateway on their way, as an agent has them."""
+AHEAD = 12
+"""Batches of a gateway on their way. An agent with a backlog has up to 32; the broker passes 200 on at once, of all."""
 POSTGRES, SQLITE = 0.8, 0.6
 TWO = 1.6
 T0 = 1_790_000_000_000

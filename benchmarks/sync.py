@@ -38,7 +38,7 @@ from server.drill.proxy import Faults
 from server.drill.site import AGENT, GATEWAY, SITE, Site
 
 KILLS, QUICK_KILLS = 200, 12
-WAITING, QUICK_WAITING = 40_000, 4000
+WAITING, QUICK_WAITING = 160_000, 4000
 DRAIN = 0.8
 
 
