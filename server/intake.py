@@ -439,18 +439,7 @@ def take_reply(session: Session, site: str, gateway: str, payload: bytes, now_ms
 def _ledger(session: Session, gateway: str, message_class: MessageClass) -> LedgerRow:
     row = session.get(LedgerRow, (gateway, message_class.value), with_for_update=True)
     if row is None:
-        row = LedgerRow(
-            gateway=gateway,
-            message_class=message_class.value,
-            upto=0,
-            beyond=[],
-            shed=[],
-            dead=[],
-            stored=0,
-            duplicates=0,
-            quarantined=0,
-            bytes=0,
-        )
+        row = LedgerRow(gateway=gateway, message_class=message_class.value)
         session.add(row)
-        session.flush()
+        session.flush()  # now it has its defaults
     return row

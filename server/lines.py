@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from protocol.errors import Reason, Refused
 from protocol.names import MessageClass
-from protocol.sync import Ack, ClassAck, encode
+from protocol.sync import MAX_BATCH_MESSAGES, Ack, ClassAck, encode
 from protocol.topics import Channel, Topic
 from server import intake
 from server.catalogues import Catalogues
@@ -144,9 +144,8 @@ class Line:
             self.take_some()
 
     def _stored(self, some: list[Arrival]) -> Acks | None:
-        """The acknowledgements, None if it was stopped before. A database that is away is waited for. A transaction that
-        fails although the database answers is left after MAX_ATTEMPTS, so that it holds nothing else up: nothing of it is
-        acknowledged to gateways, and they send it again, in smaller and smaller batches."""
+        """The acknowledgements, None if it was stopped before. A database that is away is waited for. The messages of a
+        transaction that fails MAX_ATTEMPTS times although the database answers are stored one by one, as if it refused."""
         attempts = 0
         while not self._stop.is_set():
             acks: Acks = {}
@@ -160,12 +159,13 @@ class Line:
                 log.exception("the database did not take a transaction; trying again")
                 attempts += self._database_answers()
                 if attempts >= MAX_ATTEMPTS:
-                    return {}
+                    return self._stored_alone(some, error)
                 self._stop.wait(RETRY_S)
         return None
 
-    def _stored_alone(self, some: list[Arrival], error: DBAPIError) -> Acks:
-        log.warning("the database refuses a transaction; its messages are stored one by one: %s", error.orig)
+    def _stored_alone(self, some: list[Arrival], error: SQLAlchemyError) -> Acks:
+        """What fails even so holds nothing else up: its gateway is told nothing, and sends it again in smaller batches."""
+        log.warning("the database does not take a transaction; its messages are stored one by one: %s", error)
         acks: Acks = {}
         for arrival in some:
             alone: Acks = {}
@@ -176,7 +176,8 @@ class Line:
                 log.exception("the database did not take %s; its gateway sends it again", arrival.topic.text)
                 continue
             for topic, classes in alone.items():
-                acks.setdefault(topic, {}).update(classes)
+                for lane, told in classes.items():
+                    _add(acks, topic, lane, told)
         return acks
 
     def _database_answers(self) -> bool:
@@ -192,14 +193,11 @@ class Line:
             lane = topic.channel.message_class
             if lane is not None:
                 told = taking.batch(topic.site, topic.gateway, lane, payload)
-                classes = acks.setdefault(topic.sibling(Channel.DOWN_ACK), {})
-                before = classes.get(lane)
                 for refusal in told.nack:
                     self._refusals.note("mqtt", refusal.reason)
                 if told.foreign is not None:
                     self._refusals.note("mqtt", Reason.OTHER_NUMBERING)
-                nack = [*(before.nack if before else []), *told.nack][:500]
-                classes[lane] = msgspec.structs.replace(told, nack=nack)
+                _add(acks, topic.sibling(Channel.DOWN_ACK), lane, told)
             elif topic.channel is Channel.STATE:
                 intake.take_state(session, topic.site, topic.gateway, payload)
             elif topic.channel is Channel.TWIN_REPORTED:
@@ -209,6 +207,13 @@ class Line:
         except Refused as why:
             self._refusals.note("mqtt", why.reason)
             intake.quarantine(session, topic.gateway, topic.channel.value, None, why, payload, now_ms)
+
+
+def _add(acks: Acks, topic: Topic, lane: MessageClass, told: ClassAck) -> None:
+    """The last word on a class, with the refusals of all."""
+    before = acks.setdefault(topic, {}).get(lane)
+    nack = [*(before.nack if before else []), *told.nack][:MAX_BATCH_MESSAGES]
+    acks[topic][lane] = msgspec.structs.replace(told, nack=nack)
 
 
 def line_of(gateway: str, lines: int, parts: int) -> int:

@@ -105,12 +105,6 @@ def teach(session: Session, site: str, gateway: str, held: Held, desired: Desire
                 message_class=lane.value,
                 upto=upto,
                 beyond=[list(one) for one in beyond],
-                shed=[],
-                dead=[],
-                stored=0,
-                duplicates=0,
-                quarantined=0,
-                bytes=0,
                 numbering=numbering or None,
             )
         )

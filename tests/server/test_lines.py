@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from protocol.clocks import ClockConfidence
@@ -124,7 +124,7 @@ def test_a_database_that_is_away_is_waited_for_and_nothing_is_acknowledged_meanw
     assert bench.orders() == ["g-1", "g-2", "g-3"]
 
 
-def test_a_transaction_that_always_fails_is_left_and_the_next_one_is_stored(
+def test_a_batch_that_always_fails_is_left_and_what_came_with_it_is_stored(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = bench.line.store
@@ -136,13 +136,36 @@ def test_a_transaction_that_always_fails_is_left_and_the_next_one_is_stored(
 
     monkeypatch.setattr(bench.line, "store", stores)
     bench.line.put(batch("poison", 1))
-    bench.line.take_some()
     bench.line.put(batch("g", 2))
     bench.line.take_some()
     assert bench.told == [("g", 0)], "its first number is missing"
     assert bench.done == [1, 2], "the broker need not bring it again: its gateway does"
-    assert bench.line.failures == lines.MAX_ATTEMPTS
+    assert bench.line.failures == lines.MAX_ATTEMPTS + 1
     assert bench.orders() == ["g-2"]
+
+
+def test_what_is_refused_of_several_batches_is_named_although_they_are_stored_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = bench.line.store
+    acks: list[Ack] = []
+    monkeypatch.setattr(bench.line, "_publish", lambda _topic, payload: acks.append(decode(payload, Ack)))
+
+    def stores(some: list[Arrival], acks: lines.Acks, *, one_by_one: bool = False) -> None:
+        if not one_by_one:
+            raise IntegrityError("INSERT", {}, ValueError("unique"))
+        store(some, acks, one_by_one=one_by_one)
+
+    monkeypatch.setattr(bench.line, "store", stores)
+    for seq in (1, 2, 3):
+        one = batch("g", seq)
+        if seq < 3:
+            one.payload = one.payload.replace(b"millwright.work_order.v1", b"millwright.no_such_thing")
+        bench.line.put(one)
+    bench.line.take_some()
+    (told,) = (ack.classes[MessageClass.EVENT] for ack in acks)
+    assert (told.upto, [one.seq for one in told.nack]) == (3, [1, 2])
+    assert bench.orders() == ["g-3"]
 
 
 def test_a_line_that_is_stopped_amid_an_outage_acknowledges_nothing(
