@@ -131,7 +131,7 @@ def test_a_real_gateway_is_drilled_on_its_copy_and_stays_as_it_was(
 
 
 def test_a_gateway_at_work_is_drilled_on_its_copy_and_works_on(at_work: Site, tmp_path: Path) -> None:
-    with at_work.at_work(), CopySite(tmp_path / "drill", at_work.agent_config) as site:
+    with at_work.at_work(ticks_a_second=24.0), CopySite(tmp_path / "drill", at_work.agent_config) as site:
         site.machines.publish(400)
         outcome = what_waited(site)
     assert outcome.holds, outcome.wrong
